@@ -1,0 +1,8 @@
+//! What is executed: import, quantisation, training, integer forward and backward passes, sketches and the index.
+//!
+//! The integer semantics is written down in `docs/semantics.md`; what runs here is what `circuits` claims and `prover` proves.
+
+pub mod semantics;
+pub mod shape;
+pub mod tables;
+pub mod tensor;
