@@ -1,0 +1,342 @@
+//! Public structure: polynomials that nobody commits and the verifier evaluates itself.
+//!
+//! Each has a dense form (for the prover) and a multilinear evaluation (for the verifier); a test shows that they agree.
+
+use crate::ir::{EF, F, int};
+use model_runtime::semantics::Semantics;
+use model_runtime::shape::Site;
+use model_runtime::tables::{Projection, rope_tables};
+use p3_field::{PrimeCharacteristicRing, dot_product};
+
+/// A public polynomial; axes in the order given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Public {
+    /// `[b,t,v]`: token at position t is v.
+    Token,
+    /// `[b,s,v]`: slot s is live and its target token is v.
+    Target,
+    /// `[b,s,v]`: slot s is live and v is in the vocabulary.
+    Live,
+    /// `[b,s,v]`: slot s is live and v is below the target (ties go to the lowest id).
+    BelowTarget,
+    /// `[b,s]`: slot s is live.
+    LiveSlot,
+    /// `[b,s,t]`: slot s is live and reads position t.
+    Select,
+    /// `[t,u]`: u ≤ t.
+    Causal,
+    /// `[t,p]`: rotary cosine.
+    Cos,
+    /// `[t,z,p]`: rotary sine, negated for z = 0.
+    SinForward,
+    /// `[t,z,p]`: rotary sine, negated for z = 1.
+    SinInverse,
+    /// `[a,out]`: sketch projection of a site.
+    Projection(Site),
+    /// `[a,r,a',r']`: identity on true ranks.
+    Identity,
+    /// `[x]`: x is below a bound.
+    Below(usize),
+    /// `[b]`: the request's number.
+    RequestNumber,
+}
+
+/// One request's public part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicRequest {
+    /// Prompt and answer.
+    pub tokens: Vec<u32>,
+    /// Tokens of the prompt.
+    pub prompt_len: usize,
+}
+
+impl PublicRequest {
+    /// Live answer slots as `(slot, position read, target)`.
+    pub fn slots(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
+        let start = self.prompt_len;
+        self.tokens.iter().skip(start).enumerate().map(move |(s, &v)| (s, (start + s).saturating_sub(1), v as usize))
+    }
+}
+
+/// What the public polynomials depend on.
+#[derive(Clone, Debug)]
+pub struct PublicContext {
+    /// Requests, without padding.
+    pub requests: Vec<PublicRequest>,
+    /// True vocabulary.
+    pub vocab: usize,
+    /// True LoRA rank.
+    pub rank: usize,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// True head size.
+    pub head_dim: usize,
+}
+
+impl PublicContext {
+    /// The context of `requests` under `sem`.
+    pub fn new(sem: &Semantics, requests: Vec<PublicRequest>) -> Self {
+        Self {
+            requests,
+            vocab: sem.shape.vocab,
+            rank: sem.lora.as_ref().map_or(0, |l| l.rank),
+            rope_theta: sem.shape.rope_theta,
+            head_dim: sem.shape.head_dim,
+        }
+    }
+
+    /// The request at a padded position: positions past the end repeat the first request.
+    pub fn request(&self, b: usize) -> Option<&PublicRequest> {
+        self.requests.get(b).or_else(|| self.requests.first())
+    }
+}
+
+/// `eq(point, x)` for every `x` of the cube, first coordinate most significant.
+pub fn eq_table(point: &[EF]) -> Vec<EF> {
+    let mut table = Vec::with_capacity(1 << point.len());
+    table.push(EF::ONE);
+    for &c in point {
+        let len = table.len();
+        table.resize(2 * len, EF::ZERO);
+        for i in (0..len).rev() {
+            let high = table[i] * c;
+            table[2 * i] = table[i] - high;
+            table[2 * i + 1] = high;
+        }
+    }
+    table
+}
+
+/// `eq(point, x)` for one `x`.
+pub fn eq_at(point: &[EF], x: usize) -> EF {
+    let n = point.len();
+    point.iter().enumerate().map(|(i, &c)| if (x >> (n - 1 - i)) & 1 == 1 { c } else { EF::ONE - c }).product()
+}
+
+/// `eq(a, b)` of two points.
+pub fn eq_points(a: &[EF], b: &[EF]) -> EF {
+    a.iter().zip(b).map(|(&x, &y)| (x * y).double() - x - y + EF::ONE).product()
+}
+
+/// Multilinear extension of `[x < bound]`, for `bound ≤ 2^n`.
+pub fn less_than(point: &[EF], bound: usize) -> EF {
+    let n = point.len();
+    if bound >> n != 0 {
+        return EF::ONE;
+    }
+    let (mut equal, mut below) = (EF::ONE, EF::ZERO);
+    for (i, &c) in point.iter().enumerate() {
+        if (bound >> (n - 1 - i)) & 1 == 1 {
+            below += equal * (EF::ONE - c);
+            equal *= c;
+        } else {
+            equal *= EF::ONE - c;
+        }
+    }
+    below
+}
+
+/// Multilinear extension of `[u ≤ t]` over two axes of equal size.
+fn causal(t: &[EF], u: &[EF]) -> EF {
+    let (mut equal, mut below) = (EF::ONE, EF::ZERO);
+    for (&t, &u) in t.iter().zip(u) {
+        below += equal * t * (EF::ONE - u);
+        equal *= (t * u).double() - t - u + EF::ONE;
+    }
+    below + equal
+}
+
+/// Multilinear extension of the integer an axis counts.
+pub fn iota(point: &[EF]) -> EF {
+    point.iter().fold(EF::ZERO, |acc, &c| acc.double() + c)
+}
+
+impl Public {
+    /// Evaluates at one point, given as a slice per axis. `None` if the number of axes is wrong.
+    pub fn evaluate(self, ctx: &PublicContext, at: &[&[EF]]) -> Option<EF> {
+        match (self, at) {
+            (Public::Token, [b, t, v]) => Some(over_requests(ctx, b, |r| token_sum(r, t, v))),
+            (Public::Target, [b, s, v]) => Some(over_requests(ctx, b, |r| {
+                r.slots().map(|(i, _, tok)| eq_at(s, i) * eq_at(v, tok)).sum()
+            })),
+            (Public::Live, [b, s, v]) => {
+                let vocab = less_than(v, ctx.vocab);
+                Some(over_requests(ctx, b, |r| less_than(s, r.slots().count())) * vocab)
+            }
+            (Public::LiveSlot, [b, s]) => Some(over_requests(ctx, b, |r| less_than(s, r.slots().count()))),
+            (Public::BelowTarget, [b, s, v]) => Some(over_requests(ctx, b, |r| {
+                r.slots().map(|(i, _, tok)| eq_at(s, i) * less_than(v, tok)).sum()
+            })),
+            (Public::Select, [b, s, t]) => Some(over_requests(ctx, b, |r| {
+                r.slots().map(|(i, pos, _)| eq_at(s, i) * eq_at(t, pos)).sum()
+            })),
+            (Public::Causal, [t, u]) => Some(causal(t, u)),
+            (Public::Cos, [t, p]) => Some(self.rope(ctx, t, p)),
+            (Public::SinForward, [t, z, p]) => Some(self.rope(ctx, t, p) * (iota(z).double() - EF::ONE)),
+            (Public::SinInverse, [t, z, p]) => Some(self.rope(ctx, t, p) * (EF::ONE - iota(z).double())),
+            (Public::Projection(site), [a, out @ ..]) => Some(projection(site, a, &out.concat())),
+            (Public::Identity, [a, r, a2, r2]) => Some(eq_points(a, a2) * identity_below(r, r2, ctx.rank)),
+            (Public::Below(bound), [x]) => Some(less_than(x, bound)),
+            (Public::RequestNumber, [b]) => Some(iota(b)),
+            _ => None,
+        }
+    }
+
+    /// The rotary table this polynomial reads, evaluated: `Σ_{t,p} eq·table`.
+    fn rope(self, ctx: &PublicContext, t: &[EF], p: &[EF]) -> EF {
+        let (cos, sin) = rope_tables(ctx.rope_theta, ctx.head_dim, 1 << t.len(), 1 << p.len());
+        let table = if self == Public::Cos { cos } else { sin };
+        let (et, ep) = (eq_table(t), eq_table(p));
+        let row = |row: &[i32]| -> EF { ep.iter().zip(row).map(|(&e, &x)| e * int(i64::from(x))).sum() };
+        et.iter().zip(table.chunks(ep.len())).map(|(&e, r)| e * row(r)).sum()
+    }
+
+    /// All values over axes of the given log sizes, row-major. `None` if the number of axes is wrong.
+    pub fn dense(self, ctx: &PublicContext, logs: &[usize]) -> Option<Vec<F>> {
+        let size = |i: usize| 1usize << logs[i];
+        let mut out = vec![F::ZERO; 1 << logs.iter().sum::<usize>()];
+        match (self, logs.len()) {
+            (Public::Token | Public::Target | Public::Live | Public::BelowTarget | Public::Select, 3) => {
+                for b in 0..size(0) {
+                    let block = &mut out[b * size(1) * size(2)..][..size(1) * size(2)];
+                    self.fill_request(ctx, ctx.request(b)?, block, size(2));
+                }
+            }
+            (Public::LiveSlot, 2) => {
+                for b in 0..size(0) {
+                    ctx.request(b)?.slots().for_each(|(s, ..)| out[b * size(1) + s] = F::ONE);
+                }
+            }
+            (Public::Causal, 2) => {
+                (0..size(0)).for_each(|t| out[t * size(1)..][..=t.min(size(1) - 1)].fill(F::ONE));
+            }
+            (Public::Cos, 2) => {
+                let (cos, _) = rope_tables(ctx.rope_theta, ctx.head_dim, size(0), size(1));
+                out = cos.iter().map(|&x| int(i64::from(x))).collect();
+            }
+            (Public::SinForward | Public::SinInverse, 3) => {
+                let (_, sin) = rope_tables(ctx.rope_theta, ctx.head_dim, size(0), size(2));
+                let negated = usize::from(self == Public::SinInverse);
+                for (i, x) in out.iter_mut().enumerate() {
+                    let (t, z, p) = (i / (2 * size(2)), (i / size(2)) % 2, i % size(2));
+                    let value = i64::from(sin[t * size(2) + p]);
+                    *x = int(if z == negated { -value } else { value });
+                }
+            }
+            (Public::Projection(site), 2..) => {
+                let out_log = logs[1..].iter().sum();
+                let signs = Projection::new(site, size(0), out_log);
+                out.iter_mut().enumerate().for_each(|(i, x)| *x = int(signs.at(i >> out_log, i & ((1 << out_log) - 1)).into()));
+            }
+            (Public::Identity, 4) => {
+                for a in 0..size(0) {
+                    for r in 0..ctx.rank.min(size(1)) {
+                        let x = a * size(1) + r;
+                        out[x * size(0) * size(1) + x] = F::ONE;
+                    }
+                }
+            }
+            (Public::Below(bound), 1) => out.iter_mut().take(bound).for_each(|x| *x = F::ONE),
+            (Public::RequestNumber, 1) => out.iter_mut().enumerate().for_each(|(i, x)| *x = int(i as i64)),
+            _ => return None,
+        }
+        Some(out)
+    }
+
+    fn fill_request(self, ctx: &PublicContext, request: &PublicRequest, out: &mut [F], width: usize) {
+        let rows = out.len() / width;
+        if self == Public::Token {
+            for t in 0..rows {
+                out[t * width + request.tokens.get(t).map_or(0, |&x| x as usize)] = F::ONE;
+            }
+            return;
+        }
+        for (s, position, target) in request.slots() {
+            let row = &mut out[s * width..][..width];
+            match self {
+                Public::Target => row[target] = F::ONE,
+                Public::Live => row[..ctx.vocab].fill(F::ONE),
+                Public::BelowTarget => row[..target].fill(F::ONE),
+                _ => row[position] = F::ONE,
+            }
+        }
+    }
+}
+
+/// `Σ_b eq(point, b)·f(request b)`; padded positions repeat the first request.
+fn over_requests(ctx: &PublicContext, point: &[EF], f: impl Fn(&PublicRequest) -> EF) -> EF {
+    let n = ctx.requests.len();
+    let first = ctx.requests.first().map_or(EF::ZERO, &f);
+    let rest: EF = ctx.requests.iter().enumerate().skip(1).map(|(b, r)| eq_at(point, b) * f(r)).sum();
+    let first_weight = eq_at(point, 0) + EF::ONE - less_than(point, n);
+    first * first_weight + rest
+}
+
+/// `Σ_t eq(t)·eq(v, token_t)`, positions past the end holding token 0.
+fn token_sum(request: &PublicRequest, t: &[EF], v: &[EF]) -> EF {
+    let real: EF = request.tokens.iter().enumerate().map(|(i, &tok)| eq_at(t, i) * eq_at(v, tok as usize)).sum();
+    real + (EF::ONE - less_than(t, request.tokens.len())) * eq_at(v, 0)
+}
+
+/// `Σ_{r<rank} eq(x, r)·eq(y, r)`.
+fn identity_below(x: &[EF], y: &[EF], rank: usize) -> EF {
+    dot_product(eq_table(x).into_iter().take(rank), eq_table(y).into_iter().take(rank))
+}
+
+fn projection(site: Site, a: &[EF], out: &[EF]) -> EF {
+    let signs = Projection::new(site, 1 << a.len(), out.len());
+    let (high, low) = out.split_at(out.len() - signs.low_log);
+    let (eh, el) = (eq_table(high), eq_table(low));
+    let row = |signs: &[i32], eq: &[EF]| -> EF { signs.iter().zip(eq).map(|(&s, &e)| if s > 0 { e } else { -e }).sum() };
+    eq_table(a)
+        .iter()
+        .enumerate()
+        .map(|(i, &e)| e * row(&signs.high[i * eh.len()..][..eh.len()], &eh) * row(&signs.low[i * el.len()..][..el.len()], &el))
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(n: usize, seed: u64) -> Vec<EF> {
+        let coordinate = |i: u64| EF::from_u64(seed.wrapping_mul(0x9E37_79B9).wrapping_add(i * 7919) % 1_000_003).square();
+        (0..n as u64).map(coordinate).collect()
+    }
+
+    #[test]
+    fn evaluation_agrees_with_the_dense_form() {
+        let request = |tokens: &[u32], prompt_len| PublicRequest { tokens: tokens.to_vec(), prompt_len };
+        let ctx = PublicContext {
+            requests: vec![request(&[1, 5, 9, 2, 7], 2), request(&[3, 3, 8], 1), request(&[1, 2, 3, 4], 3)],
+            vocab: 11,
+            rank: 3,
+            rope_theta: 10_000.0,
+            head_dim: 6,
+        };
+        let cases: [(Public, &[usize]); 15] = [
+            (Public::Token, &[2, 3, 4]),
+            (Public::Target, &[2, 2, 4]),
+            (Public::Live, &[2, 2, 4]),
+            (Public::BelowTarget, &[2, 2, 4]),
+            (Public::LiveSlot, &[2, 2]),
+            (Public::Select, &[2, 2, 3]),
+            (Public::Causal, &[3, 3]),
+            (Public::Cos, &[3, 2]),
+            (Public::SinForward, &[3, 1, 2]),
+            (Public::SinInverse, &[3, 1, 2]),
+            (Public::Projection(Site::Up), &[2, 5]),
+            (Public::Projection(Site::Q), &[2, 1, 1, 1, 2]),
+            (Public::Identity, &[1, 2, 1, 2]),
+            (Public::Below(5), &[3]),
+            (Public::RequestNumber, &[2]),
+        ];
+        for (i, (public, logs)) in cases.into_iter().enumerate() {
+            let points: Vec<Vec<EF>> = logs.iter().enumerate().map(|(k, &n)| point(n, (i * 10 + k) as u64)).collect();
+            let slices: Vec<&[EF]> = points.iter().map(Vec::as_slice).collect();
+            let dense = public.dense(&ctx, logs).unwrap();
+            let expected: EF = eq_table(&points.concat()).iter().zip(&dense).map(|(&e, &x)| e * x).sum();
+            assert_eq!(public.evaluate(&ctx, &slices), Some(expected), "{public:?}");
+        }
+    }
+}

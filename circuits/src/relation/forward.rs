@@ -1,0 +1,202 @@
+//! The forward pass: the answer is the model's greedy continuation.
+
+use super::gadget::{Bound, Scaled};
+use super::{Axes, Builder, RelationError, constant, product, public};
+use crate::ir::{Axis, Coupling, F, Factor, Index, Sum, Term, int};
+use crate::public::Public;
+use crate::table::TableKind;
+use model_runtime::semantics::{ACT_BITS, RECIP_BITS, RESIDUAL_BITS};
+use model_runtime::shape::Site;
+use model_runtime::tables::EXP_ONE;
+use p3_field::PrimeCharacteristicRing;
+
+/// `e·f ≤ S·f ≤ 2^28·(1 + 2^-14) + S/2` with `S < 2^16` where the exponent is 0: a softmax weight times its row's factor.
+const PRODUCT_MAX: i64 = (1 << RECIP_BITS) + (1 << 16);
+
+impl Builder<'_> {
+    /// Everything from the tokens to the output probabilities.
+    pub(super) fn forward(&mut self) -> Result<(), RelationError> {
+        let Axes { b, l, t, d, .. } = self.x;
+        self.trace("hin", &[l, t, d]);
+        self.bounded("hin", 1 << (RESIDUAL_BITS - 1));
+        self.norm("n1", "hin", &[b, l, t])?;
+        self.attention_inputs()?;
+        self.attention_weights()?;
+        self.attention_output()?;
+        self.norm("n2", "m", &[b, l, t])?;
+        self.feed_forward()?;
+        self.layer_inputs();
+        self.output()
+    }
+
+    /// `hin[0]` is the embedding, `hin[l+1]` is `hout[l]`.
+    fn layer_inputs(&mut self) {
+        let Axes { b, l, t, v, d, .. } = self.x;
+        let embedding = product([public(Public::Token, &[b, t, v]), self.read("embed")]).coupled(l, Coupling::Only(0));
+        let previous = product([self.read("hout")]).coupled(l, Coupling::Next);
+        let input = product([self.read("hin")]);
+        self.equal("layers are chained", &[b, l, t, d], vec![embedding, previous], input);
+    }
+
+    /// `W x` and, if the site carries LoRA, `coef·B (A x)`; declares `u`. `rows` are the free axes before the output's.
+    pub(super) fn linear(&mut self, site: Site, op: &str, input: &str, first: usize) -> Result<Vec<Scaled>, RelationError> {
+        let name = site.name();
+        let weight = product([self.read(&format!("w{name}")), self.read(input)]);
+        let mut terms = vec![(self.coef(op, first)?, weight)];
+        if self.sem.sites().contains(&site) {
+            let Axes { b, l, t, r, .. } = self.x;
+            let down = product([self.read(&format!("a{name}")), self.read(input)]);
+            let u = format!("u{name}");
+            self.requantise(&u, &[b, l, t, r], vec![(1, down)])?;
+            let up = product([self.read(&format!("b{name}")), self.read(&u)]);
+            terms.push((self.coef(op, first + 1)?, up));
+        }
+        Ok(terms)
+    }
+
+    fn attention_inputs(&mut self) -> Result<(), RelationError> {
+        let Axes { b, l, t, g, j, z, p, .. } = self.x;
+        for (site, free) in [(Site::Q, vec![b, l, t, g, j, z, p]), (Site::K, vec![b, l, t, g, z, p]), (Site::V, vec![b, l, t, g, z, p])] {
+            let acc = self.linear(site, site.name(), "n1.n", 0)?;
+            self.requantise(site.name(), &free, acc)?;
+            if site != Site::V {
+                let rotated = self.rotate(site.name(), Public::SinForward);
+                self.requantise(&format!("{}r", site.name()), &free, rotated)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `x·cos + flip(x)·sin` with the signed sine table.
+    pub(super) fn rotate(&self, x: &str, sine: Public) -> Vec<Scaled> {
+        let Axes { t, z, p, .. } = self.x;
+        vec![
+            (1, product([self.read(x), public(Public::Cos, &[t, p])])),
+            (1, product([self.read_as(x, &[(z, Index::Flip(z))]), public(sine, &[t, z, p])])),
+        ]
+    }
+
+    /// A key-side tensor, read with the key axis instead of the token axis.
+    pub(super) fn read_keys(&self, name: &str) -> Factor {
+        self.read_as(name, &[(self.x.t, Index::Var(self.x.u))])
+    }
+
+    fn attention_weights(&mut self) -> Result<(), RelationError> {
+        let Axes { b, l, t, u, g, j, .. } = self.x;
+        let rows = [b, l, g, j, t];
+        let cells = [b, l, g, j, t, u];
+        for name in ["att.w", "att.flag"] {
+            self.trace(name, &cells[1..]);
+        }
+        self.trace("att.max", &rows[1..]);
+        let acc = vec![(1, product([self.read("qr"), self.read_keys("kr")]))];
+        // A score is an integer because the maximum is one and the gap is one; hence the wider range.
+        let score = self.quotient_within("att", "att", &cells, acc, Bound::Widths, 3 << 15)?;
+        self.signed_range("att.max", 16);
+        let causal = || vec![product([public(Public::Causal, &[t, u])])];
+        let (weight, flag) = (self.read("att.w"), self.read("att.flag"));
+        let tuple = vec![below_max(self.read("att.max"), score), vec![product([weight.clone()])], vec![product([flag.clone()])]];
+        self.look_up_where("attention weights", TableKind::Exp(self.exponent("att.exp_bits")?), &cells, Some(causal()), tuple);
+        for (name, factor) in [("attention is causal", &weight), ("attention flags are causal", &flag)] {
+            let terms = vec![
+                product([factor.clone()]),
+                product([factor.clone(), public(Public::Causal, &[t, u])]).times(-F::ONE),
+            ];
+            self.constrain(name, Sum { free: cells.to_vec(), terms });
+        }
+        // The maximum is attained: at least one flag a row.
+        let attained = vec![product([flag]), constant(-1)];
+        self.look_up("attention maximum is attained", TableKind::Range(14), &rows, vec![attained]);
+        self.softmax_row("att", &rows, weight)?;
+        let acc = self.times_factor("att", || self.read("att.w"));
+        self.requantise_unsigned("p", &cells, acc, Bound::Argued(PRODUCT_MAX))
+    }
+
+    fn attention_output(&mut self) -> Result<(), RelationError> {
+        let Axes { b, l, t, d, g, j, z, p, .. } = self.x;
+        let acc = vec![(1, product([self.read("p"), self.read_keys("v")]))];
+        // Σ_u p ≤ 2^12·(1 + 2^-13) + T/2.
+        let bound = ((1 << 12) + 1 + self.params.tokens as i64 / 2) << (ACT_BITS - 1);
+        self.requantise_bounded("o", &[b, l, t, g, j, z, p], acc, Bound::Argued(bound))?;
+        let acc = self.residual("m", "hin", Site::O, "o")?;
+        self.requantise("m", &[b, l, t, d], acc)
+    }
+
+    /// `2^s·stream + W x (+ LoRA)`.
+    fn residual(&mut self, op: &str, stream: &str, site: Site, input: &str) -> Result<Vec<Scaled>, RelationError> {
+        let skip = (1 << self.op(op)?.shift, product([self.read(stream)]));
+        let mut terms = self.linear(site, op, input, 1)?;
+        terms.push(skip);
+        Ok(terms)
+    }
+
+    fn feed_forward(&mut self) -> Result<(), RelationError> {
+        let Axes { b, l, t, f, d, .. } = self.x;
+        let free = [b, l, t, f];
+        for name in ["silu", "dsilu"] {
+            self.trace(name, &free[1..]);
+        }
+        let acc = self.linear(Site::Gate, "gate", "n2.n", 0)?;
+        let gate = self.quotient("gate", "gate", &free, acc, Bound::Widths)?;
+        self.bounded("silu", 1 << 11);
+        self.bounded("dsilu", 1 << 11);
+        let kind = TableKind::Silu(self.exponent("gate")?, self.exponent("silu")?, self.exponent("dsilu")?);
+        let tuple = vec![gate, vec![product([self.read("silu")])], vec![product([self.read("dsilu")])]];
+        self.look_up("gate activation", kind, &free, tuple);
+        let acc = self.linear(Site::Up, "up", "n2.n", 0)?;
+        self.requantise("up", &free, acc)?;
+        let acc = vec![(1, product([self.read("silu"), self.read("up")]))];
+        self.requantise("act", &free, acc)?;
+        let acc = self.residual("hout", "m", Site::Down, "act")?;
+        self.requantise("hout", &[b, l, t, d], acc)
+    }
+
+    /// Selected positions, final norm, logits, greedy choice, probabilities.
+    fn output(&mut self) -> Result<(), RelationError> {
+        let Axes { b, l, t, d, s, v, .. } = self.x;
+        let last = (1 << self.out.axes[l.0].log) - 1;
+        self.trace("hf", &[s, d]);
+        self.bounded("hf", 1 << (RESIDUAL_BITS - 1));
+        let selected = product([public(Public::Select, &[b, s, t]), self.read_as("hout", &[(l, Index::At(last))])]);
+        let hf = product([self.read("hf")]);
+        self.equal("answer positions are selected", &[b, s, d], vec![selected], hf);
+        self.norm("nf", "hf", &[b, s])?;
+        self.logits(&[b, s, v], &[b, s])
+    }
+
+    fn logits(&mut self, cells: &[Axis], rows: &[Axis]) -> Result<(), RelationError> {
+        let Axes { b, s, v, .. } = self.x;
+        self.trace("out.max", &rows[1..]);
+        self.trace("out.w", &cells[1..]);
+        self.trace("out.flag", &cells[1..]);
+        self.signed_range("out.max", 16);
+        let acc = vec![(1, product([self.read("head"), self.read("nf.n")]))];
+        let logit = self.quotient_within("out", "out", cells, acc, Bound::Widths, 3 << 15)?;
+        let gap = below_max(self.read("out.max"), logit);
+        let live = vec![product([public(Public::Live, &[b, s, v])])];
+        let kind = TableKind::Exp(self.exponent("out.exp_bits")?);
+        let weight = self.read("out.w");
+        let tuple = vec![gap.clone(), vec![product([weight.clone()])], vec![product([self.read("out.flag")])]];
+        self.look_up_where("output weights", kind, cells, Some(live), tuple);
+        let dead = vec![product([weight.clone()]), product([weight.clone(), public(Public::Live, &[b, s, v])]).times(-F::ONE)];
+        self.constrain("dead outputs have no weight", Sum { free: cells.to_vec(), terms: dead });
+        // The chosen token attains the maximum (only a gap of zero has this weight) …
+        let chosen = product([public(Public::Target, &[b, s, v]), weight.clone()]);
+        let one = product([public(Public::LiveSlot, &[b, s])]).times(int(EXP_ONE.into()));
+        self.equal("the chosen token has the largest logit", rows, vec![chosen], one);
+        // … and is the first that does.
+        let below = vec![product([public(Public::BelowTarget, &[b, s, v])])];
+        let strict = [gap, vec![constant(-1)]].concat();
+        self.look_up_where("ties go to the lowest token", TableKind::Range(16), cells, Some(below), vec![strict]);
+        self.softmax_row("out", rows, weight)?;
+        let acc = self.times_factor("out", || self.read("out.w"));
+        self.requantise_unsigned("pr", cells, acc, Bound::Argued(PRODUCT_MAX))
+    }
+}
+
+/// `max - score`.
+fn below_max(max: Factor, score: Vec<Term>) -> Vec<Term> {
+    let mut terms: Vec<Term> = score.into_iter().map(|t| t.times(-F::ONE)).collect();
+    terms.push(product([max]));
+    terms
+}

@@ -1,0 +1,269 @@
+//! Requantisation, norms (forward and backward) and softmax rows.
+
+use super::{Builder, RelationError, constant, product};
+use crate::ir::{Axis, Factor, Sum, Term, int, inverse_power_of_two};
+use crate::table::TableKind;
+use model_runtime::semantics::{FIELD, RECIP_BITS, Rounding};
+use p3_field::PrimeCharacteristicRing;
+
+/// Which normaliser a row uses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RowFunction {
+    /// `V = man·4^e + rem`, `g = κ/√man`.
+    InverseSqrt(RsqrtParams),
+    /// `S = man·2^e + rem`, `g = 2^28/man`.
+    Reciprocal,
+}
+
+/// Parameters of the inverse square root's table: shift, true width, square shift.
+type RsqrtParams = (u32, usize, u32);
+
+/// How the largest accumulator is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Bound {
+    /// From the ranges of the factors and the lengths of the sums.
+    Widths,
+    /// From an argument in `docs/protocol.md` ("Bounds that widths don't give").
+    Argued(i64),
+}
+
+/// An integer multiple of a term.
+pub(super) type Scaled = (i64, Term);
+
+impl Builder<'_> {
+    /// Refuses a quotient whose identity could wrap around the field: `acc + 2^(s-1) = z·2^s + r` with `|z| ≤ range`.
+    pub(super) fn check_bound(&self, name: &str, shift: u32, acc: i128, range: i64) -> Result<(), RelationError> {
+        let total = acc + (1 << (shift - 1)) + (i128::from(range) << shift) + (1 << shift);
+        if total < i128::from(FIELD) {
+            return Ok(());
+        }
+        Err(RelationError::Wraps { name: name.to_owned(), bound: total })
+    }
+
+    /// `(acc + 2^(s-1) - r) / 2^s` as terms, after declaring and range-checking the remainder `name.r`.
+    ///
+    /// `r` in `[0, 2^s)` and the bound make the quotient the rounded one as soon as it is shown to be an integer of at most 16 bits.
+    pub(super) fn quotient(&mut self, name: &str, op: &str, free: &[Axis], acc: Vec<Scaled>, bound: Bound) -> Result<Vec<Term>, RelationError> {
+        self.quotient_within(name, op, free, acc, bound, 1 << 15)
+    }
+
+    /// [`Self::quotient`] for a quotient known to lie within `±range`.
+    pub(super) fn quotient_within(
+        &mut self,
+        name: &str,
+        op: &str,
+        free: &[Axis],
+        acc: Vec<Scaled>,
+        bound: Bound,
+        range: i64,
+    ) -> Result<Vec<Term>, RelationError> {
+        let shift = self.op(op)?.shift;
+        let largest = match bound {
+            Bound::Widths => self.bound(free, &acc.iter().map(|(k, t)| (*k, t)).collect::<Vec<_>>())?,
+            Bound::Argued(bound) => bound.into(),
+        };
+        self.check_bound(name, shift, largest, range)?;
+        let remainder = format!("{name}.r");
+        self.trace(&remainder, &free[1..]);
+        self.range(&remainder, shift);
+        let unit = inverse_power_of_two(shift);
+        let mut terms: Vec<Term> = acc.into_iter().map(|(k, t)| t.times(int(k) * unit)).collect();
+        terms.push(constant(1 << (shift - 1)).times(unit));
+        terms.push(product([self.read(&remainder)]).times(-unit));
+        Ok(terms)
+    }
+
+    /// Declares `name = RQ(acc)` over `free` (request axis first) with the parameters of its operation.
+    pub(super) fn requantise(&mut self, name: &str, free: &[Axis], acc: Vec<Scaled>) -> Result<(), RelationError> {
+        self.requantise_bounded(name, free, acc, Bound::Widths)
+    }
+
+    /// [`Self::requantise`] with an argued bound.
+    pub(super) fn requantise_bounded(&mut self, name: &str, free: &[Axis], acc: Vec<Scaled>, bound: Bound) -> Result<(), RelationError> {
+        self.trace(name, &free[1..]);
+        let op = self.op(name)?;
+        let range = if op.rounding == Rounding::Clamp { 1 << 15 } else { 1 << (op.bits - 1) };
+        let quotient = self.quotient_within(name, name, free, acc, bound, range)?;
+        let output = product([self.read(name)]);
+        match op.rounding {
+            Rounding::Clamp => {
+                self.look_up(&format!("{name} saturates"), TableKind::Clamp(op.bits), free, vec![quotient, vec![output]]);
+                self.bounded(name, 1 << (op.bits - 1));
+            }
+            Rounding::Exact => {
+                self.equal(&format!("{name} is rounded"), free, quotient, output);
+                self.signed_range(name, op.bits);
+            }
+        }
+        Ok(())
+    }
+
+    /// An exact requantisation to `[0, 2^bits)`.
+    pub(super) fn requantise_unsigned(&mut self, name: &str, free: &[Axis], acc: Vec<Scaled>, bound: Bound) -> Result<(), RelationError> {
+        self.trace(name, &free[1..]);
+        let bits = self.op(name)?.bits;
+        let quotient = self.quotient_within(name, name, free, acc, bound, 1 << bits)?;
+        let output = product([self.read(name)]);
+        self.equal(&format!("{name} is rounded"), free, quotient, output);
+        self.range(name, bits);
+        Ok(())
+    }
+
+    /// `terms = output` everywhere.
+    pub(super) fn equal(&mut self, name: &str, free: &[Axis], mut terms: Vec<Term>, output: Term) {
+        terms.push(output.times(-crate::ir::F::ONE));
+        self.constrain(name, Sum { free: free.to_vec(), terms });
+    }
+
+    /// Norm `x` of the tensor `h` over `rows` (request axis first) and the width axis.
+    pub(super) fn norm(&mut self, x: &str, h: &str, rows: &[Axis]) -> Result<(), RelationError> {
+        let sq_shift = u32::try_from(self.constant(&format!("{x}.sq_shift"))?).map_err(|_| super::missing("constant", x))?;
+        let eps = self.constant(&format!("{x}.eps"))?;
+        let output = format!("{x}.n");
+        let (shift, exponent) = (self.op(x)?.shift, self.exponent(x)?);
+        let kappa = u32::try_from(exponent + shift as i32).map_err(|_| super::missing("exponent", x))?;
+        if sq_shift > 16 || kappa > 28 || !(1..1 << 27).contains(&eps) {
+            return Err(RelationError::Parameter {
+                what: format!("norm `{x}`"),
+                found: format!("square shift {sq_shift}, factor 2^{kappa}, epsilon {eps}"),
+                expected: "at most 16, at most 2^28, 1 to 2^27",
+            });
+        }
+        let all: Vec<Axis> = rows.iter().copied().chain([self.x.d]).collect();
+        let square = format!("{x}.sq");
+        self.trace(&square, &all[1..]);
+        self.bounded(&square, 1 << (28 - sq_shift));
+        let pair = vec![vec![product([self.read(h)])], vec![product([self.read(&square)])]];
+        self.look_up(&format!("{x} squares"), TableKind::Square(sq_shift), &all, pair);
+        let total = vec![product([self.read(&square)]), constant(eps)];
+        self.row_function(x, rows, total, RowFunction::InverseSqrt((kappa, self.sem.shape.width, sq_shift)))?;
+        let acc = self.times_factor(x, || self.read(h));
+        // The output and its remainder are `x.n` and `x.r`.
+        self.trace(&output, &all[1..]);
+        // |h|² ≤ (V + 1/2)·2^A and f ≤ 2^κ·√(D/(2^A·V))·(1 + 2^-13), so |h·f| ≤ 2^κ·√(3D/2)·(1 + 2^-13).
+        let bound = (f64::from(1u32 << kappa) * (1.501 * self.sem.shape.width as f64).sqrt()).ceil() as i64;
+        let quotient = self.quotient(x, x, &all, acc, Bound::Argued(bound))?;
+        let bits = self.op(x)?.bits;
+        let value = product([self.read(&output)]);
+        self.look_up(&format!("{x}.n saturates"), TableKind::Clamp(bits), &all, vec![quotient, vec![value]]);
+        self.bounded(&output, 1 << (bits - 1));
+        Ok(())
+    }
+
+    /// `factor · f` with the row's factor `f = f1·2^12 + f0`.
+    pub(super) fn times_factor(&self, row: &str, factor: impl Fn() -> Factor) -> Vec<Scaled> {
+        vec![
+            (1, product([factor(), self.read(&format!("{row}.f0"))])),
+            (1 << 12, product([factor(), self.read(&format!("{row}.f1"))])),
+        ]
+    }
+
+    /// Softmax row `y` over `rows`: the factor `2^28 / Σ e`.
+    pub(super) fn softmax_row(&mut self, y: &str, rows: &[Axis], weights: Factor) -> Result<(), RelationError> {
+        debug_assert!(RECIP_BITS == 28);
+        self.row_function(y, rows, vec![product([weights])], RowFunction::Reciprocal)
+    }
+
+    /// Declares `e, man, rem, big, p2 (p4), g, frem, f0, f1` for a row total.
+    fn row_function(&mut self, x: &str, rows: &[Axis], total: Vec<Term>, function: RowFunction) -> Result<(), RelationError> {
+        let name = |part: &str| format!("{x}.{part}");
+        let parts = ["e", "man", "rem", "big", "p2", "g", "frem", "f0", "f1"];
+        parts.iter().for_each(|part| {
+            self.trace(&name(part), &rows[1..]);
+        });
+        let one = |b: &Self, part: &str| vec![product([b.read(&name(part))])];
+        let (table, power, tuple, rem_bits, frem_bits) = match function {
+            RowFunction::InverseSqrt((shift, width, sq_shift)) => {
+                self.trace(&name("p4"), &rows[1..]);
+                let tuple = vec![one(self, "e"), one(self, "p2"), one(self, "p4")];
+                self.look_up(&format!("{x} power of four"), TableKind::Power4, rows, tuple);
+                (TableKind::Rsqrt(shift, width, sq_shift), "p4", ["man", "g", "big"], 14, 7)
+            }
+            RowFunction::Reciprocal => {
+                let tuple = vec![one(self, "e"), one(self, "p2")];
+                self.look_up(&format!("{x} power of two"), TableKind::Power2, rows, tuple);
+                (TableKind::Recip, "p2", ["man", "g", "big"], 13, 13)
+            }
+        };
+        let tuple = tuple.map(|part| one(self, part)).to_vec();
+        self.look_up(&format!("{x} factor"), table, rows, tuple);
+        let split = vec![product([self.read(&name("man")), self.read(&name(power))]), product([self.read(&name("rem"))])];
+        let split = split.into_iter().map(|t| t.times(-crate::ir::F::ONE)).chain(total).collect();
+        self.constrain(&format!("{x} total is normalised"), Sum { free: rows.to_vec(), terms: split });
+        let canonical = vec![product([self.read(&name("e"))]), product([self.read(&name("e")), self.read(&name("big"))]).times(-crate::ir::F::ONE)];
+        self.constrain(&format!("{x} exponent is least"), Sum { free: rows.to_vec(), terms: canonical });
+        self.below(&name("rem"), &name(power), rows, rem_bits);
+        self.below(&name("frem"), &name("p2"), rows, frem_bits);
+        let shifted = self.times_factor(x, || self.read(&name("p2")));
+        let mut shifted: Vec<Term> = shifted.into_iter().map(|(k, t)| t.times(int(k))).collect();
+        shifted.push(product([self.read(&name("frem"))]));
+        self.equal(&format!("{x} factor is shifted"), rows, shifted, product([self.read(&name("g"))]));
+        self.range(&name("f0"), 12);
+        self.range(&name("f1"), 12);
+        Ok(())
+    }
+
+    /// `0 ≤ value < bound ≤ 2^bits`.
+    fn below(&mut self, value: &str, bound: &str, rows: &[Axis], bits: u32) {
+        self.range(value, bits);
+        let gap = vec![product([self.read(bound)]), product([self.read(value)]).times(-crate::ir::F::ONE), constant(-1)];
+        self.look_up(&format!("{value} below {bound}"), TableKind::Range(bits), rows, vec![gap]);
+    }
+
+    /// Backward of norm `x`: from `x.dn` to `x.v` over `rows`, and the coarse factor `x.fb`.
+    pub(super) fn norm_backward(&mut self, x: &str, rows: &[Axis]) -> Result<(), RelationError> {
+        let name = |part: &str| format!("{x}.{part}");
+        let all: Vec<Axis> = rows.iter().copied().chain([self.x.d]).collect();
+        let dot = product([self.read(&name("dn")), self.read(&name("n"))]);
+        let bound = self.dot_bound(x, rows)?;
+        self.requantise_bounded(&name("dot"), rows, vec![(1, dot)], Bound::Argued(bound))?;
+        let (c, m) = (self.coef(&name("v"), 0)?, self.coef(&name("v"), 1)?);
+        let acc = vec![
+            (c, product([self.read(&name("dn"))])),
+            (-m, product([self.read(&name("n")), self.read(&name("dot"))])),
+        ];
+        self.requantise(&name("v"), &all, acc)?;
+        self.coarse_factor(x, rows)
+    }
+
+    /// Cauchy-Schwarz: `|Σ dn·n| ≤ √D·max|dn| · √Σn²` with `Σn² ≤ D·(2^U·√(1 + D/(2·eps)) + 1)²`; the widths' bound where it is smaller.
+    fn dot_bound(&self, x: &str, rows: &[Axis]) -> Result<i64, RelationError> {
+        let dot = product([self.read(&format!("{x}.dn")), self.read(&format!("{x}.n"))]);
+        let widths = self.bound(rows, &[(1, &dot)])?;
+        let dn = f64::from(1u32 << (self.op(&format!("{x}.dn"))?.bits - 1));
+        let (width, eps) = (self.sem.shape.width as f64, self.constant(&format!("{x}.eps"))? as f64);
+        let unit = f64::from(1u32 << self.exponent(x)?.clamp(0, 15)) * (1.0 + width / (2.0 * eps)).sqrt() * 1.001;
+        let argued = (width * dn * (unit + 1.0)).ceil() as i64;
+        Ok(i64::try_from(widths).unwrap_or(i64::MAX).min(argued))
+    }
+
+    /// `fb = min(f >> F, 2^15 - 1)`: `f = fb·2^F + fr + over`, and `over = 0` unless `fb` is at its limit.
+    fn coarse_factor(&mut self, x: &str, rows: &[Axis]) -> Result<(), RelationError> {
+        let name = |part: &str| format!("{x}.{part}");
+        let shift = u32::try_from(self.constant(&name("fb_shift"))?).ok().filter(|s| (1..=14).contains(s));
+        let shift = shift.ok_or_else(|| super::missing("constant", &name("fb_shift")))?;
+        for (part, bits) in [("fb", 15), ("fr", shift), ("o0", 12), ("o1", 12)] {
+            self.trace(&name(part), &rows[1..]);
+            self.range(&name(part), bits);
+        }
+        let one = |b: &Self, part: &str, k: i64| product([b.read(&name(part))]).times(int(k));
+        let terms = vec![
+            one(self, "fb", 1 << shift),
+            one(self, "fr", 1),
+            one(self, "o0", 1),
+            one(self, "o1", 1 << 12),
+            one(self, "f0", -1),
+            one(self, "f1", -(1 << 12)),
+        ];
+        self.constrain(&format!("{x} coarse factor"), Sum { free: rows.to_vec(), terms });
+        let limit = -((1 << 15) - 1);
+        let terms = vec![
+            product([self.read(&name("o0")), self.read(&name("fb"))]),
+            product([self.read(&name("o1")), self.read(&name("fb"))]).times(int(1 << 12)),
+            one(self, "o0", limit),
+            one(self, "o1", limit << 12),
+        ];
+        self.constrain(&format!("{x} coarse factor saturates"), Sum { free: rows.to_vec(), terms });
+        Ok(())
+    }
+}

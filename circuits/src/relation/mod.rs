@@ -1,0 +1,510 @@
+//! The relation: every tensor, constraint and lookup of one proof, built from the semantics' parameters.
+//!
+//! Sections follow `docs/semantics.md`: [`forward`], [`backward`], [`attribution`]; [`gadget`] holds requantisation, norms and softmax rows.
+
+mod attribution;
+mod backward;
+mod forward;
+mod gadget;
+
+use crate::ir::{Axis, AxisDef, Constraint, F, Factor, Group, Index, Lookup, Source, Sum, TableId, TensorDef, TensorId, Term, int};
+use crate::public::Public;
+use crate::table::TableKind;
+use model_runtime::semantics::{Dims, Op, ROPE_BITS, Semantics};
+use model_runtime::shape::Site;
+use p3_field::PrimeCharacteristicRing;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What is proven beyond the forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// The answer is the model's.
+    Forward,
+    /// The answer, its gradient, the scores and the contributors' weights.
+    Attribution,
+}
+
+/// Whether a proof also shows that the long-lived commitments' entries are in range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightRanges {
+    /// In this proof.
+    Proven,
+    /// Assumed (benchmarks of very large shapes only); part of the relation's digest and shown by every command.
+    AssumedInsecure,
+}
+
+/// Everything that determines a relation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RelationParams {
+    /// The integer semantics.
+    pub semantics: Semantics,
+    /// Scope.
+    pub scope: Scope,
+    /// Range proofs of the long-lived commitments.
+    pub weight_ranges: WeightRanges,
+    /// Padded tokens of a request.
+    pub tokens: usize,
+    /// Padded answer slots of a request.
+    pub slots: usize,
+    /// Padded number of requests.
+    pub requests: usize,
+    /// True rows of the index (0 for [`Scope::Forward`]).
+    pub rows: usize,
+    /// Number of contributors (0 for [`Scope::Forward`]).
+    pub contributors: usize,
+}
+
+/// Why no relation can be built.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum RelationError {
+    /// The semantics lack an entry.
+    #[error("the semantics have no {kind} for `{name}`; re-import the model, adapter and index with this version")]
+    Missing {
+        /// `operation`, `exponent`, `constant` or `width`.
+        kind: &'static str,
+        /// The entry's name.
+        name: String,
+    },
+    /// An operation's identity could wrap around the field.
+    #[error("operation `{name}` needs values up to {bound}, the field allows less than 2130706433; quantise with fewer bits")]
+    Wraps {
+        /// The operation.
+        name: String,
+        /// Its largest value.
+        bound: i128,
+    },
+    /// A parameter is outside what the protocol supports.
+    #[error("{what} is {found}, expected {expected}")]
+    Parameter {
+        /// The parameter.
+        what: String,
+        /// What was found.
+        found: String,
+        /// What is allowed.
+        expected: &'static str,
+    },
+}
+
+/// The axes of `docs/semantics.md`, as indices into [`Relation::axes`].
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Axes {
+    pub b: Axis,
+    pub l: Axis,
+    pub t: Axis,
+    pub u: Axis,
+    pub d: Axis,
+    pub g: Axis,
+    pub j: Axis,
+    pub z: Axis,
+    pub p: Axis,
+    pub f: Axis,
+    pub r: Axis,
+    pub r2: Axis,
+    pub r3: Axis,
+    pub v: Axis,
+    pub s: Axis,
+    pub a: Axis,
+    pub a2: Axis,
+    pub a3: Axis,
+    pub i: Axis,
+    pub c: Axis,
+}
+
+/// A sum by key: over `free`, `Σ value/(α - tag - β·request - β²·contributor)` equals the same sum over the published weights.
+#[derive(Clone, Debug)]
+pub struct Aggregation {
+    /// Free axes: request and index row.
+    pub free: Vec<Axis>,
+    /// What is summed.
+    pub value: Sum,
+    /// The key: request number, contributor.
+    pub key: [Sum; 2],
+    /// Axes of the published weights: request, contributor.
+    pub published: [Axis; 2],
+}
+
+/// A complete relation.
+#[derive(Clone, Debug)]
+pub struct Relation {
+    /// Its parameters.
+    pub params: RelationParams,
+    /// Axes.
+    pub axes: Vec<AxisDef>,
+    /// Committed tensors.
+    pub tensors: Vec<TensorDef>,
+    /// Tables with their multiplicity tensors.
+    pub tables: Vec<(TableKind, TensorId)>,
+    /// Lookups.
+    pub lookups: Vec<Lookup>,
+    /// Weighted sum of relevance by contributor.
+    pub aggregation: Option<Aggregation>,
+    /// Constraints.
+    pub constraints: Vec<Constraint>,
+}
+
+impl Relation {
+    /// Builds the relation.
+    ///
+    /// # Errors
+    ///
+    /// When the parameters are incomplete or outside what the protocol supports.
+    pub fn new(params: &RelationParams) -> Result<Self, RelationError> {
+        check(params)?;
+        let mut builder = Builder::new(params);
+        builder.weights()?;
+        builder.forward()?;
+        if params.scope == Scope::Attribution {
+            builder.backward()?;
+            builder.attribution()?;
+        }
+        Ok(builder.finish())
+    }
+
+    /// Log size of a list of axes.
+    pub fn log(&self, axes: &[Axis]) -> usize {
+        axes.iter().map(|a| self.axes[a.0].log).sum()
+    }
+
+    /// Log sizes, axis by axis.
+    pub fn logs(&self, axes: &[Axis]) -> Vec<usize> {
+        axes.iter().map(|a| self.axes[a.0].log).collect()
+    }
+
+    /// A tensor by name.
+    pub fn tensor(&self, name: &str) -> Option<TensorId> {
+        self.tensors.iter().position(|t| t.name == name).map(TensorId)
+    }
+
+    /// The padded sizes of one trace.
+    pub fn dims(&self) -> Dims {
+        Dims::new(&self.params.semantics, self.params.tokens, self.params.slots)
+    }
+}
+
+fn check(params: &RelationParams) -> Result<(), RelationError> {
+    let limits = [
+        ("tokens", params.tokens, 1 << 14),
+        ("answer slots", params.slots, 1 << 14),
+        ("requests", params.requests, 1 << 10),
+        ("index rows", params.rows.max(1).next_power_of_two(), 1 << 20),
+        ("contributors", params.contributors.max(1).next_power_of_two(), 1 << 16),
+    ];
+    for (what, value, limit) in limits {
+        if !value.is_power_of_two() || value > limit {
+            return Err(RelationError::Parameter { what: what.into(), found: value.to_string(), expected: "a supported power of two" });
+        }
+    }
+    let s = &params.semantics.shape;
+    let sizes = [s.layers, s.width, s.heads, s.kv_heads, s.head_dim, s.ff, s.vocab];
+    let divisible = s.kv_heads != 0 && s.heads.is_multiple_of(s.kv_heads) && s.head_dim.is_multiple_of(2);
+    if sizes.iter().any(|&x| x == 0 || x > 1 << 20) || !divisible {
+        return Err(RelationError::Parameter { what: "architecture".into(), found: format!("{s:?}"), expected: "positive sizes, kv_heads dividing heads, an even head size" });
+    }
+    if params.scope == Scope::Attribution && (params.rows == 0 || params.contributors == 0 || params.semantics.lora.is_none() || params.semantics.sketch_rows.is_none()) {
+        return Err(RelationError::Parameter { what: "attribution".into(), found: "no adapter or an empty index".into(), expected: "an adapter and an index with at least one row" });
+    }
+    Ok(())
+}
+
+/// Builds a relation section by section.
+struct Builder<'a> {
+    params: &'a RelationParams,
+    sem: &'a Semantics,
+    x: Axes,
+    out: Relation,
+    /// Largest absolute value that the constraints allow, per tensor, once it is known.
+    max: Vec<Option<i64>>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(params: &'a RelationParams) -> Self {
+        let d = Dims::new(&params.semantics, params.tokens, params.slots);
+        let mut axes = Vec::new();
+        let mut axis = |name, size: usize| {
+            axes.push(AxisDef { name, log: size.trailing_zeros() as usize });
+            Axis(axes.len() - 1)
+        };
+        let rows = params.rows.max(1).next_power_of_two();
+        let x = Axes {
+            b: axis("b", params.requests),
+            l: axis("l", d.l),
+            t: axis("t", d.t),
+            u: axis("u", d.t),
+            d: axis("d", d.d),
+            g: axis("g", d.g),
+            j: axis("j", d.j),
+            z: axis("z", 2),
+            p: axis("p", d.p),
+            f: axis("f", d.f),
+            r: axis("r", d.r),
+            r2: axis("r'", d.r),
+            r3: axis("r''", d.r),
+            v: axis("v", d.v),
+            s: axis("s", d.s),
+            a: axis("a", d.a),
+            a2: axis("a'", d.a),
+            a3: axis("a''", d.a),
+            i: axis("i", rows),
+            c: axis("c", params.contributors.max(1).next_power_of_two()),
+        };
+        let out = Relation {
+            params: params.clone(),
+            axes,
+            tensors: vec![],
+            tables: vec![],
+            lookups: vec![],
+            aggregation: None,
+            constraints: vec![],
+        };
+        Self { params, sem: &params.semantics, x, out, max: vec![] }
+    }
+
+    fn finish(self) -> Relation {
+        self.out
+    }
+
+    fn op(&self, name: &str) -> Result<&'a Op, RelationError> {
+        let op = self.sem.ops.get(name).ok_or_else(|| missing("operation", name))?;
+        if !(1..=16).contains(&op.shift) || !(2..=16).contains(&op.bits) {
+            return Err(RelationError::Parameter {
+                what: format!("operation `{name}`"),
+                found: format!("shift {}, {} bits", op.shift, op.bits),
+                expected: "shift 1 to 16, 2 to 16 bits",
+            });
+        }
+        Ok(op)
+    }
+
+    fn coef(&self, name: &str, i: usize) -> Result<i64, RelationError> {
+        self.op(name)?.coefs.get(i).copied().ok_or_else(|| missing("coefficient", name))
+    }
+
+    fn constant(&self, name: &str) -> Result<i64, RelationError> {
+        self.sem.consts.get(name).copied().ok_or_else(|| missing("constant", name))
+    }
+
+    fn exponent(&self, name: &str) -> Result<i32, RelationError> {
+        let k = self.sem.exps.get(name).copied().ok_or_else(|| missing("exponent", name))?;
+        match (-64..=64).contains(&k) {
+            true => Ok(k),
+            false => Err(RelationError::Parameter { what: format!("exponent of `{name}`"), found: k.to_string(), expected: "-64 to 64" }),
+        }
+    }
+
+    fn tensor(&mut self, name: &str, group: Group, axes: &[Axis]) -> TensorId {
+        self.out.tensors.push(TensorDef { name: name.to_owned(), group, axes: axes.to_vec() });
+        self.max.push(None);
+        TensorId(self.out.tensors.len() - 1)
+    }
+
+    /// A trace tensor with the request axis in front.
+    fn trace(&mut self, name: &str, axes: &[Axis]) -> TensorId {
+        let axes: Vec<Axis> = std::iter::once(self.x.b).chain(axes.iter().copied()).collect();
+        self.tensor(name, Group::Trace, &axes)
+    }
+
+    fn id(&self, name: &str) -> TensorId {
+        self.out.tensor(name).unwrap_or_else(|| unreachable!("tensor `{name}` is declared before it is read"))
+    }
+
+    /// A factor reading a declared tensor by its own axes.
+    fn read(&self, name: &str) -> Factor {
+        let id = self.id(name);
+        let index = self.out.tensors[id.0].axes.iter().map(|&a| Index::Var(a)).collect();
+        Factor { source: Source::Tensor(id), index }
+    }
+
+    /// The same with some axes renamed.
+    fn read_as(&self, name: &str, renamed: &[(Axis, Index)]) -> Factor {
+        let mut factor = self.read(name);
+        for index in &mut factor.index {
+            if let Some((_, to)) = index.axis().and_then(|a| renamed.iter().find(|(from, _)| *from == a)) {
+                *index = *to;
+            }
+        }
+        factor
+    }
+
+    /// Records the largest absolute value the constraints leave a tensor.
+    fn bounded(&mut self, name: &str, max: i64) {
+        let id = self.id(name);
+        self.max[id.0] = Some(max);
+    }
+
+    /// Largest absolute value of a sum, from the ranges of its tensors and the true sizes of its summed axes.
+    fn bound(&self, free: &[Axis], terms: &[(i64, &Term)]) -> Result<i128, RelationError> {
+        let mut total = 0i128;
+        for (coef, term) in terms {
+            let mut bound = i128::from(coef.unsigned_abs());
+            for factor in &term.factors {
+                bound = bound.saturating_mul(self.factor_bound(factor)?);
+            }
+            for axis in term.axes().into_iter().filter(|a| !free.contains(a)) {
+                bound = bound.saturating_mul(self.true_size(axis) as i128);
+            }
+            total = total.saturating_add(bound);
+        }
+        Ok(total)
+    }
+
+    fn factor_bound(&self, factor: &Factor) -> Result<i128, RelationError> {
+        match factor.source {
+            Source::Tensor(id) => {
+                self.max[id.0].map(i128::from).ok_or_else(|| missing("proven range", &self.out.tensors[id.0].name))
+            }
+            Source::Public(Public::Cos | Public::SinForward | Public::SinInverse) => Ok(1 << ROPE_BITS),
+            Source::Public(_) => Ok(1),
+        }
+    }
+
+    /// Size of an axis without the padding where weights are proven to be zero.
+    fn true_size(&self, axis: Axis) -> usize {
+        let (s, x) = (&self.sem.shape, &self.x);
+        let padded = 1 << self.out.axes[axis.0].log;
+        let rank = self.sem.lora.as_ref().map_or(1, |l| l.rank);
+        let sizes = [
+            (x.l, s.layers),
+            (x.d, s.width),
+            (x.g, s.kv_heads),
+            (x.j, s.heads / s.kv_heads),
+            (x.p, s.head_dim / 2),
+            (x.f, s.ff),
+            (x.v, s.vocab),
+            (x.i, self.params.rows.max(1)),
+            (x.r, rank),
+            (x.r2, rank),
+            (x.r3, rank),
+        ];
+        sizes.iter().find(|(a, _)| *a == axis).map_or(padded, |(_, size)| *size)
+    }
+
+    fn constrain(&mut self, name: &str, sum: Sum) {
+        self.out.constraints.push(Constraint { name: name.to_owned(), sum });
+    }
+
+    fn table(&mut self, kind: TableKind) -> TableId {
+        if let Some(i) = self.out.tables.iter().position(|(k, _)| *k == kind) {
+            return TableId(i);
+        }
+        let name = format!("mult.{kind:?}");
+        self.out.axes.push(AxisDef { name: "row", log: kind.log() });
+        let axis = Axis(self.out.axes.len() - 1);
+        let mult = self.tensor(&name, Group::Trace, &[axis]);
+        self.out.tables.push((kind, mult));
+        TableId(self.out.tables.len() - 1)
+    }
+
+    fn look_up(&mut self, name: &str, kind: TableKind, free: &[Axis], tuple: Vec<Vec<Term>>) {
+        self.look_up_where(name, kind, free, None, tuple);
+    }
+
+    fn look_up_where(&mut self, name: &str, kind: TableKind, free: &[Axis], numerator: Option<Vec<Term>>, tuple: Vec<Vec<Term>>) {
+        let table = self.table(kind);
+        let sum = |terms| Sum { free: free.to_vec(), terms };
+        self.out.lookups.push(Lookup {
+            name: name.to_owned(),
+            table,
+            numerator: numerator.map(sum),
+            tuple: tuple.into_iter().map(sum).collect(),
+            free: free.to_vec(),
+        });
+    }
+
+    /// `x` in `[0, 2^bits)` for a declared tensor.
+    fn range(&mut self, name: &str, bits: u32) {
+        let factor = self.read(name);
+        let free: Vec<Axis> = self.out.tensors[self.id(name).0].axes.clone();
+        self.look_up(&format!("{name} in range"), TableKind::Range(bits), &free, vec![vec![product([factor])]]);
+        self.bounded(name, (1 << bits) - 1);
+    }
+
+    /// `x` in `[-2^(bits-1), 2^(bits-1))` for a declared tensor.
+    fn signed_range(&mut self, name: &str, bits: u32) {
+        let free: Vec<Axis> = self.out.tensors[self.id(name).0].axes.clone();
+        let terms = vec![product([self.read(name)]), constant(1 << (bits - 1))];
+        self.look_up(&format!("{name} in range"), TableKind::Range(bits), &free, vec![terms]);
+        self.bounded(name, 1 << (bits - 1));
+    }
+
+    /// Declares the base model and the adapter, with range checks.
+    fn weights(&mut self) -> Result<(), RelationError> {
+        let Axes { l, d, g, j, z, p, f, v, r, .. } = self.x;
+        self.weight("embed", Group::Base, &[v, d])?;
+        self.weight("head", Group::Base, &[v, d])?;
+        for site in Site::ALL {
+            let (output, input) = self.site_axes(site);
+            let axes: Vec<Axis> = [vec![l], output, input].concat();
+            self.weight(&format!("w{}", site.name()), Group::Base, &axes)?;
+        }
+        debug_assert_eq!(self.site_axes(Site::Q).0, [g, j, z, p]);
+        debug_assert_eq!(self.site_axes(Site::Up).0, [f]);
+        for &site in self.sem.sites() {
+            let (output, input) = self.site_axes(site);
+            self.weight(&format!("a{}", site.name()), Group::Adapter, &[vec![l, r], input].concat())?;
+            self.weight(&format!("b{}", site.name()), Group::Adapter, &[vec![l], output, vec![r]].concat())?;
+        }
+        Ok(())
+    }
+
+    /// A long-lived tensor and its range check.
+    fn weight(&mut self, name: &str, group: Group, axes: &[Axis]) -> Result<(), RelationError> {
+        let bits = self.sem.weight_bits.get(name).copied().ok_or_else(|| missing("width", name))?;
+        if !(2..=16).contains(&bits) {
+            return Err(RelationError::Parameter { what: format!("width of `{name}`"), found: bits.to_string(), expected: "2 to 16 bits" });
+        }
+        self.tensor(name, group, axes);
+        if self.params.weight_ranges == WeightRanges::Proven {
+            self.signed_range(name, bits);
+        }
+        self.bounded(name, 1 << (bits - 1));
+        for &axis in axes {
+            if self.true_size(axis) < 1 << self.out.axes[axis.0].log {
+                self.zero_padding(name, axes, axis);
+            }
+        }
+        Ok(())
+    }
+
+    /// Entries past an axis' true size are zero.
+    fn zero_padding(&mut self, name: &str, axes: &[Axis], axis: Axis) {
+        let mask = public(Public::Below(self.true_size(axis)), &[axis]);
+        let terms = vec![product([self.read(name)]), product([self.read(name), mask]).times(-F::ONE)];
+        let label = format!("{name} is zero in the padding of {}", self.out.axes[axis.0].name);
+        self.constrain(&label, Sum { free: axes.to_vec(), terms });
+    }
+
+    /// Output and input axes of a site's matrix.
+    fn site_axes(&self, site: Site) -> (Vec<Axis>, Vec<Axis>) {
+        let Axes { d, g, j, z, p, f, .. } = self.x;
+        match site {
+            Site::Q => (vec![g, j, z, p], vec![d]),
+            Site::K | Site::V => (vec![g, z, p], vec![d]),
+            Site::O => (vec![d], vec![g, j, z, p]),
+            Site::Gate | Site::Up => (vec![f], vec![d]),
+            Site::Down => (vec![d], vec![f]),
+        }
+    }
+}
+
+fn missing(kind: &'static str, name: &str) -> RelationError {
+    RelationError::Missing { kind, name: name.to_owned() }
+}
+
+/// `Π factors`.
+fn product<const N: usize>(factors: [Factor; N]) -> Term {
+    Term { coef: F::ONE, factors: factors.into(), couplings: vec![] }
+}
+
+/// A constant.
+fn constant(x: i64) -> Term {
+    Term { coef: int(x), factors: vec![], couplings: vec![] }
+}
+
+/// A public factor.
+fn public(public: Public, index: &[Axis]) -> Factor {
+    Factor { source: Source::Public(public), index: index.iter().map(|&a| Index::Var(a)).collect() }
+}

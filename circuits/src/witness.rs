@@ -1,0 +1,234 @@
+//! A complete witness: every committed tensor's values, the looked-up rows, and the debug checker that names the first violation.
+
+use crate::evaluate::{Values, centred, evaluate};
+use crate::ir::{Axis, F, Group, Lookup, TensorId};
+use crate::public::{PublicContext, PublicRequest};
+use crate::relation::Relation;
+use crate::table::TableKind;
+use model_runtime::tables::EXP_ONE;
+use model_runtime::tensor::TensorMap;
+use p3_field::PrimeCharacteristicRing;
+use rayon::prelude::*;
+use thiserror::Error;
+
+/// Why a witness is refused.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum WitnessError {
+    /// A tensor is absent.
+    #[error("the {group:?} data have no tensor `{name}`")]
+    Missing {
+        /// Its group.
+        group: Group,
+        /// Its name.
+        name: String,
+    },
+    /// A tensor has another size.
+    #[error("tensor `{name}` has {found} values, the relation expects {expected}")]
+    Size {
+        /// Its name.
+        name: String,
+        /// Values expected.
+        expected: usize,
+        /// Values found.
+        found: usize,
+    },
+    /// A constraint or a lookup doesn't hold.
+    #[error("`{name}` doesn't hold at {position} (value {value})")]
+    Violated {
+        /// The constraint's or lookup's name.
+        name: String,
+        /// Position along each free axis.
+        position: String,
+        /// The offending value.
+        value: i64,
+    },
+}
+
+/// The values a lookup reads, position by position.
+#[derive(Clone, Debug)]
+pub struct LookupValues {
+    /// Numerators; `None` for all ones.
+    pub numerator: Option<Vec<F>>,
+    /// Columns of the tuple.
+    pub tuple: Vec<Vec<F>>,
+}
+
+/// Every committed tensor of a relation.
+#[derive(Clone, Debug)]
+pub struct Witness {
+    /// Values by tensor id.
+    pub tensors: Vec<Vec<i32>>,
+    /// The public side.
+    pub ctx: PublicContext,
+}
+
+impl Values for Witness {
+    fn values(&self, tensor: TensorId) -> &[i32] {
+        &self.tensors[tensor.0]
+    }
+}
+
+/// Tensors a relation takes from the long-lived commitments.
+#[derive(Clone, Copy)]
+pub struct Fixed<'a> {
+    /// Base model.
+    pub base: &'a TensorMap,
+    /// Adapter.
+    pub adapter: &'a TensorMap,
+    /// Index, with `contributor`.
+    pub index: &'a TensorMap,
+}
+
+impl Witness {
+    /// Assembles a witness; requests past the last repeat the first. Multiplicities are computed by [`Witness::count`].
+    ///
+    /// # Errors
+    ///
+    /// When a tensor is missing or has the wrong size.
+    pub fn new(relation: &Relation, fixed: Fixed, traces: &[&TensorMap], requests: Vec<PublicRequest>) -> Result<Self, WitnessError> {
+        let tables: Vec<TensorId> = relation.tables.iter().map(|(_, m)| *m).collect();
+        let mut tensors = Vec::with_capacity(relation.tensors.len());
+        for (i, def) in relation.tensors.iter().enumerate() {
+            let expected = 1usize << relation.log(&def.axes);
+            let values = match def.group {
+                _ if tables.contains(&TensorId(i)) => vec![0; expected],
+                Group::Base => fetch(fixed.base, def.group, &def.name)?.to_vec(),
+                Group::Adapter => fetch(fixed.adapter, def.group, &def.name)?.to_vec(),
+                Group::Index => fetch(fixed.index, def.group, &def.name)?.to_vec(),
+                Group::Trace => stack_requests(relation, traces, &def.name)?,
+            };
+            if values.len() != expected {
+                return Err(WitnessError::Size { name: def.name.clone(), expected, found: values.len() });
+            }
+            tensors.push(values);
+        }
+        let ctx = PublicContext::new(&relation.params.semantics, requests);
+        Ok(Self { tensors, ctx })
+    }
+
+    /// Looks everything up and sets the multiplicities.
+    ///
+    /// # Errors
+    ///
+    /// Names the first lookup that finds no row.
+    pub fn count(&mut self, relation: &Relation) -> Result<Vec<LookupValues>, WitnessError> {
+        let values: Vec<LookupValues> = relation.lookups.iter().map(|l| self.lookup_values(relation, l)).collect();
+        let columns: Vec<Vec<Vec<i64>>> = relation.tables.iter().map(|(kind, _)| kind.columns()).collect();
+        for (lookup, values) in relation.lookups.iter().zip(&values) {
+            let (kind, mult) = &relation.tables[lookup.table.0];
+            let rows = self.rows(relation, lookup, values, kind, &columns[lookup.table.0])?;
+            rows.into_iter().flatten().for_each(|row| self.tensors[mult.0][row] += 1);
+        }
+        Ok(values)
+    }
+
+    /// [`Witness::count`] for a cheating prover: positions without a row are passed over.
+    pub fn count_leniently(&mut self, relation: &Relation) -> Vec<LookupValues> {
+        let values: Vec<LookupValues> = relation.lookups.iter().map(|l| self.lookup_values(relation, l)).collect();
+        for (lookup, values) in relation.lookups.iter().zip(&values) {
+            let (kind, mult) = &relation.tables[lookup.table.0];
+            for i in 0..values.tuple[0].len() {
+                let counted = values.numerator.as_ref().is_none_or(|n| n[i] != F::ZERO);
+                if let Some(row) = kind.row(centred(values.tuple[0][i])).filter(|_| counted) {
+                    self.tensors[mult.0][row] += 1;
+                }
+            }
+        }
+        values
+    }
+
+    fn lookup_values(&self, relation: &Relation, lookup: &Lookup) -> LookupValues {
+        let numerator = lookup.numerator.as_ref().map(|n| evaluate(relation, &self.ctx, self, n));
+        let tuple = lookup.tuple.iter().map(|s| evaluate(relation, &self.ctx, self, s)).collect();
+        LookupValues { numerator, tuple }
+    }
+
+    fn rows(
+        &self,
+        relation: &Relation,
+        lookup: &Lookup,
+        values: &LookupValues,
+        kind: &TableKind,
+        columns: &[Vec<i64>],
+    ) -> Result<Vec<Option<usize>>, WitnessError> {
+        let find = |i: usize| {
+            if values.numerator.as_ref().is_some_and(|n| n[i] == F::ZERO) {
+                return Ok(None);
+            }
+            let first = centred(values.tuple[0][i]);
+            let row = kind.row(first).filter(|&row| {
+                values.tuple[1..].iter().zip(columns).all(|(t, c)| centred(t[i]) == c[row])
+            });
+            row.map(Some).ok_or_else(|| violated(relation, &lookup.name, &lookup.free, i, first))
+        };
+        (0..values.tuple[0].len()).into_par_iter().map(find).collect()
+    }
+
+    /// Checks every constraint and lookup on the integers.
+    ///
+    /// # Errors
+    ///
+    /// Names the first violation and where it is.
+    pub fn check(&self, relation: &Relation) -> Result<(), WitnessError> {
+        for constraint in &relation.constraints {
+            let values = evaluate(relation, &self.ctx, self, &constraint.sum);
+            if let Some(i) = values.iter().position(|v| *v != F::ZERO) {
+                return Err(violated(relation, &constraint.name, &constraint.sum.free, i, centred(values[i])));
+            }
+        }
+        self.clone().count(relation).map(|_| ())
+    }
+
+    /// Weight of each contributor in each real request.
+    pub fn contributor_weights(&self, relation: &Relation) -> Vec<Vec<u64>> {
+        let Some(aggregation) = &relation.aggregation else { return vec![] };
+        let value = evaluate(relation, &self.ctx, self, &aggregation.value);
+        let contributor = evaluate(relation, &self.ctx, self, &aggregation.key[1]);
+        let rows = 1usize << relation.axes[aggregation.free[1].0].log;
+        let mut weights = vec![vec![0u64; relation.params.contributors]; self.ctx.requests.len()];
+        for (b, weights) in weights.iter_mut().enumerate() {
+            for i in b * rows..(b + 1) * rows {
+                let slot = usize::try_from(centred(contributor[i])).ok().and_then(|c| weights.get_mut(c));
+                if let (Some(slot), Ok(value)) = (slot, u64::try_from(centred(value[i]))) {
+                    *slot += value;
+                }
+            }
+        }
+        weights
+    }
+}
+
+fn violated(relation: &Relation, name: &str, free: &[Axis], index: usize, value: i64) -> WitnessError {
+    let mut rest = index;
+    let mut position: Vec<String> = free
+        .iter()
+        .rev()
+        .map(|a| {
+            let axis = &relation.axes[a.0];
+            let x = rest & ((1 << axis.log) - 1);
+            rest >>= axis.log;
+            format!("{}={x}", axis.name)
+        })
+        .collect();
+    position.reverse();
+    WitnessError::Violated { name: name.to_owned(), position: position.join(" "), value }
+}
+
+fn fetch<'a>(map: &'a TensorMap, group: Group, name: &str) -> Result<&'a [i32], WitnessError> {
+    map.get(name).map(|t| t.data.as_slice()).ok_or_else(|| WitnessError::Missing { group, name: name.to_owned() })
+}
+
+/// The same tensor of every request; `out.flag` is derived from the weights.
+fn stack_requests(relation: &Relation, traces: &[&TensorMap], name: &str) -> Result<Vec<i32>, WitnessError> {
+    let mut out = Vec::new();
+    for b in 0..relation.params.requests {
+        let Some(trace) = traces.get(b).or(traces.first()) else { continue };
+        if name == "out.flag" {
+            let weights = fetch(trace, Group::Trace, "out.w")?;
+            out.extend(weights.iter().map(|&w| i32::from(w == EXP_ONE)));
+        } else {
+            out.extend_from_slice(fetch(trace, Group::Trace, name)?);
+        }
+    }
+    Ok(out)
+}
