@@ -1,1 +1,40 @@
-//! prover
+//! How it is proven: commit, look up, sumcheck, open.
+//!
+//! The prover depends on the verifier and follows its schedule ([`verifier::plan`], [`verifier::transcript`]).
+
+pub mod commit;
+pub mod lookups;
+pub mod prove;
+pub mod sumcheck;
+pub mod terms;
+
+use circuits::ir::Group;
+use thiserror::Error;
+
+/// Why no proof is made.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum ProveError {
+    /// The witness is incomplete or violates the relation.
+    #[error(transparent)]
+    Witness(#[from] circuits::witness::WitnessError),
+    /// No opening parameters for a size.
+    #[error(transparent)]
+    Parameters(#[from] verifier::pcs::ParameterError),
+    /// The opening scheme refuses.
+    #[error("the opening scheme: {0}")]
+    Opening(String),
+    /// The relation commits nothing in a group.
+    #[error("the relation has no {0:?} tensors")]
+    NoGroup(Group),
+    /// A tensor is missing or of another size.
+    #[error("tensor `{name}` is missing or hasn't {expected} values")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// Values expected.
+        expected: usize,
+    },
+    /// A challenge hit a root; try again with another salt or request id.
+    #[error("a challenge made a denominator zero; change the request id and prove again")]
+    UnluckyChallenge,
+}

@@ -1,1 +1,16 @@
-//! verifier
+//! How a proof is checked: the native verifier.
+//!
+//! Nothing here trusts the proof: no unsafe code, no panics on its data, no allocation from a length it supplies.
+#![forbid(unsafe_code)]
+
+pub mod interpolate;
+pub mod pcs;
+pub mod plan;
+pub mod profile;
+pub mod proof;
+pub mod soundness;
+pub mod transcript;
+pub mod verify;
+
+pub use proof::Proof;
+pub use verify::{Verified, VerifyError, verify, verify_bytes};

@@ -1,0 +1,178 @@
+//! The prover: phases in the order of the transcript schedule.
+
+use crate::ProveError;
+use crate::commit::Committed;
+use crate::lookups;
+use crate::sumcheck::{Reduction, prove_reduction, prove_sums};
+use crate::terms::{self, TermTables, Tensors};
+use circuits::ir::{EF, F, Group, TensorId};
+use circuits::layout::Layout;
+use circuits::relation::Relation;
+use circuits::statement::{Statement, TokenOpening};
+use circuits::witness::{LookupValues, Witness};
+use p3_challenger::FieldChallenger;
+use p3_field::PrimeCharacteristicRing;
+use p3_multilinear_util::point::Point;
+use p3_multilinear_util::poly::Poly;
+use rayon::prelude::*;
+use std::time::Instant;
+use verifier::plan::{Claims, Plan};
+use verifier::profile::HashProfile;
+use verifier::proof::Proof;
+use verifier::transcript;
+
+/// A finished phase.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Stage {
+    /// Its name.
+    pub name: &'static str,
+    /// Wall seconds.
+    pub seconds: f64,
+}
+
+/// Sees phases as they begin and end.
+pub trait Progress {
+    /// A phase begins.
+    fn begin(&mut self, name: &'static str);
+    /// It has ended.
+    fn end(&mut self, stage: &Stage);
+}
+
+/// Progress that nobody watches.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&mut self, _: &'static str) {}
+    fn end(&mut self, _: &Stage) {}
+}
+
+/// Times phases.
+pub struct Stages<'a> {
+    progress: &'a mut dyn Progress,
+    /// Phases so far.
+    pub list: Vec<Stage>,
+}
+
+impl<'a> Stages<'a> {
+    /// No phase yet.
+    pub fn new(progress: &'a mut dyn Progress) -> Self {
+        Self { progress, list: vec![] }
+    }
+
+    /// Runs a phase.
+    pub fn run<T>(&mut self, name: &'static str, f: impl FnOnce() -> T) -> T {
+        self.progress.begin(name);
+        let start = Instant::now();
+        let out = f();
+        let stage = Stage { name, seconds: start.elapsed().as_secs_f64() };
+        self.progress.end(&stage);
+        self.list.push(stage);
+        out
+    }
+}
+
+/// What a proof is made from.
+pub struct Inputs<'a, C: HashProfile> {
+    /// The statement; its commitments and weights are the ones proven.
+    pub statement: &'a Statement,
+    /// Its relation.
+    pub relation: &'a Relation,
+    /// Openings of token digests, one per request.
+    pub tokens: Vec<Option<TokenOpening>>,
+    /// Long-lived commitments, in the order of [`Group::ALL`].
+    pub fixed: Vec<&'a Committed<C>>,
+}
+
+struct AllTensors<'a, C: HashProfile>(Vec<&'a Committed<C>>);
+
+impl<C: HashProfile> Tensors for AllTensors<'_, C> {
+    fn tensor(&self, id: TensorId) -> &[F] {
+        self.0.iter().find_map(|c| c.tensor(id)).unwrap_or(&[])
+    }
+}
+
+/// Proves a statement.
+///
+/// # Errors
+///
+/// When the witness violates a lookup, or parameters are missing.
+pub fn prove<C: HashProfile>(inputs: Inputs<'_, C>, mut witness: Witness, stages: &mut Stages<'_>) -> Result<Proof<C>, ProveError> {
+    let values = stages.run("look up", || witness.count(inputs.relation))?;
+    prove_counted(inputs, witness, values, stages)
+}
+
+/// Proves with given lookups; nothing is checked (for tests of cheating provers, too).
+///
+/// # Errors
+///
+/// When parameters are missing.
+pub fn prove_counted<C: HashProfile>(inputs: Inputs<'_, C>, witness: Witness, values: Vec<LookupValues>, stages: &mut Stages<'_>) -> Result<Proof<C>, ProveError> {
+    let Inputs { statement, relation, tokens, fixed } = inputs;
+    let plan = Plan::new(relation);
+    let layout = Layout::of(relation, Group::Trace).ok_or(ProveError::NoGroup(Group::Trace))?;
+    let trace = stages.run("commit trace", || Committed::<C>::of_witness(Group::Trace, layout, &witness))?;
+    let mut all = fixed;
+    all.push(&trace);
+    let roots: Vec<_> = all.iter().map(|c| c.root.clone()).collect();
+    let mut challenger = transcript::start::<C>(statement, &roots);
+
+    let challenges = transcript::lookup_challenges(&mut challenger);
+    let (lookups, output) = stages.run("lookups", || lookups::prove(&plan, statement, &witness, &values, challenges, &mut challenger))?;
+    drop(values);
+    let rho = output.point.as_slice().to_vec();
+    let gamma: EF = challenger.sample_algebra_element();
+    let weighted = plan.weigh(statement, &rho, challenges, gamma);
+
+    let tensors = AllTensors(all.clone());
+    let terms = stages.run("bind terms", || {
+        let list: Vec<_> = weighted.items.iter().flat_map(|item| item.sum.terms.iter().map(move |t| (item, t))).collect();
+        let build = |(item, term): (&verifier::plan::Item<'_>, &circuits::ir::Term)| -> TermTables {
+            terms::build(relation, &witness.ctx, &tensors, &item.sum.free, term, &rho, item.weight)
+        };
+        list.into_par_iter().map(build).collect::<Vec<_>>()
+    });
+    let (sum_rounds, sigma) = stages.run("sumcheck", || prove_sums(terms, plan.sum_rounds, &mut challenger));
+    let claims = plan.claims(&weighted.items, &rho, &sigma);
+    let evaluations = stages.run("evaluate", || evaluate_claims(&claims, &tensors));
+    challenger.observe_algebra_slice(&evaluations);
+
+    let delta: EF = challenger.sample_algebra_element();
+    let reductions = stages.run("weigh claims", || reductions(&claims, &all, delta));
+    let rounds = verifier::verify::reduction_rounds(&plan);
+    let (reduction_rounds, point, finals) = stages.run("reduce claims", || prove_reduction(reductions, rounds, &mut challenger));
+    challenger.observe_algebra_slice(&finals);
+
+    let openings = stages.run("open", || {
+        all.iter().map(|c| c.open(&point[point.len() - c.layout.log..], &mut challenger)).collect::<Result<Vec<_>, _>>()
+    })?;
+    Ok(Proof { tokens, trace: trace.digest(), lookups, sum_rounds, evaluations, reduction_rounds, finals, openings })
+}
+
+fn evaluate_claims(claims: &Claims, tensors: &dyn Tensors) -> Vec<EF> {
+    let value = |claim: &verifier::plan::Claim| Poly::new(tensors.tensor(claim.tensor)).eval_base(&Point::new(claim.point.clone()));
+    claims.list.par_iter().map(value).collect()
+}
+
+/// Each committed polynomial with the weights of its claims.
+fn reductions<'a, C: HashProfile>(claims: &Claims, all: &[&'a Committed<C>], delta: EF) -> Vec<Reduction<'a>> {
+    let powers: Vec<EF> = delta.powers().take(claims.list.len()).collect();
+    let weigh = |committed: &&'a Committed<C>| {
+        let mut weights = vec![EF::ZERO; committed.values.len()];
+        for (claim, &power) in claims.list.iter().zip(&powers) {
+            if let Some(slot) = committed.layout.slot(claim.tensor) {
+                let target = &mut weights[slot.offset..][..1 << slot.log];
+                let eq = Poly::<EF>::new_from_point_over::<F>(&claim.point, power).into_evals();
+                target.par_iter_mut().zip(eq).for_each(|(w, e)| *w += e);
+            }
+        }
+        Reduction { values: &committed.values, weights }
+    };
+    all.iter().map(weigh).collect()
+}
+
+/// The number of looked-up positions and the number of committed elements of a proof.
+pub fn size(relation: &Relation) -> (usize, usize) {
+    let lookups = relation.lookups.iter().map(|l| 1usize << relation.log(&l.free)).sum();
+    let committed = Group::ALL.into_iter().filter_map(|g| Layout::of(relation, g)).map(|l| l.used()).sum();
+    (lookups, committed)
+}

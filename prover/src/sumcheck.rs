@@ -1,0 +1,152 @@
+//! Sumcheck rounds: the batched sum of products, and the claim reduction.
+//!
+//! Source: Lund, Fortnow, Karloff, Nisan; batching of terms with fewer variables by idle rounds, in which a term's polynomial is constant.
+
+use crate::terms::TermTables;
+use circuits::ir::{EF, F};
+use p3_field::{Field, PrimeCharacteristicRing};
+use p3_challenger::FieldChallenger;
+use rayon::prelude::*;
+use verifier::transcript;
+
+/// Positions a task handles.
+const CHUNK: usize = 1 << 11;
+
+/// Binds the first variable of a table.
+fn fold(table: &mut Vec<EF>, r: EF) {
+    let half = table.len() / 2;
+    let (low, high) = table.split_at_mut(half);
+    low.par_iter_mut().zip(high).with_min_len(CHUNK).for_each(|(a, b)| *a += r * (*b - *a));
+    table.truncate(half);
+}
+
+fn add<const N: usize>(a: [EF; N], b: [EF; N]) -> [EF; N] {
+    std::array::from_fn(|i| a[i] + b[i])
+}
+
+/// Sums `Π tables` at 0, 2 and 3 of the first variable.
+fn product_round(tables: &[Vec<EF>]) -> [EF; 3] {
+    let half = tables.first().map_or(0, |t| t.len() / 2);
+    let cell = |j: usize| {
+        let mut at = [EF::ONE; 3];
+        for (i, table) in tables.iter().enumerate() {
+            let (low, high) = (table[j], table[j + half]);
+            let step = high - low;
+            let two = high + step;
+            let values = [low, two, two + step];
+            at = if i == 0 { values } else { std::array::from_fn(|k| at[k] * values[k]) };
+        }
+        at
+    };
+    (0..half).into_par_iter().with_min_len(CHUNK).map(cell).reduce(|| [EF::ZERO; 3], add)
+}
+
+fn total(tables: &[Vec<EF>]) -> EF {
+    let len = tables.first().map_or(0, Vec::len);
+    (0..len).into_par_iter().with_min_len(CHUNK).map(|j| tables.iter().map(|t| t[j]).product::<EF>()).sum()
+}
+
+/// Runs the batched sumcheck; returns the rounds' messages and the point.
+pub fn prove_sums<Ch: FieldChallenger<F>>(mut terms: Vec<TermTables>, rounds: usize, challenger: &mut Ch) -> (Vec<[EF; 3]>, Vec<EF>) {
+    let half = EF::TWO.inverse();
+    let totals: Vec<EF> = terms.par_iter().map(|t| if t.log == 0 { t.weight } else { t.weight * total(&t.tables) }).collect();
+    let mut lift = half;
+    let (mut messages, mut point) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
+    for round in 0..rounds {
+        let idle: EF = terms.iter().zip(&totals).filter(|(t, _)| t.log < rounds - round).map(|(_, &s)| s).sum();
+        let mut message = [idle * lift; 3];
+        let active = terms.iter().filter(|t| t.log >= rounds - round);
+        for term in active {
+            let scale = term.weight * half.exp_u64((rounds - term.log) as u64);
+            message = add(message, product_round(&term.tables).map(|x| x * scale));
+        }
+        let r = transcript::round(challenger, &message);
+        for term in terms.iter_mut().filter(|t| t.log >= rounds - round) {
+            term.tables.iter_mut().for_each(|t| fold(t, r));
+        }
+        lift *= half;
+        messages.push(message);
+        point.push(r);
+    }
+    (messages, point)
+}
+
+/// One committed polynomial in the claim reduction: `Σ_x values(x)·weights(x)`.
+pub struct Reduction<'a> {
+    /// The polynomial.
+    pub values: &'a [F],
+    /// Combined equality weights of its claims.
+    pub weights: Vec<EF>,
+}
+
+/// The polynomial's values: in the base field until the first round binds a variable.
+enum State<'a> {
+    Base(&'a [F]),
+    Extension(Vec<EF>),
+}
+
+impl State<'_> {
+    fn round(&self, weights: &[EF]) -> [EF; 2] {
+        let half = weights.len() / 2;
+        let at = |q: [EF; 2], j: usize| {
+            let (w0, w1) = (weights[j], weights[j + half]);
+            [q[0] * w0, (q[1] + q[1] - q[0]) * (w1 + w1 - w0)]
+        };
+        let range = (0..half).into_par_iter().with_min_len(CHUNK);
+        match self {
+            State::Base(q) => range
+                .map(|j| {
+                    let (w0, w1) = (weights[j], weights[j + half]);
+                    [w0 * q[j], (w1 + w1 - w0) * (q[j + half] + q[j + half] - q[j])]
+                })
+                .reduce(|| [EF::ZERO; 2], add),
+            State::Extension(q) => range.map(|j| at([q[j], q[j + half]], j)).reduce(|| [EF::ZERO; 2], add),
+        }
+    }
+
+    fn bind(&mut self, r: EF) {
+        match self {
+            State::Base(q) => {
+                let (low, high) = q.split_at(q.len() / 2);
+                let bound = low.par_iter().zip(high).map(|(&a, &b)| r * (b - a) + a).collect();
+                *self = State::Extension(bound);
+            }
+            State::Extension(q) => fold(q, r),
+        }
+    }
+
+    fn value(&self) -> EF {
+        match self {
+            State::Base(q) => q.first().map_or(EF::ZERO, |&x| x.into()),
+            State::Extension(q) => q.first().copied().unwrap_or(EF::ZERO),
+        }
+    }
+}
+
+/// Runs the claim reduction; returns messages, point and each polynomial's value at its part of the point.
+pub fn prove_reduction<Ch: FieldChallenger<F>>(inputs: Vec<Reduction<'_>>, rounds: usize, challenger: &mut Ch) -> (Vec<[EF; 2]>, Vec<EF>, Vec<EF>) {
+    let half = EF::TWO.inverse();
+    let logs: Vec<usize> = inputs.iter().map(|i| i.values.len().trailing_zeros() as usize).collect();
+    let totals: Vec<EF> = inputs.iter().map(|i| i.values.par_iter().zip(&i.weights).map(|(&q, &w)| w * q).sum()).collect();
+    let mut states: Vec<(State, Vec<EF>)> = inputs.into_iter().map(|i| (State::Base(i.values), i.weights)).collect();
+    let mut lift = half;
+    let (mut messages, mut point) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
+    for round in 0..rounds {
+        let is_active = |log: usize| log >= rounds - round;
+        let idle: EF = logs.iter().zip(&totals).filter(|(l, _)| !is_active(**l)).map(|(_, &s)| s).sum();
+        let mut message = [idle * lift; 2];
+        for ((state, weights), &log) in states.iter().zip(&logs).filter(|(_, l)| is_active(**l)) {
+            let scale = half.exp_u64((rounds - log) as u64);
+            message = add(message, state.round(weights).map(|x| x * scale));
+        }
+        let r = transcript::round(challenger, &message);
+        for ((state, weights), _) in states.iter_mut().zip(&logs).filter(|(_, l)| is_active(**l)) {
+            state.bind(r);
+            fold(weights, r);
+        }
+        lift *= half;
+        messages.push(message);
+        point.push(r);
+    }
+    (messages, point, states.iter().map(|(s, _)| s.value()).collect())
+}

@@ -1,0 +1,39 @@
+//! Round polynomials from a few values.
+
+use circuits::ir::EF;
+use p3_field::{Field, PrimeCharacteristicRing};
+
+/// The value at `x` of the polynomial of degree 3 with values `at = [p(0), p(2), p(3)]` and `p(0) + p(1) = claim`.
+pub fn cubic(at: &[EF; 3], claim: EF, x: EF) -> EF {
+    let [p0, p2, p3] = *at;
+    let p1 = claim - p0;
+    let half = EF::TWO.inverse();
+    let sixth = (EF::TWO + EF::TWO.double()).inverse();
+    let (x1, x2, x3) = (x - EF::ONE, x - EF::TWO, x - EF::TWO - EF::ONE);
+    (p3 * x * x1 * x2 - p0 * x1 * x2 * x3) * sixth + (p1 * x * x2 * x3 - p2 * x * x1 * x3) * half
+}
+
+/// The value at `x` of the polynomial of degree 2 with values `at = [p(0), p(2)]` and `p(0) + p(1) = claim`.
+pub fn quadratic(at: &[EF; 2], claim: EF, x: EF) -> EF {
+    let [p0, p2] = *at;
+    let p1 = claim - p0;
+    let half = EF::TWO.inverse();
+    let (x1, x2) = (x - EF::ONE, x - EF::TWO);
+    (p0 * x1 * x2 + p2 * x * x1) * half - p1 * x * x2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interpolation_reproduces_polynomials() {
+        let c = [3u64, 5, 7, 11].map(EF::from_u64);
+        let p = |x: EF| c[0] + x * (c[1] + x * (c[2] + x * c[3]));
+        let q = |x: EF| c[0] + x * (c[1] + x * c[2]);
+        let at = [0u64, 1, 2, 3].map(EF::from_u64);
+        let x = EF::from_u64(123_456_789).square();
+        assert_eq!(cubic(&[p(at[0]), p(at[2]), p(at[3])], p(at[0]) + p(at[1]), x), p(x));
+        assert_eq!(quadratic(&[q(at[0]), q(at[2])], q(at[0]) + q(at[1]), x), q(x));
+    }
+}

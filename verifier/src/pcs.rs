@@ -1,0 +1,120 @@
+//! WHIR for one commitment: parameters, and the opening of one polynomial at one point.
+//!
+//! Source: "WHIR: Reed-Solomon Proximity Testing with Super-Fast Verification" (ePrint 2024/1586), Plonky3's implementation, Johnson bound.
+
+use crate::profile::HashProfile;
+use circuits::ir::{EF, F, Group};
+use p3_commit::MultilinearPcs;
+use p3_dft::Radix2DFTSmallBatch;
+use p3_multilinear_util::point::Point;
+use p3_sumcheck::layout::PrefixProver;
+use p3_sumcheck::{OpeningBatch, OpeningProtocol, PrescribedPointPcs, TableShape, TableSpec};
+use p3_whir::parameters::{FoldingFactor, ProtocolParameters, SecurityAssumption, WhirConfig};
+use p3_whir::pcs::prover::WhirProver;
+use p3_whir::PcsProof;
+use thiserror::Error;
+
+/// Bits asked of every error term; the composed figure is [`crate::soundness`]'s.
+pub const TERM_SECURITY: usize = 104;
+/// Largest grinding per round.
+pub const MAX_POW_BITS: usize = 18;
+/// The field's two-adicity, less one: the largest folded domain.
+const MAX_DOMAIN_LOG: usize = 24;
+
+/// The opening scheme of a profile.
+pub type Pcs<C> = WhirProver<EF, F, Radix2DFTSmallBatch<F>, <C as HashProfile>::Mmcs, <C as HashProfile>::Challenger, PrefixProver<F, EF>>;
+/// A commitment under a profile.
+pub type Commitment<C> = <Pcs<C> as MultilinearPcs<EF, <C as HashProfile>::Challenger>>::Commitment;
+/// An opening under a profile.
+pub type Opening<C> = PcsProof<F, EF, <C as HashProfile>::Mmcs>;
+
+/// No parameters exist for a polynomial of this size.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("no opening parameters for 2^{log} elements: {reason}")]
+pub struct ParameterError {
+    /// Variables of the polynomial.
+    pub log: usize,
+    /// The opening scheme's complaint.
+    pub reason: String,
+}
+
+/// Log inverse rate and first folding factor of a commitment.
+///
+/// Long-lived commitments are encoded once and opened often: rate 1/8. A trace is encoded for one proof: rate 1/4; very large ones 1/2.
+pub fn rate_and_fold(group: Group, log: usize) -> (usize, usize) {
+    let rate = match (group, log) {
+        (_, 24..) => 1,
+        (Group::Trace, _) | (_, 22..) => 2,
+        _ => 3,
+    };
+    (rate, 4.max((log + rate).saturating_sub(MAX_DOMAIN_LOG)))
+}
+
+fn parameters(group: Group, log: usize) -> Result<ProtocolParameters, ParameterError> {
+    let (rate, first) = rate_and_fold(group, log);
+    let folding_factor = if first == 4 { FoldingFactor::Constant(4) } else { FoldingFactor::ConstantFromSecondRound(first, 4) };
+    let schedule = folding_factor
+        .compute_folding_schedule(log)
+        .map_err(|e| ParameterError { log, reason: e.to_string() })?;
+    let mut current = rate;
+    let folds = schedule.iter().take(schedule.len().saturating_sub(1));
+    let round_log_inv_rates = folds
+        .map(|fold| {
+            current += fold - 1;
+            current
+        })
+        .collect();
+    Ok(ProtocolParameters {
+        security_level: TERM_SECURITY,
+        pow_bits: MAX_POW_BITS,
+        folding_factor,
+        soundness_type: SecurityAssumption::JohnsonBound,
+        starting_log_inv_rate: rate,
+        round_log_inv_rates,
+    })
+}
+
+/// The opening scheme for a group's polynomial of `2^log` elements.
+///
+/// # Errors
+///
+/// When there are no sound parameters for that size.
+pub fn scheme<C: HashProfile>(group: Group, log: usize) -> Result<Pcs<C>, ParameterError> {
+    let refuse = |reason: String| ParameterError { log, reason };
+    let config = WhirConfig::<EF, F, C::Challenger>::new(log, parameters(group, log)?).map_err(|e| refuse(e.to_string()))?;
+    if !config.check_pow_bits() {
+        return Err(refuse(format!("{} bits of grinding needed, {MAX_POW_BITS} allowed", config.max_pow_bits())));
+    }
+    let dft = Radix2DFTSmallBatch::new(1 << config.max_fft_size());
+    Ok(Pcs::<C>::new(config, dft, C::mmcs()))
+}
+
+/// One polynomial, one point.
+pub fn protocol(log: usize) -> OpeningProtocol {
+    let schedule = vec![OpeningBatch::new(vec![0], vec![])];
+    OpeningProtocol::new(vec![TableSpec::new(TableShape::new(log, 1), schedule)])
+}
+
+/// Composed security of one opening and the log number of polynomials its commitment may stand for.
+pub fn security<C: HashProfile>(group: Group, log: usize) -> Result<(f64, f64), ParameterError> {
+    let evidence = scheme::<C>(group, log)?.prescribed_security(&protocol(log));
+    let evidence = evidence.ok_or_else(|| ParameterError { log, reason: "no security evidence".into() })?;
+    Ok((evidence.error().bits(), evidence.log2_max_candidates))
+}
+
+/// Verifies that the committed polynomial takes `value` at `point`. The commitment is already in the transcript.
+pub fn verify<C: HashProfile>(
+    pcs: &Pcs<C>,
+    commitment: &Commitment<C>,
+    opening: &Opening<C>,
+    point: &[EF],
+    value: EF,
+    challenger: &mut C::Challenger,
+) -> Result<(), String> {
+    let points = [Point::new(point.to_vec())];
+    let evals = pcs.verify_at(commitment, opening, &protocol(point.len()), &points, challenger).map_err(|e| e.to_string())?;
+    match evals.as_slice() {
+        [batch] if batch.current() == [value] => Ok(()),
+        _ => Err("the opened value is another".into()),
+    }
+}

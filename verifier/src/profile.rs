@@ -1,0 +1,194 @@
+//! The two hash profiles: the same protocol over two hash functions.
+
+use circuits::ir::F;
+use circuits::statement::{Digest, Profile};
+use p3_bn254::{BN254_POSEIDON2_HALF_FULL_ROUNDS, BN254_POSEIDON2_PARTIAL_ROUNDS_3, Bn254, Poseidon2Bn254};
+use p3_challenger::{
+    CanObserve, CanSample, CanSampleBits, CanSampleUniformBits, DuplexChallenger, FieldChallenger, GrindingChallenger,
+    MultiField32Challenger, ResamplingError,
+};
+use p3_commit::Mmcs;
+use p3_field::{Field, PrimeCharacteristicRing, PrimeField, PrimeField32};
+use p3_koala_bear::{Poseidon2KoalaBear, default_koalabear_poseidon2_16, default_koalabear_poseidon2_24};
+use p3_merkle_tree::MerkleTreeMmcs;
+use p3_symmetric::{Hash, MerkleCap, MultiField32PaddingFreeSponge, PaddingFreeSponge, TruncatedPermutation};
+use std::sync::OnceLock;
+
+/// Everything a profile chooses.
+pub trait HashProfile: Clone + Send + Sync + 'static {
+    /// Its name in statements.
+    const PROFILE: Profile;
+    /// Transcript.
+    type Challenger: FieldChallenger<F>
+        + GrindingChallenger<Witness = F>
+        + CanSampleUniformBits<F>
+        + CanObserve<<Self::Mmcs as Mmcs<F>>::Commitment>
+        + Clone
+        + Send
+        + Sync;
+    /// Merkle trees.
+    type Mmcs: Mmcs<F, Commitment: Send + Sync, MultiProof: Send + Sync, ProverData<p3_matrix::dense::DenseMatrix<F>>: Clone + Send + Sync> + Send + Sync;
+
+    /// A fresh transcript.
+    fn challenger() -> Self::Challenger;
+    /// The Merkle tree scheme.
+    fn mmcs() -> Self::Mmcs;
+    /// A root as 32 bytes.
+    fn digest(root: &<Self::Mmcs as Mmcs<F>>::Commitment) -> Digest;
+    /// The root with these bytes; `None` if they aren't canonical.
+    fn root(digest: &Digest) -> Option<<Self::Mmcs as Mmcs<F>>::Commitment>;
+}
+
+/// Poseidon2 over KoalaBear.
+#[derive(Clone, Copy, Debug)]
+pub struct Native;
+
+type Permutation16 = Poseidon2KoalaBear<16>;
+type Permutation24 = Poseidon2KoalaBear<24>;
+type Packed = <F as Field>::Packing;
+
+impl HashProfile for Native {
+    const PROFILE: Profile = Profile::Native;
+    type Challenger = DuplexChallenger<F, Permutation16, 16, 8>;
+    type Mmcs = MerkleTreeMmcs<Packed, Packed, PaddingFreeSponge<Permutation24, 24, 16, 8>, TruncatedPermutation<Permutation16, 2, 8, 16>, 2, 8>;
+
+    fn challenger() -> Self::Challenger {
+        DuplexChallenger::new(default_koalabear_poseidon2_16())
+    }
+
+    fn mmcs() -> Self::Mmcs {
+        let leaves = PaddingFreeSponge::new(default_koalabear_poseidon2_24());
+        MerkleTreeMmcs::new(leaves, TruncatedPermutation::new(default_koalabear_poseidon2_16()), 0)
+    }
+
+    fn digest(root: &<Self::Mmcs as Mmcs<F>>::Commitment) -> Digest {
+        let mut out = [0; 32];
+        let words = root.roots().iter().flatten();
+        out.chunks_mut(4).zip(words).for_each(|(bytes, w)| bytes.copy_from_slice(&w.as_canonical_u32().to_be_bytes()));
+        Digest(out)
+    }
+
+    fn root(digest: &Digest) -> Option<<Self::Mmcs as Mmcs<F>>::Commitment> {
+        let mut words = [F::ZERO; 8];
+        for (word, bytes) in words.iter_mut().zip(digest.0.chunks(4)) {
+            let value = u32::from_be_bytes(bytes.try_into().ok()?);
+            *word = (value < F::ORDER_U32).then(|| F::from_u32(value))?;
+        }
+        Some(MerkleCap::new(vec![words]))
+    }
+}
+
+/// Poseidon2 over BN254's scalar field.
+#[derive(Clone, Copy, Debug)]
+pub struct Evm;
+
+type Permutation3 = Poseidon2Bn254<3>;
+
+/// Poseidon2-BN254, t = 3, 8 full and 56 partial rounds; constants from BLAKE3's output on a fixed label, 64 bytes each, modulo the order.
+pub fn bn254_permutation() -> Permutation3 {
+    static PERMUTATION: OnceLock<Permutation3> = OnceLock::new();
+    PERMUTATION
+        .get_or_init(|| {
+            let mut stream = blake3::Hasher::new().update(b"poa/poseidon2/bn254/t=3/v1").finalize_xof();
+            let mut next = || {
+                let mut bytes = [0u8; 64];
+                stream.fill(&mut bytes);
+                let byte = Bn254::from_u64(256);
+                bytes.iter().fold(Bn254::ZERO, |acc, &b| acc * byte + Bn254::from_u8(b))
+            };
+            let mut full = || (0..BN254_POSEIDON2_HALF_FULL_ROUNDS).map(|_| [next(), next(), next()]).collect::<Vec<_>>();
+            let external = p3_poseidon2::ExternalLayerConstants::new(full(), full());
+            let internal = (0..BN254_POSEIDON2_PARTIAL_ROUNDS_3).map(|_| next()).collect();
+            Permutation3::new(external, internal)
+        })
+        .clone()
+}
+
+impl HashProfile for Evm {
+    const PROFILE: Profile = Profile::Evm;
+    type Challenger = EvmChallenger;
+    type Mmcs = MerkleTreeMmcs<F, Bn254, MultiField32PaddingFreeSponge<F, Bn254, Permutation3, 3, 2, 1>, TruncatedPermutation<Permutation3, 2, 1, 3>, 2, 1>;
+
+    fn challenger() -> Self::Challenger {
+        let inner = MultiField32Challenger::new(bn254_permutation());
+        EvmChallenger(inner.unwrap_or_else(|_| unreachable!("KoalaBear is smaller than BN254")))
+    }
+
+    fn mmcs() -> Self::Mmcs {
+        let leaves = MultiField32PaddingFreeSponge::new(bn254_permutation());
+        let leaves = leaves.unwrap_or_else(|_| unreachable!("KoalaBear is smaller than BN254"));
+        MerkleTreeMmcs::new(leaves, TruncatedPermutation::new(bn254_permutation()), 0)
+    }
+
+    fn digest(root: &<Self::Mmcs as Mmcs<F>>::Commitment) -> Digest {
+        let mut out = [0; 32];
+        if let Some([word]) = root.roots().first() {
+            let bytes = word.as_canonical_biguint().to_bytes_be();
+            out.iter_mut().rev().zip(bytes.iter().rev()).for_each(|(o, b)| *o = *b);
+        }
+        Digest(out)
+    }
+
+    fn root(digest: &Digest) -> Option<<Self::Mmcs as Mmcs<F>>::Commitment> {
+        let byte = Bn254::from_u64(256);
+        let word = digest.0.iter().fold(Bn254::ZERO, |acc, &b| acc * byte + Bn254::from_u8(b));
+        let root = MerkleCap::new(vec![[word]]);
+        (Self::digest(&root) == *digest).then_some(root)
+    }
+}
+
+/// The transcript of [`Evm`]: Plonky3's multi-field sponge, plus unbiased sampling of query indices.
+#[derive(Clone, Debug)]
+pub struct EvmChallenger(MultiField32Challenger<F, Bn254, Permutation3, 3, 2>);
+
+impl CanObserve<F> for EvmChallenger {
+    fn observe(&mut self, value: F) {
+        self.0.observe(value);
+    }
+}
+
+impl CanObserve<MerkleCap<F, [Bn254; 1]>> for EvmChallenger {
+    fn observe(&mut self, value: MerkleCap<F, [Bn254; 1]>) {
+        value.into_roots().into_iter().for_each(|root| self.0.observe(Hash::<F, Bn254, 1>::from(root)));
+    }
+}
+
+impl<A: p3_field::BasedVectorSpace<F>> CanSample<A> for EvmChallenger {
+    fn sample(&mut self) -> A {
+        self.0.sample()
+    }
+}
+
+impl CanSampleBits<usize> for EvmChallenger {
+    fn sample_bits(&mut self, bits: usize) -> usize {
+        self.0.sample_bits(bits)
+    }
+}
+
+impl FieldChallenger<F> for EvmChallenger {}
+
+impl GrindingChallenger for EvmChallenger {
+    type Witness = F;
+
+    fn grind(&mut self, bits: usize) -> F {
+        self.0.grind(bits)
+    }
+
+    fn check_witness(&mut self, bits: usize, witness: F) -> bool {
+        self.0.check_witness(bits, witness)
+    }
+}
+
+impl CanSampleUniformBits<F> for EvmChallenger {
+    /// KoalaBear's order is `127·2^24 + 1`: leaving out the largest element makes the low 24 bits uniform.
+    fn sample_uniform_bits<const RESAMPLE: bool>(&mut self, bits: usize) -> Result<usize, ResamplingError> {
+        debug_assert!(bits <= 24, "query domains have at most 2^24 points");
+        loop {
+            let value: F = self.0.sample();
+            let value = value.as_canonical_u32();
+            if value != F::ORDER_U32 - 1 {
+                return Ok(value as usize & ((1 << bits) - 1));
+            }
+        }
+    }
+}

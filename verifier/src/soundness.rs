@@ -1,0 +1,56 @@
+//! The soundness calculator: a union bound over every way to cheat, under the Johnson bound (proven; no conjectured proximity gaps).
+//!
+//! Errors of the interactive argument are multiplied by the number of polynomials the commitments may stand for (their lists);
+//! Fiat-Shamir and the Merkle trees add the hash's collision bound. `docs/protocol.md` derives each term.
+
+use crate::pcs::{self, ParameterError};
+use crate::plan::{Plan, SUM_DEGREE};
+use crate::profile::HashProfile;
+use circuits::ir::EF;
+use p3_field::Field;
+use p3_security::ErrorBits;
+
+/// Least composed security that the verifier accepts.
+pub const MIN_SECURITY_BITS: f64 = 100.0;
+/// Collision resistance of the digests: 8 KoalaBear elements or one BN254 element, half their size.
+const HASH_BITS: f64 = 123.0;
+
+/// Composed security of a proof of `plan`, in bits.
+///
+/// # Errors
+///
+/// When a commitment has no sound parameters.
+pub fn bits<C: HashProfile>(plan: &Plan<'_>) -> Result<f64, ParameterError> {
+    let field_bits = (EF::bits() - 1) as f64;
+    let mut lists = 0.0;
+    let mut errors = vec![ErrorBits::from_log2(HASH_BITS)];
+    for (group, layout) in &plan.layouts {
+        let (opening, candidates) = pcs::security::<C>(*group, layout.log)?;
+        errors.push(ErrorBits::from_log2(opening));
+        lists += candidates;
+    }
+    for numerator in numerators(plan) {
+        errors.push(ErrorBits::from_log2(field_bits - lists - numerator.log2()));
+    }
+    Ok(ErrorBits::sum(&errors).bits())
+}
+
+/// Numerators of the interactive argument's errors; the denominator is the challenge field's order.
+fn numerators(plan: &Plan<'_>) -> Vec<f64> {
+    let leaves = plan.leaves_log as f64;
+    let columns = 4.0;
+    let claims = 2.0 * plan.relation.tensors.len() as f64 * 4.0;
+    let reduction = plan.layouts.iter().map(|(_, l)| l.log).max().unwrap_or(0) as f64;
+    vec![
+        // α, β: the fraction table's sum as a polynomial in both.
+        leaves.exp2() * columns,
+        // Fraction table: layer k has k rounds of degree 3, a batching and a joining challenge.
+        (0..plan.leaves_log).map(|k| 3.0 * k as f64 + 2.0).sum(),
+        // Constraints at a random point, and γ.
+        leaves + plan.sum_count() as f64 + 2.0,
+        // Batched sumcheck.
+        (SUM_DEGREE * plan.sum_rounds) as f64,
+        // δ and the claim reduction.
+        claims + 2.0 * reduction,
+    ]
+}
