@@ -29,7 +29,7 @@ pub trait Tensors: Sync {
 
 /// Builds a term's tables for a sum with `free` axes at the fraction table's point.
 pub fn build(relation: &Relation, ctx: &PublicContext, tensors: &dyn Tensors, free: &[Axis], term: &Term, rho: &[EF], weight: EF) -> TermTables {
-    let place = Place::new(relation, free, term, rho, &[]);
+    let place = Place::before_rounds(relation, free, rho);
     let round_axes = term.round_axes(free);
     let log = relation.log(&round_axes);
     let mut state = TermTables { weight: weight * term.coef, tables: vec![], log };
@@ -49,8 +49,10 @@ pub fn build(relation: &Relation, ctx: &PublicContext, tensors: &dyn Tensors, fr
             _ => state.tables.push(table),
         }
     }
-    if log > 0 {
-        state.tables.extend(coupling_table(relation, term, &place, &round_axes));
+    match coupling_table(relation, term, &place, &round_axes) {
+        Some(table) if log > 0 => state.tables.push(table),
+        Some(table) => state.weight *= table[0],
+        None => {}
     }
     state
 }

@@ -288,6 +288,11 @@ impl Place {
         Self { tau, rounds, lift: half().exp_u64(idle as u64) }
     }
 
+    /// The same before any round: only the axes bound to `rho`.
+    pub fn before_rounds(relation: &Relation, free: &[Axis], rho: &[EF]) -> Self {
+        Self { tau: split(relation, free, rho), rounds: vec![], lift: EF::ONE }
+    }
+
     fn coordinate(&self, axis: Axis) -> &[EF] {
         let of = |list: &'_ [(Axis, Vec<EF>)]| list.iter().position(|(a, _)| *a == axis);
         match (of(&self.rounds), of(&self.tau)) {

@@ -1,0 +1,113 @@
+//! A small random model, its runs and its proofs, shared by the prover's tests.
+#![allow(dead_code)]
+
+use circuits::public::PublicRequest;
+use circuits::relation::{Relation, RelationParams, Scope, WeightRanges};
+use circuits::statement::{Digest, PROTOCOL_VERSION, Profile, RequestStatement, Statement, Tokens};
+use circuits::witness::{Fixed, Witness};
+use model_runtime::int::trace::Keep;
+use model_runtime::int::{IntModel, Mode, Runtime, Trace, quantise_base};
+use model_runtime::semantics::Dims;
+use model_runtime::shape::{FloatLayer, FloatModel, ModelShape, Site};
+use model_runtime::tensor::TensorMap;
+
+/// Deterministic noise in [-1, 1).
+pub struct Noise(pub u64);
+
+impl Noise {
+    pub fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 40) as f32) / f32::from(1u8) / 8_388_608.0 - 1.0
+    }
+
+    pub fn vec(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        (0..n).map(|_| self.next() * scale).collect()
+    }
+}
+
+pub fn small_shape(layers: usize) -> ModelShape {
+    ModelShape { layers, width: 12, heads: 4, kv_heads: 2, head_dim: 6, ff: 20, vocab: 30, rope_theta: 10_000.0, norm_eps: 1e-5, context: 16 }
+}
+
+pub fn random_model(shape: &ModelShape, seed: u64) -> FloatModel {
+    let mut noise = Noise(seed);
+    let layers = (0..shape.layers)
+        .map(|_| FloatLayer {
+            attn_norm: vec![1.0; shape.width],
+            ffn_norm: vec![1.0; shape.width],
+            linear: Site::ALL.map(|s| {
+                let (out, input) = shape.site_dims(s);
+                noise.vec(out * input, 1.5 / (input as f32).sqrt())
+            }),
+        })
+        .collect();
+    FloatModel {
+        shape: shape.clone(),
+        embed: noise.vec(shape.vocab * shape.width, 1.0),
+        layers,
+        final_norm: vec![1.0; shape.width],
+        head: Some(noise.vec(shape.vocab * shape.width, 1.0)),
+    }
+}
+
+pub struct Forward {
+    pub model: IntModel,
+    pub traces: Vec<Trace>,
+    pub relation: Relation,
+}
+
+pub fn forward(layers: usize, requests: usize) -> Forward {
+    let float = random_model(&small_shape(layers), 7);
+    let calibration: Vec<Vec<u32>> = (0..4).map(|i| (0..12).map(|t| (t * 7 + i * 5 + 1) % 30).collect()).collect();
+    let model = quantise_base(&float, &calibration).unwrap();
+    let runtime = Runtime::new(model.semantics.clone(), &model.tensors, None).unwrap();
+    let dims = Dims::new(&model.semantics, 8, 4);
+    let traces = (0..requests as u32)
+        .map(|i| {
+            let prompt = [1, 5 + i, 9];
+            let mut tokens = prompt.to_vec();
+            tokens.extend(runtime.generate(&prompt, 3 + (i as usize) % 2, None).unwrap());
+            runtime.run(&tokens, 3, dims, Mode::Greedy, Keep::All, true).unwrap()
+        })
+        .collect();
+    let params = RelationParams {
+        semantics: model.semantics.clone(),
+        scope: Scope::Forward,
+        weight_ranges: WeightRanges::Proven,
+        tokens: 8,
+        slots: 4,
+        requests: requests.next_power_of_two(),
+        rows: 0,
+        contributors: 0,
+    };
+    let relation = Relation::new(&params).unwrap();
+    Forward { model, traces, relation }
+}
+
+pub fn public_request(trace: &Trace) -> PublicRequest {
+    PublicRequest { tokens: trace.tokens.clone(), prompt_len: trace.prompt_len }
+}
+
+impl Forward {
+    pub fn witness(&self) -> Witness {
+        let none = TensorMap::new();
+        let fixed = Fixed { base: &self.model.tensors, adapter: &none, index: &none };
+        let traces: Vec<&TensorMap> = self.traces.iter().map(|t| &t.tensors).collect();
+        Witness::new(&self.relation, fixed, &traces, self.traces.iter().map(public_request).collect()).unwrap()
+    }
+
+    pub fn statement(&self, base: Digest, profile: Profile) -> Statement {
+        let requests = self
+            .traces
+            .iter()
+            .enumerate()
+            .map(|(i, t)| RequestStatement {
+                id: circuits::statement::keccak(&[i as u8]),
+                tokens: Tokens::Public { tokens: t.tokens.clone(), prompt_len: t.prompt_len },
+                weights: vec![],
+                total: 0,
+            })
+            .collect();
+        Statement { version: PROTOCOL_VERSION, profile, relation: self.relation.params.clone(), base, adapter: None, index: None, requests }
+    }
+}
