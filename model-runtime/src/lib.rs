@@ -6,3 +6,4 @@ pub mod semantics;
 pub mod shape;
 pub mod tables;
 pub mod tensor;
+pub mod int;

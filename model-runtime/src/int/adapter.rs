@@ -1,0 +1,1 @@
+//! Float adapter to integer adapter.

@@ -1,0 +1,318 @@
+//! A model made ready to run: narrowed weights in both orientations, tables, resolved constants.
+
+use super::gadgets::{NormParams, requantise};
+use super::gemm::Mat16;
+use super::trace::Store;
+use crate::semantics::{Dims, Op, Semantics};
+use crate::shape::Site;
+use crate::tables;
+use crate::tensor::{Tensor, TensorMap};
+use thiserror::Error;
+
+/// Why a run failed.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum RunError {
+    /// The model or adapter lacks a tensor.
+    #[error("tensor `{name}` is missing")]
+    MissingTensor {
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has other sizes than the semantics says.
+    #[error("tensor `{name}`: expected sizes {expected:?}, found {found:?}")]
+    WrongShape {
+        /// The tensor.
+        name: String,
+        /// Padded sizes by the semantics.
+        expected: Vec<usize>,
+        /// Sizes found.
+        found: Vec<usize>,
+    },
+    /// A weight doesn't fit its declared width.
+    #[error("tensor `{name}`: value {value} doesn't fit {bits} bits")]
+    WeightRange {
+        /// The tensor.
+        name: String,
+        /// The value.
+        value: i32,
+        /// Declared width.
+        bits: u32,
+    },
+    /// The semantics lacks an operation or constant.
+    #[error("the semantics has no entry `{name}`")]
+    MissingEntry {
+        /// The operation, exponent or constant.
+        name: String,
+    },
+    /// A value left the range that the relation can express.
+    #[error("operation `{op}` (layer {layer:?}): value {value} is outside [{low}, {high}]")]
+    Range {
+        /// Output tensor of the operation.
+        op: String,
+        /// Layer, if it has one.
+        layer: Option<usize>,
+        /// The offending value.
+        value: i32,
+        /// Smallest value allowed.
+        low: i32,
+        /// Largest value allowed.
+        high: i32,
+    },
+    /// The answer isn't what greedy decoding gives.
+    #[error("answer token {slot}: expected the greedy token {expected}, found {found}")]
+    NotGreedy {
+        /// Answer slot.
+        slot: usize,
+        /// Greedy token.
+        expected: u32,
+        /// Token in the trace.
+        found: u32,
+    },
+    /// A token id outside the vocabulary.
+    #[error("token {index}: id {id} is outside the vocabulary of {vocab}")]
+    BadToken {
+        /// Position.
+        index: usize,
+        /// Id found.
+        id: u32,
+        /// Vocabulary size.
+        vocab: usize,
+    },
+    /// Lengths that don't fit each other.
+    #[error("{what}: expected {expected}, found {found}")]
+    BadLength {
+        /// Which length.
+        what: &'static str,
+        /// What is required.
+        expected: String,
+        /// What was given.
+        found: usize,
+    },
+}
+
+/// A LoRA pair in both orientations.
+#[derive(Clone, Debug)]
+pub(crate) struct Lora {
+    pub a: Mat16,
+    pub a_t: Mat16,
+    pub b: Mat16,
+    pub b_t: Mat16,
+}
+
+/// One linear layer of one transformer layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    /// `[out, in]`.
+    pub w: Mat16,
+    /// `[in, out]`.
+    pub w_t: Mat16,
+    pub lora: Option<Lora>,
+}
+
+/// A model (with or without adapter) ready to run.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    pub(crate) sem: Semantics,
+    pub(crate) layers: Vec<Vec<Linear>>,
+    pub(crate) embed: Vec<i32>,
+    pub(crate) head: Mat16,
+    pub(crate) head_t: Mat16,
+    /// n1, n2, nf.
+    pub(crate) norms: [NormParams; 3],
+    pub(crate) exp_att: Vec<i32>,
+    pub(crate) exp_out: Vec<i32>,
+    pub(crate) silu: Vec<i32>,
+    pub(crate) dsilu: Vec<i32>,
+    pub(crate) recip: Vec<i32>,
+    pub(crate) cos: Vec<i32>,
+    pub(crate) sin: Vec<i32>,
+    pub(crate) positions: usize,
+}
+
+pub(crate) fn exponent(sem: &Semantics, name: &str) -> Result<i32, RunError> {
+    sem.exps.get(name).copied().ok_or_else(|| RunError::MissingEntry { name: name.to_owned() })
+}
+
+pub(crate) fn operation<'a>(sem: &'a Semantics, name: &str) -> Result<&'a Op, RunError> {
+    sem.ops.get(name).ok_or_else(|| RunError::MissingEntry { name: name.to_owned() })
+}
+
+pub(crate) fn constant(sem: &Semantics, name: &str) -> Result<i64, RunError> {
+    sem.consts.get(name).copied().ok_or_else(|| RunError::MissingEntry { name: name.to_owned() })
+}
+
+/// Padded sizes of a base or adapter tensor by its name (`wq`, `ao`, `bdown`, `embed`, `head`).
+pub fn weight_dims(d: &Dims, name: &str) -> Option<Vec<usize>> {
+    if name == "embed" || name == "head" {
+        return Some(vec![d.v, d.d]);
+    }
+    let site = Site::ALL.into_iter().find(|s| s.name() == name.get(1..).unwrap_or(""))?;
+    let (out, input) = site_axes(d, site);
+    let axes = match name.as_bytes()[0] {
+        b'w' => [vec![d.l], out, input],
+        b'a' => [vec![d.l], vec![d.r], input],
+        b'b' => [vec![d.l], out, vec![d.r]],
+        _ => return None,
+    };
+    Some(axes.concat())
+}
+
+/// Padded `(out, in)` axes of a site.
+pub fn site_axes(d: &Dims, site: Site) -> (Vec<usize>, Vec<usize>) {
+    match site {
+        Site::Q => (vec![d.g, d.j, d.c], vec![d.d]),
+        Site::K | Site::V => (vec![d.g, d.c], vec![d.d]),
+        Site::O => (vec![d.d], vec![d.g, d.j, d.c]),
+        Site::Gate | Site::Up => (vec![d.f], vec![d.d]),
+        Site::Down => (vec![d.d], vec![d.f]),
+    }
+}
+
+/// Padded `(out, in)` lengths of a site.
+pub fn site_lens(d: &Dims, site: Site) -> (usize, usize) {
+    let (out, input) = site_axes(d, site);
+    (out.iter().product(), input.iter().product())
+}
+
+fn fetch<'a>(sem: &Semantics, d: &Dims, map: &'a TensorMap, name: &str) -> Result<&'a Tensor, RunError> {
+    let tensor = map.get(name).ok_or_else(|| RunError::MissingTensor { name: name.to_owned() })?;
+    let expected = weight_dims(d, name).unwrap_or_default();
+    if tensor.dims != expected || tensor.data.len() != expected.iter().product::<usize>() {
+        return Err(RunError::WrongShape { name: name.to_owned(), expected, found: tensor.dims.clone() });
+    }
+    let bits = *sem.weight_bits.get(name).ok_or_else(|| RunError::MissingEntry { name: format!("weight_bits.{name}") })?;
+    let limit = 1i64 << (bits.clamp(1, 16) - 1);
+    match tensor.data.iter().find(|&&x| i64::from(x) < -limit || i64::from(x) >= limit) {
+        Some(&value) => Err(RunError::WeightRange { name: name.to_owned(), value, bits }),
+        None => Ok(tensor),
+    }
+}
+
+fn layer_matrix(tensor: &Tensor, l: usize, rows: usize, cols: usize) -> Mat16 {
+    Mat16::new(rows, cols, &tensor.data[l * rows * cols..(l + 1) * rows * cols])
+}
+
+fn norm_params(sem: &Semantics, name: &str) -> Result<NormParams, RunError> {
+    let get = |field: &str| constant(sem, &format!("{name}.{field}"));
+    let sq_shift = get("sq_shift")? as u32;
+    let unit = exponent(sem, name)?;
+    let shift = operation(sem, name)?.shift;
+    Ok(NormParams {
+        sq_shift,
+        eps: get("eps")? as i32,
+        fb_shift: get("fb_shift")? as u32,
+        table: tables::rsqrt_table((unit + shift as i32) as u32, sem.shape.width, sq_shift),
+    })
+}
+
+impl Runtime {
+    /// Checks and prepares the weights. `adapter` is required iff the semantics has one.
+    pub fn new(sem: Semantics, base: &TensorMap, adapter: Option<&TensorMap>) -> Result<Self, RunError> {
+        let d = Dims::new(&sem, 1, 1);
+        let none = TensorMap::new();
+        let adapter = adapter.unwrap_or(&none);
+        let mut layers: Vec<Vec<Linear>> = (0..sem.shape.layers).map(|_| Vec::with_capacity(7)).collect();
+        for site in Site::ALL {
+            let (out, input) = site_lens(&d, site);
+            let name = site.name();
+            let w = fetch(&sem, &d, base, &format!("w{name}"))?;
+            let pair = match sem.sites().contains(&site) {
+                true => Some((
+                    fetch(&sem, &d, adapter, &format!("a{name}"))?,
+                    fetch(&sem, &d, adapter, &format!("b{name}"))?,
+                )),
+                false => None,
+            };
+            for (l, layer) in layers.iter_mut().enumerate() {
+                let w = layer_matrix(w, l, out, input);
+                let lora = pair.map(|(a, b)| {
+                    let (a, b) = (layer_matrix(a, l, d.r, input), layer_matrix(b, l, out, d.r));
+                    Lora { a_t: a.transposed(), b_t: b.transposed(), a, b }
+                });
+                layer.push(Linear { w_t: w.transposed(), w, lora });
+            }
+        }
+        let embed = fetch(&sem, &d, base, "embed")?.data.clone();
+        let head = Mat16::new(d.v, d.d, &fetch(&sem, &d, base, "head")?.data);
+        let (silu, dsilu) = tables::silu_tables(exponent(&sem, "gate")?, exponent(&sem, "silu")?, exponent(&sem, "dsilu")?);
+        let positions = sem.shape.context.next_power_of_two();
+        let (cos, sin) = tables::rope_tables(sem.shape.rope_theta, sem.shape.head_dim, positions, d.p);
+        Ok(Self {
+            norms: [norm_params(&sem, "n1")?, norm_params(&sem, "n2")?, norm_params(&sem, "nf")?],
+            exp_att: tables::exp_table(exponent(&sem, "att.exp_bits")?),
+            exp_out: tables::exp_table(exponent(&sem, "out.exp_bits")?),
+            recip: tables::recip_table(),
+            head_t: head.transposed(),
+            sem,
+            layers,
+            embed,
+            head,
+            silu,
+            dsilu,
+            cos,
+            sin,
+            positions,
+        })
+    }
+
+    /// The semantics it runs.
+    pub fn semantics(&self) -> &Semantics {
+        &self.sem
+    }
+}
+
+/// A run in progress: the model, the trace's sizes and the store.
+pub(crate) struct Run<'a> {
+    pub rt: &'a Runtime,
+    pub d: Dims,
+    pub store: Store,
+}
+
+impl<'a> Run<'a> {
+    /// The named operation.
+    pub fn op(&self, name: &str) -> Result<&'a Op, RunError> {
+        operation(&self.rt.sem, name)
+    }
+
+    /// Coefficient `i` of the named operation.
+    pub fn coef(&self, name: &str, i: usize) -> Result<i64, RunError> {
+        let coefs = &self.op(name)?.coefs;
+        coefs.get(i).copied().ok_or_else(|| RunError::MissingEntry { name: format!("ops.{name}.coefs[{i}]") })
+    }
+
+    /// Requantises by the operation `name`, keeps the remainders, returns the outputs without keeping them.
+    pub fn rq_hidden(
+        &mut self,
+        name: &str,
+        remainder: &str,
+        l: Option<usize>,
+        dims: &[usize],
+        mut acc: Vec<i32>,
+    ) -> Result<Vec<i32>, RunError> {
+        let unsigned = name == "p" || name == "pr";
+        let out = requantise(&mut acc, self.op(name)?, unsigned).map_err(|bad| RunError::Range {
+            op: name.to_owned(),
+            layer: l,
+            value: bad.value,
+            low: bad.low,
+            high: bad.high,
+        })?;
+        self.keep(&format!("{remainder}.r"), l, dims, &acc);
+        Ok(out)
+    }
+
+    /// Requantises by the operation `name`; keeps outputs and remainders.
+    pub fn rq(&mut self, name: &str, l: Option<usize>, dims: &[usize], acc: Vec<i32>) -> Result<Vec<i32>, RunError> {
+        let out = self.rq_hidden(name, name, l, dims, acc)?;
+        self.keep(name, l, dims, &out);
+        Ok(out)
+    }
+
+    /// Keeps a tensor (of layer `l` if it has layers).
+    pub fn keep(&mut self, name: &str, l: Option<usize>, dims: &[usize], data: &[i32]) {
+        match l {
+            Some(l) => self.store.layer(name, l, dims, data),
+            None => self.store.whole(name, dims, data),
+        }
+    }
+}

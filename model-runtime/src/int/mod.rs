@@ -1,0 +1,34 @@
+//! The exact-integer model: quantisation, whole-sequence and cached execution, gradients, sketches, the attribution index.
+//!
+//! Everything follows `docs/semantics.md` to the bit; the relation in `circuits` claims the same tensors under the same names.
+
+pub mod adapter;
+pub mod attribute;
+pub mod backward;
+pub mod bounds;
+pub mod calibrate;
+pub mod engine;
+pub mod fidelity;
+pub mod forward;
+pub mod gadgets;
+pub mod gemm;
+pub mod generate;
+pub mod index;
+pub mod plan;
+mod plan_backward;
+pub mod quantise;
+pub mod reference;
+pub mod sketch;
+pub mod synthetic;
+pub mod trace;
+
+#[cfg(test)]
+mod tests;
+
+
+
+pub use engine::{RunError, Runtime};
+
+pub use quantise::{IntModel, QuantiseError, quantise_base};
+
+pub use trace::{Mode, Trace};

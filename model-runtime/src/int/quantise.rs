@@ -1,0 +1,248 @@
+//! Float model to integer model.
+
+use super::calibrate::Ranges;
+use super::plan::{Planner, WeightStats};
+use super::reference::Folded;
+use crate::semantics::{Dims, Semantics};
+use crate::shape::{FloatModel, ModelShape, Site};
+use crate::tensor::{Tensor, TensorMap};
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+/// Why a model or an adapter can't be made exact.
+#[derive(Debug, Error, Clone, PartialEq)]
+pub enum QuantiseError {
+    /// An operation's sum doesn't fit the field.
+    #[error("operation `{op}` (shift {shift}): its bound {bound:.0} must stay below {limit:.0} and its shift at most 16")]
+    Bound {
+        /// Output tensor of the operation.
+        op: String,
+        /// Its shift.
+        shift: u32,
+        /// Left-hand side of the field bound.
+        bound: f64,
+        /// The field's order.
+        limit: f64,
+    },
+    /// A tensor would need so few bits that the result would be useless.
+    #[error("tensor `{tensor}`: the bounds leave {bits} bits, at least {least} are needed")]
+    TooNarrow {
+        /// The tensor.
+        tensor: String,
+        /// What is left.
+        bits: u32,
+        /// Least useful width.
+        least: u32,
+    },
+    /// Planning didn't converge.
+    #[error("no choice of widths satisfies all bounds")]
+    Undecided,
+    /// A float tensor has the wrong length.
+    #[error("float tensor `{tensor}`: expected {expected} values, found {found}")]
+    Length {
+        /// The tensor.
+        tensor: String,
+        /// Values by the shape.
+        expected: usize,
+        /// Values found.
+        found: usize,
+    },
+    /// A float tensor has a value that isn't finite.
+    #[error("float tensor `{tensor}` has a value that isn't finite")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+    },
+    /// No usable calibration sequence, or a token outside the vocabulary.
+    #[error("calibration: {reason}")]
+    Calibration {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A shape that the semantics doesn't cover.
+    #[error("shape: {reason}")]
+    Shape {
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A base model in integers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IntModel {
+    /// Parameters of every operation.
+    pub semantics: Semantics,
+    /// `embed`, `head`, `wq` … `wdown`, padded.
+    pub tensors: TensorMap,
+    /// Operations whose quotient range is calibrated, not proven for every input; a run that leaves it is refused by name.
+    pub calibrated: Vec<String>,
+}
+
+fn check(tensor: &str, data: &[f32], expected: usize) -> Result<(), QuantiseError> {
+    if data.len() != expected {
+        return Err(QuantiseError::Length { tensor: tensor.to_owned(), expected, found: data.len() });
+    }
+    match data.iter().all(|x| x.is_finite()) {
+        true => Ok(()),
+        false => Err(QuantiseError::NotFinite { tensor: tensor.to_owned() }),
+    }
+}
+
+fn check_shape(s: &ModelShape) -> Result<(), QuantiseError> {
+    let refuse = |reason: &str| Err(QuantiseError::Shape { reason: reason.to_owned() });
+    let sizes = [s.layers, s.width, s.heads, s.kv_heads, s.head_dim, s.ff, s.vocab, s.context];
+    if sizes.contains(&0) {
+        return refuse("every size must be at least 1");
+    }
+    if s.heads % s.kv_heads != 0 {
+        return refuse("kv_heads must divide heads");
+    }
+    if s.head_dim % 2 != 0 {
+        return refuse("head_dim must be even");
+    }
+    Ok(())
+}
+
+/// Checks every float tensor against the shape.
+pub(crate) fn check_model(model: &FloatModel) -> Result<(), QuantiseError> {
+    let s = &model.shape;
+    check_shape(s)?;
+    check("embed", &model.embed, s.vocab * s.width)?;
+    check("final_norm", &model.final_norm, s.width)?;
+    model.head.as_ref().map_or(Ok(()), |head| check("head", head, s.vocab * s.width))?;
+    if model.layers.len() != s.layers {
+        let reason = format!("expected {} layers, found {}", s.layers, model.layers.len());
+        return Err(QuantiseError::Shape { reason });
+    }
+    for (l, layer) in model.layers.iter().enumerate() {
+        check(&format!("layer {l} attn_norm"), &layer.attn_norm, s.width)?;
+        check(&format!("layer {l} ffn_norm"), &layer.ffn_norm, s.width)?;
+        for site in Site::ALL {
+            let (out, ins) = s.site_dims(site);
+            check(&format!("layer {l} {}", site.name()), &layer.linear[site as usize], out * ins)?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks calibration sequences.
+pub(crate) fn check_calibration(shape: &ModelShape, calibration: &[Vec<u32>]) -> Result<(), QuantiseError> {
+    let refuse = |reason: String| Err(QuantiseError::Calibration { reason });
+    if !calibration.iter().any(|t| t.len() >= 2) {
+        return refuse("expected at least one sequence of two tokens".to_owned());
+    }
+    if let Some(long) = calibration.iter().find(|t| t.len() > shape.context) {
+        return refuse(format!("expected at most {} tokens, found {}", shape.context, long.len()));
+    }
+    match calibration.iter().flatten().find(|&&id| id as usize >= shape.vocab) {
+        Some(id) => refuse(format!("token {id} is outside the vocabulary of {}", shape.vocab)),
+        None => Ok(()),
+    }
+}
+
+/// Norms of all base matrices.
+pub(crate) fn base_stats(model: &Folded) -> BTreeMap<String, WeightStats> {
+    let mut stats = BTreeMap::new();
+    for site in Site::ALL {
+        let matrices = model.layers.iter().map(|layer| &layer[site as usize][..]);
+        stats.insert(format!("w{}", site.name()), WeightStats::new(matrices, model.shape.site_dims(site).1));
+    }
+    stats.insert("head".to_owned(), WeightStats::new(std::iter::once(&model.head[..]), model.shape.width));
+    stats
+}
+
+/// Where true index `i` of a flattened axis goes once padded.
+fn padded_index(shape: &ModelShape, d: &Dims, axis: Axis, i: usize) -> usize {
+    let half = shape.head_dim / 2;
+    let channel = |c: usize| c / half * d.p + c % half;
+    let (head, c) = (i / shape.head_dim, i % shape.head_dim);
+    match axis {
+        Axis::Plain => i,
+        Axis::KvHeads => head * d.c + channel(c),
+        Axis::Heads => {
+            let group = shape.heads / shape.kv_heads;
+            (head / group * d.j + head % group) * d.c + channel(c)
+        }
+    }
+}
+
+/// How an axis is flattened.
+#[derive(Clone, Copy)]
+pub(crate) enum Axis {
+    /// One axis.
+    Plain,
+    /// `(g, c)`.
+    KvHeads,
+    /// `(g, j, c)`.
+    Heads,
+}
+
+/// How a site's `(out, in)` axes are flattened.
+pub(crate) fn site_axis_kinds(site: Site) -> (Axis, Axis) {
+    match site {
+        Site::Q => (Axis::Heads, Axis::Plain),
+        Site::K | Site::V => (Axis::KvHeads, Axis::Plain),
+        Site::O => (Axis::Plain, Axis::Heads),
+        Site::Gate | Site::Up | Site::Down => (Axis::Plain, Axis::Plain),
+    }
+}
+
+/// Rounds, saturates and pads matrices `[layers][out, in]` into `dims` (layer axis first unless `matrices` has no layers).
+pub(crate) fn place(
+    shape: &ModelShape,
+    d: &Dims,
+    dims: &[usize],
+    matrices: &[(usize, &[f32])],
+    (outs, ins): ((Axis, usize), (Axis, usize)),
+    padded_ins: usize,
+    (exp, bits): (i32, u32),
+) -> Tensor {
+    let mut tensor = Tensor::zeros(dims);
+    let per_layer = if matrices.len() == 1 && dims.len() == 2 { tensor.data.len() } else { tensor.data.len() / d.l };
+    let (unit, limit) = (f64::from(exp).exp2(), f64::from(bits - 1).exp2());
+    let columns: Vec<usize> = (0..ins.1).map(|i| padded_index(shape, d, ins.0, i)).collect();
+    for (l, matrix) in matrices {
+        let layer = &mut tensor.data[l * per_layer..(l + 1) * per_layer];
+        for (o, row) in matrix.chunks_exact(ins.1).enumerate().take(outs.1) {
+            let at = padded_index(shape, d, outs.0, o) * padded_ins;
+            for (w, column) in row.iter().zip(&columns) {
+                layer[at + column] = (f64::from(*w) * unit).round().clamp(-limit, limit - 1.0) as i32;
+            }
+        }
+    }
+    tensor
+}
+
+fn base_tensors(model: &Folded, sem: &Semantics) -> TensorMap {
+    let (shape, d) = (&model.shape, Dims::new(sem, 1, 1));
+    let unit = |name: &str| (sem.exps[name], sem.weight_bits[name]);
+    let mut tensors = TensorMap::new();
+    for (name, data) in [("embed", &model.embed), ("head", &model.head)] {
+        let axes = ((Axis::Plain, shape.vocab), (Axis::Plain, shape.width));
+        tensors.insert(name.to_owned(), place(shape, &d, &[d.v, d.d], &[(0, data)], axes, d.d, unit(name)));
+    }
+    for site in Site::ALL {
+        let name = format!("w{}", site.name());
+        let (out_kind, in_kind) = site_axis_kinds(site);
+        let (outs, ins) = shape.site_dims(site);
+        let matrices: Vec<(usize, &[f32])> =
+            model.layers.iter().enumerate().map(|(l, layer)| (l, &layer[site as usize][..])).collect();
+        let dims = super::engine::weight_dims(&d, &name).unwrap_or_default();
+        let padded_ins = super::engine::site_lens(&d, site).1;
+        let tensor = place(shape, &d, &dims, &matrices, ((out_kind, outs), (in_kind, ins)), padded_ins, unit(&name));
+        tensors.insert(name, tensor);
+    }
+    tensors
+}
+
+/// Quantises a base model. `calibration`: token sequences (BOS included) of at most `context` tokens.
+pub fn quantise_base(model: &FloatModel, calibration: &[Vec<u32>]) -> Result<IntModel, QuantiseError> {
+    check_model(model)?;
+    check_calibration(&model.shape, calibration)?;
+    let folded = Folded::new(model, None);
+    let mut ranges = Ranges::measure(&folded, calibration);
+    ranges.include("hin", &folded.embed);
+    let (semantics, calibrated) = Planner::new(&model.shape, &ranges, base_stats(&folded)).plan()?;
+    let tensors = base_tensors(&folded, &semantics);
+    Ok(IntModel { semantics, tensors, calibrated })
+}
