@@ -64,6 +64,8 @@ pub(crate) struct Planner<'a> {
     pub stats: BTreeMap<String, WeightStats>,
     pub lora: Option<LoraShape>,
     pub fixed: Option<Fixed>,
+    /// Bits by which the residual stream is made finer than its largest calibrated value allows (saturating the largest values).
+    pub stream_lift: i32,
     wbits: BTreeMap<String, u32>,
     gbits: BTreeMap<String, u32>,
     pub sem: Semantics,
@@ -79,6 +81,8 @@ const LORA_HEADROOM: f64 = 1.5;
 const PROOF_COST: u32 = 1;
 /// Calibrated output ranges are filled up to here.
 const FILL: f64 = 0.9;
+/// Attention scores whose proven bound would cost precision keep this factor above calibration.
+const CALIBRATED_HEADROOM: f64 = 12.0;
 const GRADIENT_BITS: u32 = 12;
 const STREAM_GRADIENT_BITS: u32 = 14;
 /// Largest difference of exponents that coefficients of one sum make up for.
@@ -118,7 +122,7 @@ impl<'a> Planner<'a> {
             consts: BTreeMap::new(),
         };
         let (wbits, gbits) = (BTreeMap::new(), BTreeMap::new());
-        Self { shape, ranges, stats, lora: None, fixed: None, wbits, gbits, sem, calibrated: Vec::new() }
+        Self { shape, ranges, stats, lora: None, fixed: None, stream_lift: 0, wbits, gbits, sem, calibrated: Vec::new() }
     }
 
     /// Plans until every bound holds.
@@ -207,9 +211,10 @@ impl<'a> Planner<'a> {
             self.sem.weight_bits.insert(name.clone(), bits);
             self.set(&name, exp);
         }
-        let stream = ["hin", "m", "hout"].iter().map(|n| self.ranges.max(n)).fold(0.0, f64::max);
+        let over = |f: fn(&Ranges, &str) -> f64| ["hin", "m", "hout"].iter().map(|n| f(self.ranges, n)).fold(0.0, f64::max);
+        let stream = fitting_exponent(over(Ranges::max), RESIDUAL_BITS, FILL) + self.stream_lift;
         let fixed = self.fixed.as_ref().and_then(|f| f.exps.get("embed").copied());
-        let exp = fixed.unwrap_or_else(|| fitting_exponent(stream, RESIDUAL_BITS, FILL));
+        let exp = fixed.unwrap_or_else(|| stream);
         self.sem.weight_bits.insert("embed".to_owned(), RESIDUAL_BITS);
         for name in ["embed", "hin", "m", "hout", "hf"] {
             self.set(name, exp);
@@ -401,8 +406,8 @@ impl<'a> Planner<'a> {
         let scores = self.shape.head_dim as f64 * 2898.0 * 2898.0;
         let length = self.shape.head_dim as f64 * 2050.0 * 2050.0;
         let term = Term { exp: self.exp("q") + self.exp("k"), field: scores, actual: length, knob: None };
-        let target = fitting_exponent(self.ranges.max("att"), 16, FILL).min(11);
-        let (rounding, quotient) = (Rounding::Exact, Quotient::Proven);
+        let target = fitting_exponent(self.ranges.max("att") * CALIBRATED_HEADROOM, 16, 1.0).min(11);
+        let (rounding, quotient) = (Rounding::Exact, Quotient::Cheap);
         self.solve(Request { name: "att", terms: vec![term], target, bits: 16, rounding, quotient })?;
         self.set("att.exp_bits", self.exp("att"));
         self.fixed_op("p", 16, 13, Rounding::Exact, pow2(28) * (1.0 + pow2(14).recip()))?;

@@ -1,6 +1,7 @@
 //! Float model to integer model.
 
 use super::calibrate::Ranges;
+use super::engine::Runtime;
 use super::plan::{Planner, WeightStats};
 use super::reference::Folded;
 use crate::semantics::{Dims, Semantics};
@@ -235,14 +236,51 @@ fn base_tensors(model: &Folded, sem: &Semantics) -> TensorMap {
     tensors
 }
 
+/// Quotients of the residual stream keep this factor above everything calibration saw.
+const STREAM_HEADROOM: f64 = 1.25;
+/// Calibration sequences on which candidate exponents are compared.
+const COMPARED: usize = 4;
+
+/// Mean squared logit error on the first calibration sequences; infinite if a run leaves its ranges.
+fn logit_error(model: &IntModel, folded: &Folded, calibration: &[Vec<u32>]) -> f64 {
+    let Ok(runtime) = Runtime::new(model.semantics.clone(), &model.tensors, None) else { return f64::INFINITY };
+    let unit = f64::from(-model.semantics.exps["out.exp_bits"]).exp2();
+    let (mut sum, mut count) = (0.0, 0usize);
+    for tokens in calibration.iter().filter(|t| !t.is_empty()).take(COMPARED) {
+        let Ok(ours) = runtime.logits(tokens) else { return f64::INFINITY };
+        let theirs = super::reference::run(folded, tokens, None).logits;
+        sum += ours.iter().zip(&theirs).map(|(&y, &x)| (f64::from(y) * unit - f64::from(x)).powi(2)).sum::<f64>();
+        count += ours.len();
+    }
+    sum / count.max(1) as f64
+}
+
 /// Quantises a base model. `calibration`: token sequences (BOS included) of at most `context` tokens.
+///
+/// The residual stream may saturate its very largest values (typically the first token's) if that makes the logits more exact.
 pub fn quantise_base(model: &FloatModel, calibration: &[Vec<u32>]) -> Result<IntModel, QuantiseError> {
     check_model(model)?;
     check_calibration(&model.shape, calibration)?;
     let folded = Folded::new(model, None);
     let mut ranges = Ranges::measure(&folded, calibration);
     ranges.include("hin", &folded.embed);
-    let (semantics, calibrated) = Planner::new(&model.shape, &ranges, base_stats(&folded)).plan()?;
-    let tensors = base_tensors(&folded, &semantics);
+    let first = plan_base(&folded, &ranges, 0)?;
+    let largest = ["hin", "m", "hout"].iter().map(|n| ranges.max(n)).fold(0.0, f64::max);
+    let lifted = f64::from(first.semantics.exps["hin"] + 1).exp2() * largest * STREAM_HEADROOM;
+    if lifted < 32768.0 {
+        if let Ok(second) = plan_base(&folded, &ranges, 1) {
+            if logit_error(&second, &folded, calibration) < logit_error(&first, &folded, calibration) {
+                return Ok(second);
+            }
+        }
+    }
+    Ok(first)
+}
+
+fn plan_base(folded: &Folded, ranges: &Ranges, stream_lift: i32) -> Result<IntModel, QuantiseError> {
+    let mut planner = Planner::new(&folded.shape, ranges, base_stats(folded));
+    planner.stream_lift = stream_lift;
+    let (semantics, calibrated) = planner.plan()?;
+    let tensors = base_tensors(folded, &semantics);
     Ok(IntModel { semantics, tensors, calibrated })
 }

@@ -110,3 +110,23 @@ fn real_model_matches_float() {
         }
     }
 }
+
+#[test]
+fn explore() {
+    let Some(float) = tinystories(256) else { return };
+    let folded = Folded::new(&float, None);
+    let stories = float_stories(&folded, 40, 64, true);
+    let r = super::calibrate::Ranges::measure(&folded, &stories);
+    for n in ["hin","m","hout","att","gin"] { eprintln!("R {n} {} {}", r.max(n), r.high(n)); }
+    let model = quantise_base(&float, &stories[..8]).unwrap();
+    let f = super::fidelity::fidelity(&runtime(&model), &stories[8..], |t| reference::run(&folded, t, None).logits).unwrap();
+    eprintln!("R {} {f:?} {}", model.semantics.exps["hin"], f.perplexity_ratio());
+    let rt = runtime(&model);
+    let greedy: Vec<Vec<u32>> = stories[8..].iter().map(|s| {
+        let mut t = s[..8].to_vec();
+        t.extend(rt.generate(&s[..8], 100, None).unwrap());
+        t
+    }).collect();
+    let f = super::fidelity::fidelity(&rt, &greedy, |t| reference::run(&folded, t, None).logits).unwrap();
+    eprintln!("R {} {f:?} {}", model.semantics.exps["hin"], f.perplexity_ratio());
+}
