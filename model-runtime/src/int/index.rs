@@ -223,7 +223,7 @@ fn moment(g: &Tensor, layers: usize, n: usize) -> Vec<i64> {
 }
 
 /// Inverse of a symmetric positive definite matrix by Gauss-Jordan elimination; `None` if it's singular.
-fn inverse(matrix: &[f64], n: usize) -> Option<Vec<f64>> {
+pub(crate) fn inverse(matrix: &[f64], n: usize) -> Option<Vec<f64>> {
     let width = 2 * n;
     let mut rows: Vec<f64> = vec![0.0; n * width];
     for x in 0..n {
