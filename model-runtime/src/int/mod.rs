@@ -27,8 +27,12 @@ mod tests;
 
 
 
+pub use adapter::{IntAdapter, quantise_adapter};
+pub use attribute::{Attribution, attribute};
 pub use engine::{RunError, Runtime};
 
+pub use index::{Index, IndexOptions, build_index};
 pub use quantise::{IntModel, QuantiseError, quantise_base};
 
+pub use sketch::{Sketcher, sketch};
 pub use trace::{Mode, Trace};

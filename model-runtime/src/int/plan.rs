@@ -198,10 +198,6 @@ impl<'a> Planner<'a> {
         self.lora.as_ref().is_some_and(|l| l.sites.contains(&site))
     }
 
-    pub(crate) fn rank(&self) -> f64 {
-        self.lora.as_ref().map_or(0.0, |l| l.rank as f64)
-    }
-
     fn weights(&mut self) {
         let names: Vec<String> = self.stats.keys().cloned().collect();
         for name in names {

@@ -277,6 +277,16 @@ pub fn quantise_base(model: &FloatModel, calibration: &[Vec<u32>]) -> Result<Int
     Ok(first)
 }
 
+/// [`quantise_base`] without the comparison of candidate exponents.
+pub(crate) fn quantise_plain(model: &FloatModel, calibration: &[Vec<u32>]) -> Result<IntModel, QuantiseError> {
+    check_model(model)?;
+    check_calibration(&model.shape, calibration)?;
+    let folded = Folded::new(model, None);
+    let mut ranges = Ranges::measure(&folded, calibration);
+    ranges.include("hin", &folded.embed);
+    plan_base(&folded, &ranges, 0)
+}
+
 fn plan_base(folded: &Folded, ranges: &Ranges, stream_lift: i32) -> Result<IntModel, QuantiseError> {
     let mut planner = Planner::new(&folded.shape, ranges, base_stats(folded));
     planner.stream_lift = stream_lift;
