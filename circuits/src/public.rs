@@ -6,7 +6,7 @@ use crate::ir::{EF, F, int};
 use model_runtime::semantics::Semantics;
 use model_runtime::shape::Site;
 use model_runtime::tables::{Projection, rope_tables};
-use p3_field::{PrimeCharacteristicRing, dot_product};
+use p3_field::PrimeCharacteristicRing;
 
 /// A public polynomial; axes in the order given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Public {
     SinInverse,
     /// `[a,out]`: sketch projection of a site.
     Projection(Site),
-    /// `[a,r,a',r']`: identity on true ranks.
+    /// `[a,r,a',r']`: identity.
     Identity,
     /// `[x]`: x is below a bound.
     Below(usize),
@@ -65,8 +65,6 @@ pub struct PublicContext {
     pub requests: Vec<PublicRequest>,
     /// True vocabulary.
     pub vocab: usize,
-    /// True LoRA rank.
-    pub rank: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
     /// True head size.
@@ -79,7 +77,6 @@ impl PublicContext {
         Self {
             requests,
             vocab: sem.shape.vocab,
-            rank: sem.lora.as_ref().map_or(0, |l| l.rank),
             rope_theta: sem.shape.rope_theta,
             head_dim: sem.shape.head_dim,
         }
@@ -175,7 +172,7 @@ impl Public {
             (Public::SinForward, [t, z, p]) => Some(self.rope(ctx, t, p) * (iota(z).double() - EF::ONE)),
             (Public::SinInverse, [t, z, p]) => Some(self.rope(ctx, t, p) * (EF::ONE - iota(z).double())),
             (Public::Projection(site), [a, out @ ..]) => Some(projection(site, a, &out.concat())),
-            (Public::Identity, [a, r, a2, r2]) => Some(eq_points(a, a2) * identity_below(r, r2, ctx.rank)),
+            (Public::Identity, [a, r, a2, r2]) => Some(eq_points(a, a2) * eq_points(r, r2)),
             (Public::Below(bound), [x]) => Some(less_than(x, bound)),
             (Public::RequestNumber, [b]) => Some(iota(b)),
             _ => None,
@@ -229,12 +226,8 @@ impl Public {
                 out.iter_mut().enumerate().for_each(|(i, x)| *x = int(signs.at(i >> out_log, i & ((1 << out_log) - 1)).into()));
             }
             (Public::Identity, 4) => {
-                for a in 0..size(0) {
-                    for r in 0..ctx.rank.min(size(1)) {
-                        let x = a * size(1) + r;
-                        out[x * size(0) * size(1) + x] = F::ONE;
-                    }
-                }
+                let n = size(0) * size(1);
+                (0..n).for_each(|x| out[x * n + x] = F::ONE);
             }
             (Public::Below(bound), 1) => out.iter_mut().take(bound).for_each(|x| *x = F::ONE),
             (Public::RequestNumber, 1) => out.iter_mut().enumerate().for_each(|(i, x)| *x = int(i as i64)),
@@ -278,11 +271,6 @@ fn token_sum(request: &PublicRequest, t: &[EF], v: &[EF]) -> EF {
     real + (EF::ONE - less_than(t, request.tokens.len())) * eq_at(v, 0)
 }
 
-/// `Σ_{r<rank} eq(x, r)·eq(y, r)`.
-fn identity_below(x: &[EF], y: &[EF], rank: usize) -> EF {
-    dot_product(eq_table(x).into_iter().take(rank), eq_table(y).into_iter().take(rank))
-}
-
 fn projection(site: Site, a: &[EF], out: &[EF]) -> EF {
     let signs = Projection::new(site, 1 << a.len(), out.len());
     let (high, low) = out.split_at(out.len() - signs.low_log);
@@ -310,7 +298,6 @@ mod tests {
         let ctx = PublicContext {
             requests: vec![request(&[1, 5, 9, 2, 7], 2), request(&[3, 3, 8], 1), request(&[1, 2, 3, 4], 3)],
             vocab: 11,
-            rank: 3,
             rope_theta: 10_000.0,
             head_dim: 6,
         };

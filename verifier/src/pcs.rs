@@ -16,8 +16,6 @@ use thiserror::Error;
 
 /// Bits asked of every error term; the composed figure is [`crate::soundness`]'s.
 pub const TERM_SECURITY: usize = 104;
-/// Largest grinding per round.
-pub const MAX_POW_BITS: usize = 18;
 /// The field's two-adicity, less one: the largest folded domain.
 const MAX_DOMAIN_LOG: usize = 24;
 
@@ -50,7 +48,7 @@ pub fn rate_and_fold(group: Group, log: usize) -> (usize, usize) {
     (rate, 4.max((log + rate).saturating_sub(MAX_DOMAIN_LOG)))
 }
 
-fn parameters(group: Group, log: usize) -> Result<ProtocolParameters, ParameterError> {
+fn parameters(group: Group, log: usize, pow_bits: usize) -> Result<ProtocolParameters, ParameterError> {
     let (rate, first) = rate_and_fold(group, log);
     let folding_factor = if first == 4 { FoldingFactor::Constant(4) } else { FoldingFactor::ConstantFromSecondRound(first, 4) };
     let schedule = folding_factor
@@ -66,7 +64,7 @@ fn parameters(group: Group, log: usize) -> Result<ProtocolParameters, ParameterE
         .collect();
     Ok(ProtocolParameters {
         security_level: TERM_SECURITY,
-        pow_bits: MAX_POW_BITS,
+        pow_bits,
         folding_factor,
         soundness_type: SecurityAssumption::JohnsonBound,
         starting_log_inv_rate: rate,
@@ -81,9 +79,9 @@ fn parameters(group: Group, log: usize) -> Result<ProtocolParameters, ParameterE
 /// When there are no sound parameters for that size.
 pub fn scheme<C: HashProfile>(group: Group, log: usize) -> Result<Pcs<C>, ParameterError> {
     let refuse = |reason: String| ParameterError { log, reason };
-    let config = WhirConfig::<EF, F, C::Challenger>::new(log, parameters(group, log)?).map_err(|e| refuse(e.to_string()))?;
+    let config = WhirConfig::<EF, F, C::Challenger>::new(log, parameters(group, log, C::GRINDING_BITS)?).map_err(|e| refuse(e.to_string()))?;
     if !config.check_pow_bits() {
-        return Err(refuse(format!("{} bits of grinding needed, {MAX_POW_BITS} allowed", config.max_pow_bits())));
+        return Err(refuse(format!("{} bits of grinding needed, {} allowed", config.max_pow_bits(), C::GRINDING_BITS)));
     }
     let dft = Radix2DFTSmallBatch::new(1 << config.max_fft_size());
     Ok(Pcs::<C>::new(config, dft, C::mmcs()))

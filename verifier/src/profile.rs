@@ -18,6 +18,8 @@ use std::sync::OnceLock;
 pub trait HashProfile: Clone + Send + Sync + 'static {
     /// Its name in statements.
     const PROFILE: Profile;
+    /// Largest grinding per round: what a fraction of a second's hashing gives.
+    const GRINDING_BITS: usize;
     /// Transcript.
     type Challenger: FieldChallenger<F>
         + GrindingChallenger<Witness = F>
@@ -49,6 +51,7 @@ type Packed = <F as Field>::Packing;
 
 impl HashProfile for Native {
     const PROFILE: Profile = Profile::Native;
+    const GRINDING_BITS: usize = 18;
     type Challenger = DuplexChallenger<F, Permutation16, 16, 8>;
     type Mmcs = MerkleTreeMmcs<Packed, Packed, PaddingFreeSponge<Permutation24, 24, 16, 8>, TruncatedPermutation<Permutation16, 2, 8, 16>, 2, 8>;
 
@@ -106,6 +109,7 @@ pub fn bn254_permutation() -> Permutation3 {
 
 impl HashProfile for Evm {
     const PROFILE: Profile = Profile::Evm;
+    const GRINDING_BITS: usize = 8;
     type Challenger = EvmChallenger;
     type Mmcs = MerkleTreeMmcs<F, Bn254, MultiField32PaddingFreeSponge<F, Bn254, Permutation3, 3, 2, 1>, TruncatedPermutation<Permutation3, 2, 1, 3>, 2, 1>;
 

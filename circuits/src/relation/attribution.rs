@@ -2,7 +2,7 @@
 
 use super::backward::site_gradient;
 use super::gadget::Bound;
-use super::{Aggregation, Axes, Builder, RelationError, WeightRanges, constant, product, public};
+use super::{Aggregation, Axes, Builder, RelationError, constant, product, public};
 use crate::ir::{Axis, Group, Index, Sum, Term, int};
 use crate::public::Public;
 use crate::table::TableKind;
@@ -14,11 +14,11 @@ impl Builder<'_> {
         let Axes { b, i, .. } = self.x;
         self.tensor("contributor", Group::Index, &[i]);
         let mut score = Vec::new();
-        for &site in self.sem.sites() {
+        for (i, &site) in self.sem.sites().iter().enumerate() {
             self.sketch(site)?;
             self.index_tensors(site)?;
             self.preconditioner(site)?;
-            score.push(self.score_term(site)?);
+            score.push((self.coef("score", i)?, self.score_term(site)?));
         }
         let free = [b, i];
         let score = self.quotient("score", "score", &free, score, Bound::Widths)?;
@@ -51,7 +51,9 @@ impl Builder<'_> {
         let name = site.name();
         self.weight(&format!("G{name}"), Group::Index, &[i, l, a, r])?;
         self.weight(&format!("M{name}"), Group::Index, &[l, a, r, a2, r2])?;
-        self.weight(&format!("H{name}"), Group::Index, &[l, a, r, a2, r2])
+        let gram = format!("H{name}");
+        let bits = self.op(&gram)?.bits;
+        self.weight_of_bits(&gram, bits, Group::Index, &[l, a, r, a2, r2])
     }
 
     /// `H = RQ(GᵀG)` and `(H + λ)·M = c·I + residual`.
@@ -90,20 +92,16 @@ impl Builder<'_> {
         terms.push(product([self.read(&remainder)]).times(int(-1)));
         let output = product([self.read(h)]).times(int(1 << shift));
         self.equal(&format!("{h} is the Gram matrix"), free, terms, output);
-        if self.params.weight_ranges == WeightRanges::AssumedInsecure {
-            let bits = self.sem.weight_bits.get(h).copied().ok_or_else(|| super::missing("width", h))?;
-            self.signed_range(h, bits);
-        }
         Ok(())
     }
 
-    fn score_term(&mut self, site: Site) -> Result<(i64, Term), RelationError> {
+    fn score_term(&mut self, site: Site) -> Result<Term, RelationError> {
         let Axes { b, l, a, r, a2, r2, .. } = self.x;
         let name = site.name();
         let sketch = self.read_as(&format!("sk{name}"), &[(a, Index::Var(a2)), (r, Index::Var(r2))]);
         let mq = format!("mq{name}");
         self.requantise(&mq, &[b, l, a, r], vec![(1, product([self.read(&format!("M{name}")), sketch]))])?;
-        Ok((1, product([self.read(&format!("G{name}")), self.read(&mq)])))
+        Ok(product([self.read(&format!("G{name}")), self.read(&mq)]))
     }
 
     /// Sums the relevance of true rows by (request, contributor); the public side holds the published weights.

@@ -453,6 +453,11 @@ impl<'a> Builder<'a> {
     /// A long-lived tensor and its range check.
     fn weight(&mut self, name: &str, group: Group, axes: &[Axis]) -> Result<(), RelationError> {
         let bits = self.sem.weight_bits.get(name).copied().ok_or_else(|| missing("width", name))?;
+        self.weight_of_bits(name, bits, group, axes)
+    }
+
+    /// The same with the width given.
+    fn weight_of_bits(&mut self, name: &str, bits: u32, group: Group, axes: &[Axis]) -> Result<(), RelationError> {
         if !(2..=16).contains(&bits) {
             return Err(RelationError::Parameter { what: format!("width of `{name}`"), found: bits.to_string(), expected: "2 to 16 bits" });
         }
@@ -461,7 +466,9 @@ impl<'a> Builder<'a> {
             self.signed_range(name, bits);
         }
         self.bounded(name, 1 << (bits - 1));
-        for &axis in axes {
+        // A preconditioner inverts `λ·I` in the padding; what it multiplies is zero there.
+        let padded = axes.iter().filter(|_| !name.starts_with('M'));
+        for &axis in padded {
             if self.true_size(axis) < 1 << self.out.axes[axis.0].log {
                 self.zero_padding(name, axes, axis);
             }

@@ -3,13 +3,21 @@
 
 use circuits::public::PublicRequest;
 use circuits::relation::{Relation, RelationParams, Scope, WeightRanges};
-use circuits::statement::{Digest, PROTOCOL_VERSION, Profile, RequestStatement, Statement, Tokens};
+use circuits::ir::Group;
+use circuits::layout::Layout;
+use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, Profile, RequestStatement, Statement, Tokens};
 use circuits::witness::{Fixed, Witness};
+use model_runtime::int::adapter::{IntAdapter, quantise_adapter};
+use model_runtime::int::attribute::attribute;
+use model_runtime::int::index::{Index, IndexOptions, build_index};
+use model_runtime::int::sketch::sketch;
 use model_runtime::int::trace::Keep;
 use model_runtime::int::{IntModel, Mode, Runtime, Trace, quantise_base};
 use model_runtime::semantics::Dims;
-use model_runtime::shape::{FloatLayer, FloatModel, ModelShape, Site};
-use model_runtime::tensor::TensorMap;
+use model_runtime::shape::{FloatAdapter, FloatLayer, FloatModel, LoraShape, ModelShape, Site};
+use model_runtime::tensor::{Tensor, TensorMap};
+use prover::commit::Committed;
+use verifier::profile::HashProfile;
 
 /// Deterministic noise in [-1, 1).
 pub struct Noise(pub u64);
@@ -82,6 +90,119 @@ pub fn forward(layers: usize, requests: usize) -> Forward {
     };
     let relation = Relation::new(&params).unwrap();
     Forward { model, traces, relation }
+}
+
+/// A model with an adapter, an index and one or more attributed answers.
+pub struct Full {
+    pub model: IntModel,
+    pub adapter: IntAdapter,
+    pub index: Index,
+    pub index_tensors: TensorMap,
+    pub traces: Vec<Trace>,
+    pub relation: Relation,
+}
+
+pub const CONTRIBUTORS: usize = 3;
+
+pub fn random_adapter(shape: &ModelShape, rank: usize, sites: &[Site]) -> FloatAdapter {
+    let mut noise = Noise(99);
+    let mut pairs = std::collections::BTreeMap::new();
+    for layer in 0..shape.layers {
+        for &site in sites {
+            let (out, input) = shape.site_dims(site);
+            pairs.insert((layer, site), (noise.vec(rank * input, 0.5), noise.vec(out * rank, 0.3)));
+        }
+    }
+    FloatAdapter { shape: LoraShape { rank, sites: sites.to_vec() }, scale: 1.0, pairs }
+}
+
+pub fn full(layers: usize, requests: usize, sites: &[Site]) -> Full {
+    let shape = small_shape(layers);
+    let float = random_model(&shape, 7);
+    let calibration: Vec<Vec<u32>> = (0..4).map(|i| (0..8).map(|t| (t * 7 + i * 5 + 1) % 30).collect()).collect();
+    let model = quantise_base(&float, &calibration).unwrap();
+    let adapter = quantise_adapter(&model, &float, &random_adapter(&shape, 3, sites), &calibration).unwrap();
+    let samples: Vec<Vec<u32>> = (0..11u32).map(|i| (0..5 + i % 4).map(|t| (t * t * 3 + i * 11 + 1) % 30).collect()).collect();
+    let contributors: Vec<u32> = (0..11).map(|i| i % CONTRIBUTORS as u32).collect();
+    let options = IndexOptions { rows: 2, damping: 0.1 };
+    let index = build_index(&model, &adapter, &samples, options, &|_, _| {}).unwrap();
+    let runtime = Runtime::new(index.semantics.clone(), &model.tensors, Some(&adapter.tensors)).unwrap();
+    let dims = Dims::new(&index.semantics, 8, 4);
+    let padded = index.rows.next_power_of_two();
+    let pad = |mut v: Vec<i32>| {
+        v.resize(padded, 0);
+        Tensor::new(&[padded], v).unwrap()
+    };
+    let mut index_tensors = index.tensors.clone();
+    index_tensors.insert("contributor".into(), pad(contributors.iter().map(|&c| c as i32).collect()));
+    let traces = (0..requests as u32)
+        .map(|i| {
+            let prompt = [1, 5 + i, 9];
+            let mut tokens = prompt.to_vec();
+            tokens.extend(runtime.generate(&prompt, 3 + (i as usize) % 2, None).unwrap());
+            let mut trace = runtime.run(&tokens, 3, dims, Mode::Greedy, Keep::All, true).unwrap();
+            let sketch = sketch(&index.semantics, &trace).unwrap();
+            let attribution = attribute(&index, &sketch, &contributors, None).unwrap();
+            trace.tensors.extend(sketch);
+            trace.tensors.insert("rel".into(), pad(attribution.rel.iter().map(|&x| x as i32).collect()));
+            trace.tensors.extend(attribution.tensors);
+            trace
+        })
+        .collect();
+    let params = RelationParams {
+        semantics: index.semantics.clone(),
+        scope: Scope::Attribution,
+        weight_ranges: WeightRanges::Proven,
+        tokens: 8,
+        slots: 4,
+        requests: requests.next_power_of_two(),
+        rows: index.rows,
+        contributors: CONTRIBUTORS,
+    };
+    let relation = Relation::new(&params).unwrap();
+    Full { model, adapter, index, index_tensors, traces, relation }
+}
+
+impl Full {
+    pub fn witness(&self) -> Witness {
+        let fixed = Fixed { base: &self.model.tensors, adapter: &self.adapter.tensors, index: &self.index_tensors };
+        let traces: Vec<&TensorMap> = self.traces.iter().map(|t| &t.tensors).collect();
+        Witness::new(&self.relation, fixed, &traces, self.traces.iter().map(public_request).collect()).unwrap()
+    }
+
+    /// Commits the long-lived groups of a witness.
+    pub fn commit<C: HashProfile>(&self, witness: &Witness) -> Vec<Committed<C>> {
+        let commit = |group| Committed::of_witness(group, Layout::of(&self.relation, group).unwrap(), witness).unwrap();
+        [Group::Base, Group::Adapter, Group::Index].map(commit).into()
+    }
+
+    pub fn statement<C: HashProfile>(&self, witness: &Witness, fixed: &[Committed<C>]) -> Statement {
+        let [base, adapter, commitment] = [0, 1, 2].map(|i| fixed[i].digest());
+        let weights = witness.contributor_weights(&self.relation);
+        let requests = self.traces.iter().zip(weights).enumerate().map(|(i, (t, weights))| RequestStatement {
+            id: circuits::statement::keccak(&[i as u8]),
+            tokens: Tokens::Public { tokens: t.tokens.clone(), prompt_len: t.prompt_len },
+            total: weights.iter().sum(),
+            weights,
+        });
+        let index = IndexStatement {
+            commitment,
+            base,
+            adapter,
+            datanet_root: Digest([3; 32]),
+            datanet_version: 1,
+            contributors: (0..CONTRIBUTORS).map(|c| format!("contributor-{c}")).collect(),
+        };
+        Statement {
+            version: PROTOCOL_VERSION,
+            profile: C::PROFILE,
+            relation: self.relation.params.clone(),
+            base,
+            adapter: Some(adapter),
+            requests: requests.collect(),
+            index: Some(index),
+        }
+    }
 }
 
 pub fn public_request(trace: &Trace) -> PublicRequest {
