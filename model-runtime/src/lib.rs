@@ -6,3 +6,10 @@ pub mod semantics;
 pub mod shape;
 pub mod tables;
 pub mod tensor;
+pub mod import;
+pub mod text;
+pub mod train;
+pub mod demo;
+
+#[cfg(test)]
+mod test_support;
