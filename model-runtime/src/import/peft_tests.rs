@@ -85,7 +85,7 @@ fn tensors_are_refused_by_name() {
 fn writing_a_wrong_adapter_fails() {
     let dir = tempfile::tempdir().unwrap();
     let mut adapter = random_adapter(&tiny_shape(), 3, &SITES, 11);
-    let mut write = |adapter: &FloatAdapter| write_peft(dir.path(), adapter, &tiny_shape(), "tiny");
+    let write = |adapter: &FloatAdapter| write_peft(dir.path(), adapter, &tiny_shape(), "tiny");
     adapter.shape.sites.push(Site::Up);
     assert!(matches!(write(&adapter), Err(ImportError::MissingTensor { .. })));
     adapter.shape.sites.pop();

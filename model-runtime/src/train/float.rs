@@ -185,7 +185,7 @@ pub(crate) fn check_tokens(shape: &ModelShape, tokens: &[u32]) -> Result<(), Tra
 
 fn run(net: &Net, tokens: &[u32]) -> Result<Tensor, TrainError> {
     check_tokens(&net.shape, tokens)?;
-    let hidden = net.hidden(&Tensor::new(&[tokens], &Device::Cpu)?)?.squeeze(0)?;
+    let hidden = net.hidden(&Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?)?.squeeze(0)?;
     Ok(net.logits(&hidden)?)
 }
 
