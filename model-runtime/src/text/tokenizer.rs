@@ -8,6 +8,7 @@ use super::{TextError, llama2c, sentencepiece};
 use crate::import::write_atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,7 +66,7 @@ struct Tag {
 const TAG_FILE: &str = "tokenizer_kind.json";
 
 enum Engine {
-    HuggingFace(Box<tokenizers::Tokenizer>),
+    HuggingFace(Box<tokenizers::Tokenizer>, BTreeSet<u32>),
     SentencePiece(sentencepiece::Model),
     Llama2c(Pieces),
 }
@@ -103,7 +104,11 @@ impl Tokenizer {
 
     fn build(source: Vec<u8>, tag: Tag) -> Result<Self, TextError> {
         let engine = match tag.kind {
-            TokenizerKind::HuggingFace => Engine::HuggingFace(Box::new(parse_hf(&source)?)),
+            TokenizerKind::HuggingFace => {
+                let tokenizer = parse_hf(&source)?;
+                let special = special_tokens(&tokenizer);
+                Engine::HuggingFace(Box::new(tokenizer), special)
+            }
             TokenizerKind::SentencePiece => Engine::SentencePiece(parse_sentencepiece(&source)?),
             TokenizerKind::Llama2c => Engine::Llama2c(llama2c::parse(&source).map_err(|reason| invalid(tag.kind, reason))?),
         };
@@ -146,7 +151,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let mut ids = vec![self.tag.bos];
         match &self.engine {
-            Engine::HuggingFace(t) => {
+            Engine::HuggingFace(t, _) => {
                 let encoding = t.encode_fast(text, false).map_err(|e| TextError::Encode { reason: e.to_string() })?;
                 ids.extend_from_slice(encoding.get_ids());
             }
@@ -173,7 +178,10 @@ impl Tokenizer {
             if strip && ids.first() == Some(&self.tag.bos) { text.strip_prefix(' ').map(str::to_string).unwrap_or(text) } else { text }
         };
         match &self.engine {
-            Engine::HuggingFace(t) => t.decode(ids, true).unwrap_or_default(),
+            Engine::HuggingFace(t, special) => {
+                let plain: Vec<u32> = ids.iter().copied().filter(|id| !special.contains(id)).collect();
+                t.decode(&plain, false).unwrap_or_default()
+            }
             Engine::SentencePiece(model) => text(model.pieces.decode(ids), model.strips_prefix()),
             Engine::Llama2c(pieces) => text(pieces.decode(ids), true),
         }
@@ -182,7 +190,7 @@ impl Tokenizer {
     /// One more than the largest token id.
     pub fn vocab_size(&self) -> usize {
         match &self.engine {
-            Engine::HuggingFace(t) => t.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1),
+            Engine::HuggingFace(t, _) => t.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1),
             Engine::SentencePiece(model) => model.pieces.decoded.len(),
             Engine::Llama2c(pieces) => pieces.decoded.len(),
         }
@@ -227,6 +235,11 @@ fn parse_hf(bytes: &[u8]) -> Result<tokenizers::Tokenizer, TextError> {
     tokenizer.with_padding(None);
     tokenizer.set_encode_special_tokens(true);
     Ok(tokenizer)
+}
+
+/// Ids of special tokens. (The library's own filter compares spellings after normalisation and misses some.)
+fn special_tokens(tokenizer: &tokenizers::Tokenizer) -> BTreeSet<u32> {
+    tokenizer.get_added_tokens_decoder().iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect()
 }
 
 /// The first tokenizer file of a directory: `tokenizer.json`, else the first `.model`, else the first `tok*.bin`, by name.
