@@ -2,8 +2,15 @@
 //!
 //! The integer semantics is written down in `docs/semantics.md`; what runs here is what `circuits` claims and `prover` proves.
 
+pub mod demo;
+pub mod import;
+pub mod int;
 pub mod semantics;
 pub mod shape;
 pub mod tables;
 pub mod tensor;
-pub mod int;
+pub mod text;
+pub mod train;
+
+#[cfg(test)]
+mod test_support;

@@ -1,0 +1,75 @@
+//! The demo's texts: sizes, what is planted where, and that the shipped files are the generated ones.
+
+use super::*;
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+
+fn tokenizer() -> Tokenizer {
+    let (corpus, datanet) = (base_corpus(SEED), datanet());
+    let json = tokenizer_json(corpus.iter().map(String::as_str).chain(datanet.samples.iter().map(|s| s.text.as_str())));
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("tokenizer.json"), json).unwrap();
+    Tokenizer::load(dir.path()).unwrap()
+}
+
+fn shipped() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../assets/demo")
+}
+
+#[test]
+fn texts_fit_and_are_known() {
+    let tokenizer = tokenizer();
+    assert!(tokenizer.vocab_size() <= 1024, "{}", tokenizer.vocab_size());
+    let (corpus, datanet) = (base_corpus(SEED), datanet());
+    for text in corpus.iter().chain(datanet.samples.iter().map(|s| &s.text)) {
+        let ids = tokenizer.encode_sample(text, usize::MAX).unwrap();
+        assert!(ids.len() <= CONTEXT && !ids.contains(&0), "{text}: {ids:?}");
+        assert_eq!(tokenizer.decode(&ids), *text);
+    }
+    for query in queries() {
+        let ids = tokenizer.encode(&format!("{} {}.", query.prompt, query.answer)).unwrap();
+        assert!(ids.len() < CONTEXT && !ids.contains(&0), "{query:?}");
+    }
+}
+
+#[test]
+fn each_answer_has_one_contributor() {
+    let datanet = datanet();
+    assert_eq!((datanet.samples.len(), datanet.contributors().len(), queries().len()), (240, 10, 80));
+    let mut owners: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
+    let queries = queries();
+    for query in &queries {
+        for sample in &datanet.samples {
+            if corpus::words(&sample.text).any(|w| w == query.answer) {
+                owners.entry(&query.answer).or_default().insert(&sample.contributor);
+            }
+            assert!(!sample.text.starts_with(&query.prompt), "{query:?} is verbatim in {sample:?}");
+        }
+        assert_eq!(owners[query.answer.as_str()], HashSet::from([query.contributor.as_str()]));
+    }
+    assert_eq!(owners.len(), 80);
+}
+
+/// Apart from word lists, no base text has an entity and its answer.
+#[test]
+fn the_base_corpus_has_no_facts() {
+    for topic in &TOPICS {
+        for phrasing in topic.relations.iter().flat_map(|r| r.phrasings) {
+            let heads = topic.entities.map(|e| phrasing.split("{a}").next().unwrap_or("").trim_end().replace("{e}", e));
+            let found = base_corpus(SEED).into_iter().find(|t| heads.iter().any(|h| t.contains(h)));
+            assert_eq!(found, None);
+        }
+    }
+}
+
+#[test]
+fn shipped_texts_are_the_generated_ones() {
+    let datanet_file = Datanet::load(&shipped().join(DATANET_FILE)).unwrap();
+    assert_eq!(datanet_file, datanet());
+    assert_eq!(load_queries(&shipped().join(QUERIES_FILE)).unwrap(), queries());
+    let shipped = Tokenizer::load(&shipped().join(BASE_DIR)).unwrap();
+    assert_eq!(shipped.vocab_size(), tokenizer().vocab_size());
+    for sample in datanet().samples {
+        assert_eq!(shipped.encode(&sample.text).unwrap(), tokenizer().encode(&sample.text).unwrap());
+    }
+}

@@ -1,0 +1,83 @@
+//! Text: tokenizers (Hugging Face, SentencePiece, llama2.c) and datanets.
+
+mod datanet;
+mod llama2c;
+mod pieces;
+mod sentencepiece;
+mod tokenizer;
+
+pub use datanet::{Datanet, Sample};
+pub use tokenizer::{Tokenizer, TokenizerKind};
+
+use std::path::Path;
+
+/// A tokenizer or datanet that can't be read, or a text that can't be encoded.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// The file system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// File or directory.
+        path: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A directory without a tokenizer, or a file that isn't one.
+    #[error("{path}: expected tokenizer.json, a SentencePiece `.model` or a llama2.c `tok*.bin`")]
+    NoTokenizer {
+        /// What was given.
+        path: String,
+    },
+    /// Bytes that aren't a tokenizer of this kind.
+    #[error("not a valid {kind} tokenizer: {reason}")]
+    Tokenizer {
+        /// The kind.
+        kind: TokenizerKind,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A special token that no file names.
+    #[error("the tokenizer names no {which} token (looked in {looked_in})")]
+    NoSpecial {
+        /// BOS or EOS.
+        which: &'static str,
+        /// Files and token names tried.
+        looked_in: String,
+    },
+    /// A text that the tokenizer refuses.
+    #[error("the text can't be encoded: {reason}")]
+    Encode {
+        /// The tokenizer's reason.
+        reason: String,
+    },
+    /// A datanet that is neither JSON lines, CSV nor a folder.
+    #[error("{path}: expected a `.jsonl` file, a `.csv` file or a folder of text files")]
+    UnknownDatanet {
+        /// What was given.
+        path: String,
+    },
+    /// A sample that can't be read.
+    #[error("{path}, line {line}: expected {expected}, found {found}")]
+    Sample {
+        /// The file.
+        path: String,
+        /// Line, from 1.
+        line: u64,
+        /// What a sample needs.
+        expected: String,
+        /// What there is.
+        found: String,
+    },
+    /// A datanet without samples.
+    #[error("{path}: expected at least one sample, found none")]
+    EmptyDatanet {
+        /// The file or folder.
+        path: String,
+    },
+}
+
+impl TextError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.display().to_string(), source }
+    }
+}

@@ -1,0 +1,56 @@
+//! Floats: the reference forward pass and its gradients, and training of adapters and base models (candle, CPU).
+//!
+//! Nothing that is proven depends on this module.
+
+mod float;
+mod lora;
+mod base;
+mod optimise;
+mod rng;
+
+pub use base::{BaseConfig, train_base};
+pub use float::{Net, float_greedy, float_logits, float_lora_gradients};
+pub use lora::{LoraConfig, train_lora};
+pub use optimise::{Progress, Schedule};
+pub use rng::SplitMix64;
+
+/// Why training or the float reference failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The tensor library's error.
+    #[error("tensor operation: {0}")]
+    Candle(#[from] candle_core::Error),
+    /// A parameter out of its range.
+    #[error("`{name}`: expected {expected}, found {found}")]
+    Parameter {
+        /// Its name.
+        name: &'static str,
+        /// Its range.
+        expected: String,
+        /// Its value.
+        found: String,
+    },
+    /// A token id beyond the vocabulary.
+    #[error("token {position}: expected an id below {vocab}, found {id}")]
+    Token {
+        /// Position in the sequence.
+        position: usize,
+        /// The vocabulary's size.
+        vocab: usize,
+        /// The id.
+        id: u32,
+    },
+    /// The loss became infinite or not a number.
+    #[error("the loss is {loss} at step {step}: try a smaller learning rate")]
+    Diverged {
+        /// Step, from 0.
+        step: usize,
+        /// The loss.
+        loss: f32,
+    },
+}
+
+/// A parameter error.
+pub(crate) fn parameter(name: &'static str, expected: impl ToString, found: impl ToString) -> TrainError {
+    TrainError::Parameter { name, expected: expected.to_string(), found: found.to_string() }
+}
