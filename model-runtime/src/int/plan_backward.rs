@@ -1,6 +1,6 @@
 //! Planning of the backward pass (continues [`super::plan`]).
 
-use super::bounds::{Knob, Term, align, field_bound, least_shift};
+use super::bounds::{Knob, Term, align, field_bound, fitting_exponent, least_shift};
 use super::plan::{Planner, Quotient, Request, SPREAD, Stop};
 use crate::semantics::{OUT_PROB_BITS, Op, PROB_BITS, ROPE_BITS, Rounding};
 use crate::shape::Site;
@@ -132,7 +132,9 @@ impl Planner<'_> {
     /// `ghf`: fixes the exponent of the residual stream's gradient in all layers.
     fn final_join(&mut self, v: &str) -> Result<(), Stop> {
         let bits = self.gradient_bits("G");
-        let target = ["gout", "gm", "gin"].iter().map(|n| self.gradient_target(n, bits)).min().unwrap_or(0);
+        // Nothing reads the first layer's `gin`: it may saturate, but its quotient must keep a factor 2 to the limit.
+        let target = ["gout", "gm"].iter().map(|n| self.gradient_target(n, bits)).min().unwrap_or(0);
+        let target = target.min(fitting_exponent(self.ranges.max("gin"), 16, 0.5));
         let term = self.factor_term("nf", v);
         let (rounding, quotient) = (Rounding::Clamp, Quotient::Cheap);
         self.solve(Request { name: "ghf", terms: vec![term], target, bits, rounding, quotient })

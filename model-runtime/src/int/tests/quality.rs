@@ -192,3 +192,42 @@ fn real_model_matches_float() {
     eprintln!("one sample of 64 tokens, forward + backward + sketch, one thread: {elapsed:?}");
     assert!(q.sketch > 0.97 && q.score > 0.95);
 }
+
+#[test]
+fn explore() {
+    let Some(float) = tinystories(256) else { return };
+    let stories = float_stories(&Folded::new(&float, None), 12, 64);
+    let case = case(float, stories, 8, 8);
+    let folded = Folded::new(&case.float, Some(&case.float_adapter));
+    let sem = &case.adapter.semantics;
+    let d = Dims::new(sem, 64, 64);
+    let mut all: std::collections::BTreeMap<String, Vec<(f64, i32, f64)>> = Default::default();
+    for s in &case.sequences[8..] {
+        let trace = case.runtime.run(s, 1, d, Mode::Sample, Keep::All, true).unwrap();
+        let reference = reference::run(&folded, s, Some(1));
+        for (name, layers) in &reference.tensors {
+            for (l, x) in layers.iter().enumerate() {
+                let key = if ["n1", "n2", "nf"].contains(&name.as_str()) { format!("{name}.n") } else { name.clone() };
+                let (Some(t), Some(e)) = (trace.tensors.get(&key), sem.exps.get(name)) else { continue };
+                let per = t.data.len() / layers.len();
+                let y = &t.data[l * per..(l + 1) * per];
+                let unit = f64::from(-e).exp2();
+                let y: Vec<i32> = if per == x.len() { y.to_vec() } else if per == x.len() / 384 * 512 { y.chunks(512).flat_map(|c| c[..384].to_vec()).collect() } else { continue };
+                let (mut xx, mut dd) = (0.0, 0.0);
+                for (a, b) in x.iter().zip(&y) {
+                    let (a, b) = (f64::from(*a), f64::from(*b) * unit);
+                    xx += a * a; dd += (a - b) * (a - b);
+                }
+                let n = y.len() as f64;
+                let rms = (y.iter().map(|&y| f64::from(y).powi(2)).sum::<f64>() / n).sqrt();
+                let peak = y.iter().map(|y| y.abs()).max().unwrap();
+                all.entry(format!("{name}.{l}")).or_default().push(((dd / xx).sqrt(), peak, rms));
+            }
+        }
+    }
+    for (name, v) in all {
+        let n = v.len() as f64;
+        let bits = sem.ops.get(name.rsplit_once('.').unwrap().0).map_or(0, |o| o.bits);
+        eprintln!("X {name:8} error {:.4} peak {} rms {:.1} bits {bits}", v.iter().map(|x| x.0).sum::<f64>() / n, v.iter().map(|x| x.1).max().unwrap(), v.iter().map(|x| x.2).sum::<f64>() / n);
+    }
+}
