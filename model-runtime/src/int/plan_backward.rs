@@ -254,7 +254,8 @@ impl Planner<'_> {
         let (coefs, sum_exp) = align(&[self.exp("dp"), self.exp("att.dot")], 0);
         let max = 4096.0 * (coefs[0] as f64 * peak + coefs[1] as f64 * 32768.0);
         let bits = self.gradient_bits("ds");
-        let target = self.gradient_target("ds", bits);
+        // Scores' gradients have the heaviest tail and their largest values carry the gradient: saturation would cost more than rounding.
+        let target = fitting_exponent(self.ranges.extreme("ds"), bits, 0.9);
         let shift = (sum_exp + PROB_BITS as i32 - target).max(1) as u32;
         let op = Op { shift, bits, rounding: Rounding::Clamp, coefs };
         debug_assert!(field_bound(&op, false, max).0 > 0.0);
