@@ -1,1 +1,30 @@
-fn main() {}
+//! `poa`: zero-knowledge proofs of attribution, from the command line.
+//!
+//! Results go to standard output, progress to standard error. Exit status: 0 done or valid, 1 not valid, 2 unusable input.
+
+mod commands;
+mod error;
+mod meter;
+mod show;
+mod store;
+mod work;
+
+use clap::Parser;
+use commands::Cli;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.json;
+    match commands::run(cli) {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            if json {
+                println!("{}", serde_json::json!({ "error": failure.message, "hint": failure.hint }));
+            }
+            eprintln!("error: {}", failure.message);
+            failure.hint.iter().for_each(|hint| eprintln!("  try: {hint}"));
+            ExitCode::from(failure.status)
+        }
+    }
+}

@@ -79,4 +79,9 @@ impl Ranges {
     pub fn high(&self, name: &str) -> f64 {
         self.stats.get(name).map_or(1e-9, |h| f64::from(h.quantile(0.9999)).max(1e-9))
     }
+
+    /// The 99.999 % quantile of the nonzero magnitudes.
+    pub fn extreme(&self, name: &str) -> f64 {
+        self.stats.get(name).map_or(1e-9, |h| f64::from(h.quantile(0.99999)).max(1e-9))
+    }
 }

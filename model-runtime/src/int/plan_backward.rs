@@ -1,6 +1,6 @@
 //! Planning of the backward pass (continues [`super::plan`]).
 
-use super::bounds::{Knob, Term, align, field_bound, least_shift};
+use super::bounds::{Knob, Term, align, field_bound, fitting_exponent, least_shift};
 use super::plan::{Planner, Quotient, Request, SPREAD, Stop};
 use crate::semantics::{OUT_PROB_BITS, Op, PROB_BITS, ROPE_BITS, Rounding};
 use crate::shape::Site;
@@ -132,7 +132,9 @@ impl Planner<'_> {
     /// `ghf`: fixes the exponent of the residual stream's gradient in all layers.
     fn final_join(&mut self, v: &str) -> Result<(), Stop> {
         let bits = self.gradient_bits("G");
-        let target = ["gout", "gm", "gin"].iter().map(|n| self.gradient_target(n, bits)).min().unwrap_or(0);
+        // Nothing reads the first layer's `gin`: it may saturate, but its quotient must keep a factor 2 to the limit.
+        let target = ["gout", "gm"].iter().map(|n| self.gradient_target(n, bits)).min().unwrap_or(0);
+        let target = target.min(fitting_exponent(self.ranges.max("gin"), 16, 0.5));
         let term = self.factor_term("nf", v);
         let (rounding, quotient) = (Rounding::Clamp, Quotient::Cheap);
         self.solve(Request { name: "ghf", terms: vec![term], target, bits, rounding, quotient })
@@ -252,7 +254,8 @@ impl Planner<'_> {
         let (coefs, sum_exp) = align(&[self.exp("dp"), self.exp("att.dot")], 0);
         let max = 4096.0 * (coefs[0] as f64 * peak + coefs[1] as f64 * 32768.0);
         let bits = self.gradient_bits("ds");
-        let target = self.gradient_target("ds", bits);
+        // Scores' gradients have the heaviest tail and their largest values carry the gradient: saturation would cost more than rounding.
+        let target = fitting_exponent(self.ranges.extreme("ds"), bits, 0.9);
         let shift = (sum_exp + PROB_BITS as i32 - target).max(1) as u32;
         let op = Op { shift, bits, rounding: Rounding::Clamp, coefs };
         debug_assert!(field_bound(&op, false, max).0 > 0.0);

@@ -110,7 +110,7 @@ struct Quality {
     score: f64,
 }
 
-fn attribution_quality(case: &Case, samples: usize, rows: usize, damping: f64, prompt: usize) -> (Quality, Index) {
+fn attribution_quality(case: &Case, samples: usize, rows: usize, damping: f64) -> (Quality, Index) {
     let options = IndexOptions { rows, damping };
     let index = build_index(&case.model, &case.adapter, &case.sequences[..samples], options, &|_, _| {}).unwrap();
     let runtime = Runtime::new(index.semantics.clone(), &case.model.tensors, Some(&case.adapter.tensors)).unwrap();
@@ -141,7 +141,6 @@ fn attribution_quality(case: &Case, samples: usize, rows: usize, damping: f64, p
         sketches += spearman(&pairs.0, &pairs.1);
         queries += 1.0;
     }
-    let _ = prompt;
     (Quality { sketch: sketches / queries, score: scores / queries }, index)
 }
 
@@ -152,9 +151,10 @@ fn random_model_matches_float() {
     let f = fidelity(&case.runtime, &case.sequences[6..], |t| reference::run(&folded, t, None).logits).unwrap();
     eprintln!("random model: {f:?}");
     assert!(f.greedy_agreement > 0.9 && (f.perplexity_ratio() - 1.0).abs() < 0.02);
-    let (q, _) = attribution_quality(&case, 9, 4, 0.1, 1);
+    // Nine rows leave the second moment singular; strong damping makes the comparison meaningful.
+    let (q, _) = attribution_quality(&case, 9, 4, 2.0);
     eprintln!("random model: sketch {:.4} score {:.4}", q.sketch, q.score);
-    assert!(q.sketch > 0.97);
+    assert!(q.sketch > 0.99 && q.score > 0.95);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn real_model_matches_float() {
     assert!(sampled.greedy_agreement > 0.96 && decoded.greedy_agreement > 0.975);
     let case = case(float, stories, 8, 8);
     let start = std::time::Instant::now();
-    let (q, index) = attribution_quality(&case, 64, 4, 0.1, 1);
+    let (q, index) = attribution_quality(&case, 64, 4, 0.1);
     eprintln!("real model: sketch {:.4} score {:.4} ({:?})", q.sketch, q.score, start.elapsed());
     eprintln!("calibrated only: {:?}", case.adapter.calibrated);
     let runtime = Runtime::new(index.semantics.clone(), &case.model.tensors, Some(&case.adapter.tensors)).unwrap();
@@ -190,5 +190,43 @@ fn real_model_matches_float() {
         start.elapsed() / 20
     });
     eprintln!("one sample of 64 tokens, forward + backward + sketch, one thread: {elapsed:?}");
-    assert!(q.sketch > 0.97 && q.score > 0.95);
+    assert!(q.sketch > 0.99 && q.score > 0.985);
+}
+
+
+#[test]
+fn synthetic_models_run_at_their_shapes() {
+    let shape = ModelShape { layers: 4, width: 64, heads: 4, kv_heads: 4, head_dim: 16, ff: 256, vocab: 128, context: 64, ..odd_shape() };
+    let (model, adapter) = crate::int::synthetic::synthetic_model(&shape, &lora(8), 1).unwrap();
+    let runtime = Runtime::new(adapter.semantics.clone(), &model.tensors, Some(&adapter.tensors)).unwrap();
+    let tokens = Generator::new(5).tokens(32, 128);
+    let d = Dims::new(&adapter.semantics, 32, 31);
+    runtime.run(&tokens, 1, d, Mode::Sample, Keep::All, true).unwrap();
+}
+
+/// `cargo test --release -p model-runtime int:: -- --ignored --nocapture gpt2`
+#[test]
+#[ignore = "takes a minute and 8 GiB"]
+fn synthetic_gpt2_size() {
+    let shape = ModelShape {
+        layers: 12,
+        width: 768,
+        heads: 12,
+        kv_heads: 12,
+        head_dim: 64,
+        ff: 3072,
+        vocab: 50257,
+        rope_theta: 10000.0,
+        norm_eps: 1e-5,
+        context: 128,
+    };
+    let start = std::time::Instant::now();
+    let (model, adapter) = crate::int::synthetic::synthetic_model(&shape, &lora(8), 1).unwrap();
+    eprintln!("quantised in {:?}; widths {:?}", start.elapsed(), adapter.semantics.weight_bits);
+    let runtime = Runtime::new(adapter.semantics.clone(), &model.tensors, Some(&adapter.tensors)).unwrap();
+    let tokens = Generator::new(5).tokens(32, 50257);
+    let d = Dims { t: 32, s: 31, ..Dims::new(&adapter.semantics, 1, 1) };
+    let start = std::time::Instant::now();
+    runtime.run(&tokens, 1, d, Mode::Sample, Keep::Sketch, true).unwrap();
+    eprintln!("32 tokens forward and backward in {:?}", start.elapsed());
 }

@@ -1,0 +1,78 @@
+//! `poa attribute`: who influenced an answer.
+
+use crate::error::Failure;
+use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo, write_json};
+use crate::{show, work};
+use model_runtime::int::Trace;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Score every sample of the index for an answer and weigh the contributors.
+///
+/// Example: poa attribute run/ --index i/ --top 10
+#[derive(clap::Args)]
+pub struct Args {
+    /// A run.
+    run: PathBuf,
+    /// The index.
+    #[arg(long)]
+    index: PathBuf,
+    /// Samples to show.
+    #[arg(long, default_value_t = 10)]
+    top: usize,
+}
+
+/// A run with everything it was made with.
+pub struct Loaded {
+    /// The run.
+    pub info: RunInfo,
+    /// Its trace, as stored.
+    pub trace: Trace,
+    /// Its model.
+    pub model: ModelDir,
+    /// Its adapter.
+    pub adapter: Option<AdapterDir>,
+}
+
+/// Loads a run, its model and its adapter.
+pub fn load(dir: &Path) -> Result<Loaded, Failure> {
+    let info = RunInfo::load(dir)?;
+    let moved = |f: Failure| f.hint("the run remembers where its model and adapter were; put them back or run `poa infer` again");
+    let model = ModelDir::load(&info.model).map_err(moved)?;
+    let adapter = info.adapter.as_ref().map(|a| AdapterDir::load(a, &model)).transpose().map_err(moved)?;
+    let semantics = work::semantics(&model, adapter.as_ref());
+    let dims = work::common_dims(semantics, std::slice::from_ref(&info));
+    let trace = Trace { dims, tensors: RunInfo::trace(dir)?, tokens: info.tokens.clone(), prompt_len: info.prompt_len };
+    Ok(Loaded { info, trace, model, adapter })
+}
+
+/// Refuses an index that was made with another model or adapter than the run.
+pub fn check_index(run: &Loaded, index: &IndexDir) -> Result<(), Failure> {
+    let mut semantics = index.index.semantics.clone();
+    let own = work::semantics(&run.model, run.adapter.as_ref());
+    let shared = |s: &model_runtime::semantics::Semantics| (s.shape.clone(), s.lora.clone());
+    let same_ops = own.ops.iter().all(|(name, op)| semantics.ops.remove(name).as_ref() == Some(op));
+    if shared(own) != shared(&index.index.semantics) || !same_ops || run.info.adapter.as_deref() != Some(index.info.adapter.as_path()) {
+        return Err(Failure::input("the index was made with another model or adapter than the run").hint("make one with `poa index` for this adapter"));
+    }
+    Ok(())
+}
+
+pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
+    let mut run = load(&args.run)?;
+    let index = IndexDir::load(&args.index)?;
+    check_index(&run, &index)?;
+    let attribution = work::attribute(&index, &mut run.trace)?;
+    let shares = show::attribution_shares(&attribution, &index);
+    let all = show::scores_json(&attribution, &index, usize::MAX);
+    let report = json!({ "answer": run.info.answer, "scores": all, "weights": show::shares_json(&shares) });
+    write_json(&args.run.join("attribution.json"), &report)?;
+    if json {
+        let top = show::scores_json(&attribution, &index, args.top);
+        println!("{}", json!({ "answer": run.info.answer, "scores": top, "weights": show::shares_json(&shares) }));
+    } else {
+        println!("{} {}", run.info.prompt, run.info.answer);
+        show::print_attribution(&attribution, &index, args.top);
+    }
+    Ok(0)
+}

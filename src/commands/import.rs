@@ -1,0 +1,85 @@
+//! `poa import`: a float model becomes exact integers.
+
+use crate::error::{Failure, While};
+use crate::meter::say;
+use crate::store::ModelDir;
+use crate::{show, work};
+use model_runtime::import::{ImportOptions, load_model};
+use model_runtime::text::{Datanet, Tokenizer};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Quantise a model, check every bound, measure fidelity against float.
+///
+/// Example: poa import TinyStories-656K/ --out m/
+#[derive(clap::Args)]
+pub struct Args {
+    /// Hugging Face Llama directory (config.json, safetensors, tokenizer.json) or llama2.c `.bin` file.
+    model: PathBuf,
+    /// Where the imported model goes.
+    #[arg(long)]
+    out: PathBuf,
+    /// Tokenizer: tokenizer.json, llama2.c `tok*.bin` or SentencePiece `.model` (default: the model directory's own).
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// Texts to calibrate on and measure with (a datanet file or folder); by default the model writes its own.
+    #[arg(long, visible_alias = "datanet")]
+    calibration: Option<PathBuf>,
+    /// Largest number of tokens of prompt and answer together; smaller contexts leave gradients more bits.
+    #[arg(long, default_value_t = 128)]
+    context: usize,
+}
+
+pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
+    if args.context < 2 {
+        return Err(Failure::input(format!("--context is {}, expected at least 2", args.context)));
+    }
+    let options = ImportOptions { context: Some(args.context) };
+    let float = load_model(&args.model, &options).during(format!("importing {}", args.model.display()))?;
+    let source = args.tokenizer.as_ref().unwrap_or(&args.model);
+    let tokenizer = Tokenizer::load(source)
+        .during(format!("loading the tokenizer of {}", source.display()))
+        .map_err(|f| f.hint("name one with --tokenizer"))?;
+    let texts = match &args.calibration {
+        Some(path) => {
+            let datanet = Datanet::load(path).during(format!("reading {}", path.display()))?;
+            Some(work::sample_tokens(&tokenizer, &datanet, float.shape.context.min(64))?)
+        }
+        None => None,
+    };
+    say("quantising and measuring …");
+    let imported = work::import(float, tokenizer, texts)?;
+    imported.model.save(&args.out)?;
+    let summary = summary(&imported);
+    if json {
+        println!("{summary}");
+    } else {
+        print(&imported.model, &args.out.display().to_string());
+        show::print_fidelity(&imported.fidelity);
+    }
+    Ok(0)
+}
+
+fn summary(imported: &work::Imported) -> Value {
+    let sem = &imported.model.int.semantics;
+    let parameters: usize = imported.model.int.tensors.values().map(|t| t.data.len()).sum();
+    json!({
+        "shape": sem.shape,
+        "padded_elements": parameters,
+        "weight_bits": sem.weight_bits,
+        "exponents": sem.exps,
+        "calibrated_ranges": imported.model.int.calibrated,
+        "fidelity": show::fidelity_json(&imported.fidelity),
+    })
+}
+
+fn print(model: &ModelDir, out: &str) {
+    let sem = &model.int.semantics;
+    let s = &sem.shape;
+    println!("Imported to {out}: {} layers of width {}, {} heads ({} key/value), feed-forward {}, vocabulary {}, context {}", s.layers, s.width, s.heads, s.kv_heads, s.ff, s.vocab, s.context);
+    println!("\n  {:<8} {:>5} {:>9}   unit", "tensor", "bits", "elements");
+    for (name, tensor) in &model.int.tensors {
+        let (bits, k) = (sem.weight_bits.get(name).copied().unwrap_or(0), sem.exps.get(name).copied().unwrap_or(0));
+        println!("  {name:<8} {bits:>5} {:>9}   2^{}", tensor.data.len(), -k);
+    }
+}

@@ -1,0 +1,54 @@
+//! `poa infer`: an answer and its trace.
+
+use crate::error::Failure;
+use crate::meter::Meter;
+use crate::store::{AdapterDir, ModelDir, absolute};
+use crate::work;
+use circuits::statement::Digest;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Answer a prompt in exact integers and keep the trace.
+///
+/// Example: poa infer --model m/ --adapter a/ --prompt "Once upon a time" --max-new-tokens 32 --out run/
+#[derive(clap::Args)]
+pub struct Args {
+    /// Imported model.
+    #[arg(long)]
+    model: PathBuf,
+    /// Adapter; without one only the forward pass can be proven.
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    /// The prompt.
+    #[arg(long)]
+    prompt: String,
+    /// Most tokens to answer with.
+    #[arg(long, default_value_t = 32)]
+    max_new_tokens: usize,
+    /// Where the run goes.
+    #[arg(long)]
+    out: PathBuf,
+    /// Request id the proof is tied to, 64 hexadecimal digits (default: random).
+    #[arg(long)]
+    request_id: Option<Digest>,
+}
+
+pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
+    let meter = Meter::start();
+    let model = ModelDir::load(&args.model)?;
+    let adapter = args.adapter.as_ref().map(|dir| AdapterDir::load(dir, &model)).transpose()?;
+    let paths = (absolute(&args.model)?, args.adapter.as_ref().map(|p| absolute(p)).transpose()?);
+    let id = args.request_id.map_or_else(work::random_id, Ok)?;
+    let run = work::infer(&model, adapter.as_ref(), &args.prompt, args.max_new_tokens, id, (&paths.0, paths.1.as_deref()))?;
+    let semantics = work::semantics(&model, adapter.as_ref());
+    let runtime = work::runtime(semantics, &model, adapter.as_ref())?;
+    let trace = work::trace(&runtime, &run, work::common_dims(semantics, std::slice::from_ref(&run)))?;
+    run.save(&args.out, &trace.tensors)?;
+    let (seconds, _) = meter.read();
+    if json {
+        println!("{}", json!({ "answer": run.answer, "prompt_tokens": run.prompt_len, "answer_tokens": run.tokens.len() - run.prompt_len, "request_id": run.request_id, "seconds": seconds }));
+    } else {
+        println!("{} {}", run.prompt, run.answer);
+    }
+    Ok(0)
+}

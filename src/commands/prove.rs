@@ -1,0 +1,105 @@
+//! `poa prove`: one proof for one or several runs.
+
+use super::attribute::{Loaded, check_index, load};
+use crate::error::Failure;
+use crate::meter::say;
+use crate::store::{IndexDir, write_file, write_json};
+use crate::work::{self, Job, Proven};
+use crate::show;
+use circuits::relation::WeightRanges;
+use serde_json::json;
+use std::path::PathBuf;
+use verifier::profile::{Evm, Native};
+
+/// Hash profile of a proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProfileArg {
+    /// Fast; for light clients and auditors.
+    Native,
+    /// Poseidon2 over BN254; for the outer proof.
+    Evm,
+}
+
+/// Prove runs of one model and adapter: answer, scores, contributors' weights. Without an index, the answer only.
+///
+/// Example: poa prove run1/ run2/ --index i/ --out proof.bin
+#[derive(clap::Args)]
+pub struct Args {
+    /// Runs of one model and adapter.
+    #[arg(required = true)]
+    runs: Vec<PathBuf>,
+    /// The index; without it only the forward pass is proven.
+    #[arg(long)]
+    index: Option<PathBuf>,
+    /// Where the proof goes.
+    #[arg(long)]
+    out: PathBuf,
+    /// Where the statement goes (default: statement.json beside the proof).
+    #[arg(long)]
+    statement: Option<PathBuf>,
+    /// Hash profile.
+    #[arg(long, value_enum, default_value = "native")]
+    profile: ProfileArg,
+    /// Put salted digests of the tokens into the statement instead of the tokens.
+    #[arg(long)]
+    private_tokens: bool,
+}
+
+/// Proves under a profile.
+pub fn with_profile(profile: ProfileArg, job: Job<'_>) -> Result<Proven, Failure> {
+    match profile {
+        ProfileArg::Native => work::prove::<Native>(job),
+        ProfileArg::Evm => work::prove::<Evm>(job),
+    }
+}
+
+pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
+    let runs = args.runs.iter().map(|dir| load(dir)).collect::<Result<Vec<_>, _>>()?;
+    let index = args.index.as_ref().map(|dir| IndexDir::load(dir)).transpose()?;
+    for run in &runs {
+        index.as_ref().map_or(Ok(()), |index| check_index(run, index))?;
+        if run.info.model != runs[0].info.model || run.info.adapter != runs[0].info.adapter {
+            return Err(Failure::input("the runs are of different models or adapters").hint("prove them separately"));
+        }
+    }
+    let proven = prove_runs(&runs, index.as_ref(), args.profile, args.private_tokens)?;
+    let statement_path = args.statement.clone().unwrap_or_else(|| args.out.with_file_name("statement.json"));
+    write_file(&args.out, &proven.bytes)?;
+    write_json(&statement_path, &proven.statement)?;
+    if json {
+        println!("{}", json!(proven.figures));
+    } else {
+        println!("Proof in {}, statement in {}", args.out.display(), statement_path.display());
+        show::print_proof(&proven.figures, &proven.statement);
+    }
+    Ok(0)
+}
+
+fn prove_runs(runs: &[Loaded], index: Option<&IndexDir>, profile: ProfileArg, private_tokens: bool) -> Result<Proven, Failure> {
+    let first = &runs[0];
+    let semantics = index.map_or_else(|| work::semantics(&first.model, first.adapter.as_ref()), |i| &i.index.semantics);
+    let infos: Vec<_> = runs.iter().map(|r| r.info.clone()).collect();
+    let dims = work::common_dims(semantics, &infos);
+    let runtime = work::runtime(semantics, &first.model, first.adapter.as_ref())?;
+    say("executing …");
+    let request = |run: &Loaded| {
+        let mut trace = if dims == run.trace.dims || (runs.len() == 1 && index.is_none()) {
+            run.trace.clone()
+        } else {
+            work::trace(&runtime, &run.info, dims)?
+        };
+        index.map(|index| work::attribute(index, &mut trace)).transpose()?;
+        Ok((trace, run.info.request_id))
+    };
+    let requests = runs.iter().map(request).collect::<Result<Vec<_>, Failure>>()?;
+    let job = Job {
+        model: &first.model.int.tensors,
+        adapter: first.adapter.as_ref().map(|a| &a.int.tensors),
+        index,
+        semantics,
+        weight_ranges: WeightRanges::Proven,
+        requests,
+        private_tokens,
+    };
+    with_profile(profile, job)
+}

@@ -1,0 +1,44 @@
+//! What a command ends with when it doesn't succeed: an exit status, what happened, and what to do.
+
+use std::fmt::Display;
+
+/// A failed command.
+#[derive(Debug)]
+pub struct Failure {
+    /// 1: the checked thing isn't valid. 2: unusable input or environment.
+    pub status: u8,
+    /// What happened, where.
+    pub message: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// Unusable input.
+    pub fn input(message: impl Display) -> Self {
+        Self { status: 2, message: message.to_string(), hint: None }
+    }
+
+    /// Something that was checked and isn't valid.
+    pub fn invalid(message: impl Display) -> Self {
+        Self { status: 1, message: message.to_string(), hint: None }
+    }
+
+    /// Adds what to do.
+    pub fn hint(mut self, hint: impl Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+}
+
+/// Turns a library error into unusable input, saying what was being done.
+pub trait While<T> {
+    /// `what` reads like "importing model.bin".
+    fn during(self, what: impl Display) -> Result<T, Failure>;
+}
+
+impl<T, E: Display> While<T> for Result<T, E> {
+    fn during(self, what: impl Display) -> Result<T, Failure> {
+        self.map_err(|e| Failure::input(format!("{what}: {e}")))
+    }
+}

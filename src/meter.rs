@@ -1,0 +1,81 @@
+//! What a command costs and how far it is: CPU seconds, peak memory, progress on standard error.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use prover::prove::{Progress, Stage};
+use std::time::{Duration, Instant};
+
+/// CPU seconds (user and system) of this process so far; 0 where the system doesn't say.
+pub fn cpu_seconds() -> f64 {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return 0.0 };
+    // Fields 14 and 15, counted after the command's closing parenthesis; 100 ticks a second on Linux.
+    let after = stat.rsplit(')').next().unwrap_or("");
+    after.split_whitespace().skip(11).take(2).filter_map(|x| x.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
+/// Peak resident memory in MB; 0 where the system doesn't say.
+pub fn peak_rss_mb() -> f64 {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0.0 };
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
+
+/// Measures from its making.
+pub struct Meter {
+    start: Instant,
+    cpu: f64,
+}
+
+impl Meter {
+    /// Starts now.
+    pub fn start() -> Self {
+        Self { start: Instant::now(), cpu: cpu_seconds() }
+    }
+
+    /// Wall and CPU seconds since.
+    pub fn read(&self) -> (f64, f64) {
+        (self.start.elapsed().as_secs_f64(), cpu_seconds() - self.cpu)
+    }
+}
+
+/// A spinner that names the current phase.
+pub struct Spinner(ProgressBar);
+
+impl Spinner {
+    /// A hidden one where standard error is no terminal.
+    pub fn new() -> Self {
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self(bar)
+    }
+}
+
+impl Progress for Spinner {
+    fn begin(&mut self, name: &'static str) {
+        self.0.set_message(name);
+    }
+
+    fn end(&mut self, stage: &Stage) {
+        self.0.println(format!("  {:<16}{:>8.2} s", stage.name, stage.seconds));
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// A bar for `total` steps.
+pub fn bar(total: u64, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("  {msg:<16} {bar:30} {pos}/{len} {prefix} ({eta} left)");
+    let bar = ProgressBar::new(total).with_message(what);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// Says on standard error what is being done.
+pub fn say(what: impl std::fmt::Display) {
+    eprintln!("{what}");
+}

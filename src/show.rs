@@ -1,0 +1,111 @@
+//! Readable output: summaries, bars, figures.
+
+use crate::store::{IndexDir, Row};
+use crate::work::ProofFigures;
+use circuits::statement::Statement;
+use model_runtime::int::attribute::Attribution;
+use model_runtime::int::fidelity::Fidelity;
+use serde_json::{Value, json};
+
+/// A bar of up to 30 cells.
+fn bar(share: f64) -> String {
+    let eighths = (share.clamp(0.0, 1.0) * 240.0).round() as usize;
+    let partial = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
+    format!("{}{partial}", "█".repeat(eighths / 8))
+}
+
+/// The first characters of a text, on one line.
+fn shortened(text: &str, most: usize) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= most { line } else { line.chars().take(most - 1).chain(['…']).collect() }
+}
+
+/// Rows by falling score.
+fn ranked(scores: &[i32], rows: &[Row]) -> Vec<(usize, i32)> {
+    let mut order: Vec<(usize, i32)> = scores.iter().copied().take(rows.len()).enumerate().collect();
+    order.sort_by_key(|&(i, s)| (std::cmp::Reverse(s), i));
+    order
+}
+
+/// Contributors' shares in basis points, largest first.
+pub fn shares(weights: &[u64], contributors: &[String]) -> Vec<(String, u32)> {
+    let total = weights.iter().map(|&w| u128::from(w)).sum::<u128>().max(1);
+    let mut list: Vec<(String, u32)> =
+        contributors.iter().zip(weights).map(|(c, &w)| (c.clone(), (u128::from(w) * 10_000 / total) as u32)).collect();
+    list.sort_by_key(|(c, bps)| (std::cmp::Reverse(*bps), c.clone()));
+    list
+}
+
+/// Contributors' shares of an attribution.
+pub fn attribution_shares(attribution: &Attribution, index: &IndexDir) -> Vec<(String, u32)> {
+    let weight = |i: usize| attribution.weights.get(&(i as u32)).copied().unwrap_or(0);
+    let weights: Vec<u64> = (0..index.info.contributors.len()).map(weight).collect();
+    shares(&weights, &index.info.contributors)
+}
+
+/// Shares as JSON.
+pub fn shares_json(shares: &[(String, u32)]) -> Value {
+    shares.iter().map(|(c, bps)| json!({ "contributor": c, "bps": bps })).collect()
+}
+
+/// The `top` samples as JSON.
+pub fn scores_json(attribution: &Attribution, index: &IndexDir, top: usize) -> Value {
+    let rows = &index.info.rows;
+    ranked(&attribution.scores, rows)
+        .into_iter()
+        .take(top)
+        .map(|(i, score)| json!({ "sample": i, "contributor": rows[i].contributor, "score": score, "text": rows[i].text }))
+        .collect()
+}
+
+/// Prints the top samples and the contributors' bars.
+pub fn print_attribution(attribution: &Attribution, index: &IndexDir, top: usize) {
+    println!("\nMost influential samples");
+    for (i, score) in ranked(&attribution.scores, &index.info.rows).into_iter().take(top) {
+        let row = &index.info.rows[i];
+        println!("  {score:>7}  {:<20} {}", shortened(&row.contributor, 20), shortened(&row.text, 80));
+    }
+    print_shares(&attribution_shares(attribution, index));
+}
+
+/// Prints contributors' shares as bars.
+pub fn print_shares(shares: &[(String, u32)]) {
+    println!("\nContributors' weights");
+    for (contributor, bps) in shares.iter().filter(|(_, bps)| *bps > 0).take(16) {
+        println!("  {:<20} {:>6.2} %  {}", shortened(contributor, 20), f64::from(*bps) / 100.0, bar(f64::from(*bps) / 10_000.0));
+    }
+    let dust = 10_000 - shares.iter().map(|(_, b)| b).sum::<u32>();
+    println!("  {:<20} {:>6.2} %", "(rounding)", f64::from(dust) / 100.0);
+}
+
+/// Fidelity as JSON.
+pub fn fidelity_json(f: &Fidelity) -> Value {
+    json!({
+        "positions": f.positions,
+        "token_agreement": f.greedy_agreement,
+        "perplexity_ratio": f.perplexity_ratio(),
+        "float_perplexity": f.float_perplexity,
+        "largest_relative_error": f.worst_relative_error,
+    })
+}
+
+/// Prints fidelity.
+pub fn print_fidelity(f: &Fidelity) {
+    println!("\nInteger against float, {} positions", f.positions);
+    println!("  greedy tokens agree      {:>8.2} %", 100.0 * f.greedy_agreement);
+    println!("  perplexity ratio         {:>8.4}   (float {:.3})", f.perplexity_ratio(), f.float_perplexity);
+    println!("  largest relative error   {:>8.4}", f.worst_relative_error);
+}
+
+/// Prints a proof's figures.
+pub fn print_proof(f: &ProofFigures, statement: &Statement) {
+    println!("\nProof");
+    println!("  {:<24} {:.1} s wall, {:.1} s CPU, {:.0} MB peak", "made in", f.seconds, f.cpu_seconds, f.peak_rss_mb);
+    println!("  {:<24} {:.1} kB", "size", f.proof_bytes as f64 / 1000.0);
+    println!("  {:<24} {} elements, {} lookups", "committed", f.committed_elements, f.lookups);
+    println!("  {:<24} {:.1} bits, proven (Johnson bound)", "security", f.security_bits);
+    println!("  {:<24} {}", "statement", statement.digest());
+    if statement.relation.weight_ranges == circuits::relation::WeightRanges::AssumedInsecure {
+        println!("  NOT A FULL PROOF: the weights' ranges are assumed (--assume-weight-ranges)");
+    }
+}

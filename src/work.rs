@@ -1,0 +1,339 @@
+//! The steps commands are made of: import, train, index, infer, attribute, prove, verify.
+
+use crate::error::{Failure, While};
+use crate::meter::{self, Meter, Spinner};
+use crate::store::{AdapterDir, IndexDir, IndexInfo, ModelDir, Row, RunInfo};
+use circuits::ir::Group;
+use circuits::layout::Layout;
+use circuits::public::PublicRequest;
+use circuits::relation::{Relation, RelationParams, Scope, WeightRanges};
+use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, RequestStatement, Statement, TokenOpening, Tokens};
+use circuits::witness::{Fixed, Witness};
+use model_runtime::int::attribute::{Attribution, attribute as attribute_run};
+use model_runtime::int::fidelity::{Fidelity, fidelity};
+use model_runtime::int::index::{IndexOptions, build_index};
+use model_runtime::int::sketch::sketch;
+use model_runtime::int::trace::Keep;
+use model_runtime::int::{Mode, Runtime, Trace, quantise_base};
+use model_runtime::semantics::{Dims, Semantics};
+use model_runtime::shape::FloatModel;
+use model_runtime::tensor::{Tensor, TensorMap};
+use model_runtime::text::{Datanet, Tokenizer};
+use model_runtime::train::{SplitMix64, float_logits};
+use prover::commit::Committed;
+use prover::prove::{Inputs, Stage, Stages, prove as prove_statement};
+use serde::Serialize;
+use std::path::Path;
+use verifier::profile::HashProfile;
+
+/// Sequences the float model writes for calibration, and as many again to measure fidelity on.
+const SELF_WRITTEN: usize = 12;
+
+/// Lets the float model write text (temperature 1, seeded): what it is likely to see.
+pub fn self_written(model: &FloatModel, tokenizer: &Tokenizer, count: usize, length: usize) -> Result<Vec<Vec<u32>>, Failure> {
+    let mut rng = SplitMix64::new(0x706f_6131);
+    let vocab = model.shape.vocab;
+    let bar = meter::bar(count as u64, "calibration text");
+    let mut write_one = || -> Result<Vec<u32>, Failure> {
+        let mut tokens = vec![tokenizer.bos()];
+        while tokens.len() < length {
+            let logits = float_logits(model, None, &tokens).during("running the float model")?;
+            let last = &logits[logits.len() - vocab..];
+            tokens.push(draw(last, rng.unit()));
+        }
+        bar.inc(1);
+        Ok(tokens)
+    };
+    (0..count).map(|_| write_one()).collect()
+}
+
+/// The token at `at` of the softmax distribution's cumulative sum.
+fn draw(logits: &[f32], at: f64) -> u32 {
+    let max = logits.iter().copied().fold(f32::MIN, f32::max);
+    let weights: Vec<f64> = logits.iter().map(|z| f64::from(z - max).exp()).collect();
+    let mut left = at * weights.iter().sum::<f64>();
+    let found = weights.iter().position(|w| {
+        left -= w;
+        left <= 0.0
+    });
+    found.unwrap_or(logits.len() - 1) as u32
+}
+
+/// An imported model and how faithful its integers are.
+pub struct Imported {
+    /// The model.
+    pub model: ModelDir,
+    /// Measured on text that wasn't used for calibration.
+    pub fidelity: Fidelity,
+}
+
+/// Quantises a float model. `texts` calibrate it and measure fidelity (alternately); without them it writes its own.
+pub fn import(float: FloatModel, tokenizer: Tokenizer, texts: Option<Vec<Vec<u32>>>) -> Result<Imported, Failure> {
+    if tokenizer.vocab_size() > float.shape.vocab {
+        let message = format!("the tokenizer has {} tokens, the model {}", tokenizer.vocab_size(), float.shape.vocab);
+        return Err(Failure::input(message).hint("give the model's own tokenizer with --tokenizer"));
+    }
+    let length = float.shape.context.min(64);
+    let texts = match texts {
+        Some(texts) => texts,
+        None => self_written(&float, &tokenizer, 2 * SELF_WRITTEN, length)?,
+    };
+    let pick = |parity: usize| texts.iter().skip(parity).step_by(2).filter(|t| t.len() > 1).take(64).cloned().collect::<Vec<_>>();
+    let (calibration, held_out) = (pick(0), pick(1));
+    let held_out = if held_out.is_empty() { calibration.clone() } else { held_out };
+    let int = quantise_base(&float, &calibration).during("quantising")?;
+    let runtime = Runtime::new(int.semantics.clone(), &int.tensors, None).during("loading the integer model")?;
+    let reference = |tokens: &[u32]| float_logits(&float, None, tokens).unwrap_or_default();
+    let fidelity = fidelity(&runtime, &held_out[..held_out.len().min(SELF_WRITTEN)], reference).during("measuring fidelity")?;
+    Ok(Imported { model: ModelDir { int, float, tokenizer }, fidelity })
+}
+
+/// The samples' tokens, BOS first, EOS last, cut.
+pub fn sample_tokens(tokenizer: &Tokenizer, datanet: &Datanet, max_tokens: usize) -> Result<Vec<Vec<u32>>, Failure> {
+    let encode = |(i, s): (usize, &model_runtime::text::Sample)| {
+        tokenizer.encode_sample(&s.text, max_tokens).during(format!("sample {} of {}", i + 1, s.contributor))
+    };
+    datanet.samples.iter().enumerate().map(encode).collect()
+}
+
+/// Makes an index of a datanet.
+#[allow(clippy::too_many_arguments)]
+pub fn index(
+    model: &ModelDir,
+    adapter: &AdapterDir,
+    datanet: &Datanet,
+    options: IndexOptions,
+    max_tokens: usize,
+    noise_floor: Option<i64>,
+    paths: (&Path, &Path),
+) -> Result<IndexDir, Failure> {
+    let tokens = sample_tokens(&model.tokenizer, datanet, max_tokens)?;
+    let bar = meter::bar(2 * tokens.len() as u64, "sketching");
+    let progress = |done: usize, _: usize| bar.set_position(done as u64);
+    let damping = options.damping;
+    let mut index = build_index(&model.int, &adapter.int, &tokens, options, &progress).during("indexing")?;
+    bar.finish_and_clear();
+    if let Some(theta) = noise_floor {
+        index.semantics.consts.insert("theta".into(), theta);
+    }
+    let rows = datanet.samples.iter().map(|s| Row { contributor: s.contributor.clone(), text: s.text.clone() }).collect();
+    let info = IndexInfo {
+        rows,
+        contributors: datanet.contributors().into_iter().map(str::to_owned).collect(),
+        datanet_root: Digest(datanet.root()),
+        datanet_version: 1,
+        max_tokens,
+        damping,
+        model: paths.0.to_owned(),
+        adapter: paths.1.to_owned(),
+    };
+    Ok(IndexDir { index, info })
+}
+
+/// The integer model, ready to run.
+pub fn runtime(semantics: &Semantics, model: &ModelDir, adapter: Option<&AdapterDir>) -> Result<Runtime, Failure> {
+    Runtime::new(semantics.clone(), &model.int.tensors, adapter.map(|a| &a.int.tensors)).during("loading the integer model")
+}
+
+/// Semantics of a model with or without its adapter.
+pub fn semantics<'a>(model: &'a ModelDir, adapter: Option<&'a AdapterDir>) -> &'a Semantics {
+    adapter.map_or(&model.int.semantics, |a| &a.int.semantics)
+}
+
+/// Answers a prompt. Paths are stored in the run.
+pub fn infer(
+    model: &ModelDir,
+    adapter: Option<&AdapterDir>,
+    prompt: &str,
+    max_new: usize,
+    request_id: Digest,
+    paths: (&Path, Option<&Path>),
+) -> Result<RunInfo, Failure> {
+    let runtime = runtime(semantics(model, adapter), model, adapter)?;
+    let prompt_tokens = model.tokenizer.encode(prompt).during("reading the prompt")?;
+    let answer = runtime.generate(&prompt_tokens, max_new, Some(model.tokenizer.eos())).during("answering")?;
+    if answer.is_empty() {
+        let context = model.int.semantics.shape.context;
+        return Err(Failure::input(format!("no room for an answer: the prompt has {} tokens, the context {context}", prompt_tokens.len())).hint("shorten the prompt"));
+    }
+    let mut tokens = prompt_tokens.clone();
+    tokens.extend(&answer);
+    Ok(RunInfo {
+        prompt: prompt.to_owned(),
+        answer: model.tokenizer.decode(&answer).trim().to_owned(),
+        prompt_len: prompt_tokens.len(),
+        tokens,
+        request_id,
+        model: paths.0.to_owned(),
+        adapter: paths.1.map(Path::to_owned),
+    })
+}
+
+/// A random request id.
+pub fn random_id() -> Result<Digest, Failure> {
+    let mut bytes = [0u8; 32];
+    getrandom::fill(&mut bytes).map_err(|e| Failure::input(format!("no randomness: {e}")))?;
+    Ok(Digest(bytes))
+}
+
+/// Padded sizes that fit all runs.
+pub fn common_dims(semantics: &Semantics, runs: &[RunInfo]) -> Dims {
+    let tokens = runs.iter().map(|r| r.tokens.len()).max().unwrap_or(1).max(8);
+    let slots = runs.iter().map(|r| r.tokens.len() - r.prompt_len).max().unwrap_or(1);
+    Dims::new(semantics, tokens, slots)
+}
+
+/// Executes a run with every tensor kept.
+pub fn trace(runtime: &Runtime, run: &RunInfo, dims: Dims) -> Result<Trace, Failure> {
+    runtime.run(&run.tokens, run.prompt_len, dims, Mode::Greedy, Keep::All, true).during("executing the run")
+}
+
+/// Attributes a traced run; adds its tensors to the trace.
+pub fn attribute(index: &IndexDir, trace: &mut Trace) -> Result<Attribution, Failure> {
+    let sketch = sketch(&index.index.semantics, trace).during("sketching the answer")?;
+    let attribution = attribute_run(&index.index, &sketch, &index.contributor_of_rows(), None).during("scoring")?;
+    trace.tensors.extend(sketch);
+    trace.tensors.extend(attribution.tensors.clone());
+    let mut rel: Vec<i32> = attribution.rel.iter().map(|&x| x as i32).collect();
+    rel.resize(index.index.rows.next_power_of_two(), 0);
+    trace.tensors.insert("rel".into(), Tensor { dims: vec![rel.len()], data: rel });
+    Ok(attribution)
+}
+
+/// What is to be proven.
+pub struct Job<'a> {
+    /// The model.
+    pub model: &'a TensorMap,
+    /// The adapter.
+    pub adapter: Option<&'a TensorMap>,
+    /// The index, for attribution.
+    pub index: Option<&'a IndexDir>,
+    /// All parameters.
+    pub semantics: &'a Semantics,
+    /// Range proofs of the weights.
+    pub weight_ranges: WeightRanges,
+    /// Traced requests with their ids.
+    pub requests: Vec<(Trace, Digest)>,
+    /// Whether the statement shows digests instead of tokens.
+    pub private_tokens: bool,
+}
+
+/// A proof and what it cost.
+pub struct Proven {
+    /// What it proves.
+    pub statement: Statement,
+    /// Its encoding.
+    pub bytes: Vec<u8>,
+    /// Figures.
+    pub figures: ProofFigures,
+}
+
+/// Figures of a proof.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProofFigures {
+    /// Wall seconds.
+    pub seconds: f64,
+    /// CPU seconds.
+    pub cpu_seconds: f64,
+    /// Peak memory of the process.
+    pub peak_rss_mb: f64,
+    /// Elements that carry data, in all commitments.
+    pub committed_elements: usize,
+    /// Looked-up positions.
+    pub lookups: usize,
+    /// Size of the encoding.
+    pub proof_bytes: usize,
+    /// Composed security.
+    pub security_bits: f64,
+    /// Phases.
+    pub stages: Vec<Stage>,
+}
+
+/// Proves a job.
+pub fn prove<C: HashProfile>(job: Job<'_>) -> Result<Proven, Failure> {
+    let meter = Meter::start();
+    let dims = job.requests.first().map(|(t, _)| t.dims).ok_or_else(|| Failure::input("no request to prove"))?;
+    let scope = if job.index.is_some() { Scope::Attribution } else { Scope::Forward };
+    let params = RelationParams {
+        semantics: job.semantics.clone(),
+        scope,
+        weight_ranges: job.weight_ranges,
+        tokens: dims.t,
+        slots: dims.s,
+        requests: job.requests.len().next_power_of_two(),
+        rows: job.index.map_or(0, |i| i.index.rows),
+        contributors: job.index.map_or(0, |i| i.info.contributors.len()),
+    };
+    let relation = Relation::new(&params).during("building the relation")?;
+    let mut spinner = Spinner::new();
+    let mut stages = Stages::new(&mut spinner);
+    let witness = stages.run("assemble", || assemble(&job, &relation))?;
+    let fixed = stages.run("commit model", || commit_fixed::<C>(&relation, &witness))?;
+    let openings = openings(&job)?;
+    let statement = statement::<C>(&job, &relation, &witness, &fixed, &openings);
+    let inputs = Inputs { statement: &statement, relation: &relation, tokens: openings, fixed: fixed.iter().collect() };
+    let proof = prove_statement(inputs, witness, &mut stages).during("proving")?;
+    let bytes = proof.to_bytes();
+    let plan = verifier::plan::Plan::new(&relation);
+    let security_bits = verifier::soundness::bits::<C>(&plan).during("computing the security level")?;
+    let (lookups, committed_elements) = prover::prove::size(&relation);
+    let stages = stages.list;
+    let (seconds, cpu_seconds) = meter.read();
+    let figures = ProofFigures { seconds, cpu_seconds, peak_rss_mb: meter::peak_rss_mb(), committed_elements, lookups, proof_bytes: bytes.len(), security_bits, stages };
+    Ok(Proven { statement, bytes, figures })
+}
+
+fn assemble(job: &Job<'_>, relation: &Relation) -> Result<Witness, Failure> {
+    let none = TensorMap::new();
+    let index = job.index.map(IndexDir::committed).unwrap_or_default();
+    let fixed = Fixed { base: job.model, adapter: job.adapter.unwrap_or(&none), index: &index };
+    let traces: Vec<&TensorMap> = job.requests.iter().map(|(t, _)| &t.tensors).collect();
+    let public = job.requests.iter().map(|(t, _)| PublicRequest { tokens: t.tokens.clone(), prompt_len: t.prompt_len }).collect();
+    Witness::new(relation, fixed, &traces, public).during("assembling the witness")
+}
+
+fn commit_fixed<C: HashProfile>(relation: &Relation, witness: &Witness) -> Result<Vec<Committed<C>>, Failure> {
+    let groups = [Group::Base, Group::Adapter, Group::Index];
+    groups
+        .into_iter()
+        .filter_map(|g| Some((g, Layout::of(relation, g)?)))
+        .map(|(g, layout)| Committed::of_witness(g, layout, witness).during("committing"))
+        .collect()
+}
+
+fn openings(job: &Job<'_>) -> Result<Vec<Option<TokenOpening>>, Failure> {
+    let open = |(trace, _): &(Trace, Digest)| {
+        Ok(if job.private_tokens {
+            Some(TokenOpening { salt: random_id()?.0, tokens: trace.tokens.clone(), prompt_len: trace.prompt_len })
+        } else {
+            None
+        })
+    };
+    job.requests.iter().map(open).collect()
+}
+
+fn statement<C: HashProfile>(job: &Job<'_>, relation: &Relation, witness: &Witness, fixed: &[Committed<C>], openings: &[Option<TokenOpening>]) -> Statement {
+    let digest = |group: Group| fixed.iter().find(|c| c.group == group).map(Committed::digest);
+    let base = digest(Group::Base).unwrap_or_default();
+    let adapter = digest(Group::Adapter);
+    let mut weights = witness.contributor_weights(relation);
+    weights.resize(job.requests.len(), vec![]);
+    let requests = job.requests.iter().zip(openings).zip(weights).map(|(((trace, id), opening), weights)| RequestStatement {
+        id: *id,
+        tokens: match opening {
+            Some(opening) => Tokens::Digest(opening.digest()),
+            None => Tokens::Public { tokens: trace.tokens.clone(), prompt_len: trace.prompt_len },
+        },
+        total: weights.iter().sum(),
+        weights,
+    });
+    let index = job.index.map(|index| IndexStatement {
+        commitment: digest(Group::Index).unwrap_or_default(),
+        base,
+        adapter: adapter.unwrap_or_default(),
+        datanet_root: index.info.datanet_root,
+        datanet_version: index.info.datanet_version,
+        contributors: index.info.contributors.clone(),
+    });
+    Statement { version: PROTOCOL_VERSION, profile: C::PROFILE, relation: relation.params.clone(), base, adapter, requests: requests.collect(), index }
+}
