@@ -18,9 +18,10 @@ fn norm_backward(
     let width = run.d.d;
     let op_dot = format!("{name}.dot");
     let coef = run.coef(&op_dot, 0)? as i32;
-    let sums = dn.chunks_exact(width).zip(normed.n.chunks_exact(width)).map(|(dn, n)| {
-        dn.iter().zip(n).fold(0i32, |s, (&a, &b)| s.wrapping_add(a * i32::from(b))).wrapping_mul(coef)
-    });
+    let sums = dn
+        .chunks_exact(width)
+        .zip(normed.n.chunks_exact(width))
+        .map(|(dn, n)| dn.iter().zip(n).fold(0i32, |s, (&a, &b)| s.wrapping_add(a * i32::from(b))).wrapping_mul(coef));
     let sums = sums.collect();
     let dot = run.rq(&op_dot, l, &[lead], sums)?;
     let op_v = format!("{name}.v");
@@ -214,7 +215,12 @@ fn attention(run: &mut Run, l: usize, state: &LayerState, gm: &[i32]) -> Result<
 }
 
 /// Runs the whole backward pass; everything it computes is kept by the run's store.
-pub(crate) fn backward(run: &mut Run, state: &ForwardState, prompt_len: usize, targets: &[u32]) -> Result<(), RunError> {
+pub(crate) fn backward(
+    run: &mut Run,
+    state: &ForwardState,
+    prompt_len: usize,
+    targets: &[u32],
+) -> Result<(), RunError> {
     let d = run.d;
     let ghf = output_gradient(run, state, targets)?;
     let mut g = vec![0; d.t * d.d];
@@ -227,4 +233,3 @@ pub(crate) fn backward(run: &mut Run, state: &ForwardState, prompt_len: usize, t
     }
     Ok(())
 }
-

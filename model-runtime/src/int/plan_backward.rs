@@ -107,7 +107,10 @@ impl Planner<'_> {
         let sum_exp = self.exp(&dn) + c.log2() as i32;
         let target = self.gradient_target(&v, bits).min(self.v_cap(norm));
         let shift = (sum_exp - target).max(1) as u32;
-        let (op, max) = (Op { shift, bits, rounding: Rounding::Clamp, coefs: vec![c as i64, m as i64] }, c * peak + m * terms[1].field);
+        let (op, max) = (
+            Op { shift, bits, rounding: Rounding::Clamp, coefs: vec![c as i64, m as i64] },
+            c * peak + m * terms[1].field,
+        );
         if least_shift(max, 16) > shift {
             self.calibrated.push(v.clone());
         }

@@ -133,8 +133,7 @@ impl Pass<'_> {
 
     fn norm(&mut self, name: &str, l: usize, h: &[f32]) -> Vec<f32> {
         let (width, eps) = (self.m.shape.width, self.m.shape.norm_eps as f32);
-        let inv: Vec<f32> =
-            h.chunks_exact(width).map(|h| 1.0 / (dot(h, h) / width as f32 + eps).sqrt()).collect();
+        let inv: Vec<f32> = h.chunks_exact(width).map(|h| 1.0 / (dot(h, h) / width as f32 + eps).sqrt()).collect();
         let n: Vec<f32> = h.chunks_exact(width).zip(&inv).flat_map(|(h, f)| h.iter().map(move |h| h * f)).collect();
         self.put(&format!("{name}.inv"), l, &inv);
         self.put(name, l, &n);
@@ -230,8 +229,18 @@ impl Pass<'_> {
         let mut hout = self.site(l, Site::Down, &act);
         hout.iter_mut().zip(&m).for_each(|(h, m)| *h += m);
         for (name, data) in [
-            ("q", &q), ("k", &k), ("v", &v), ("qr", &qr), ("kr", &kr), ("o", &o), ("m", &m), ("gate", &gate),
-            ("up", &up), ("silu", &silu), ("act", &act), ("hout", &hout),
+            ("q", &q),
+            ("k", &k),
+            ("v", &v),
+            ("qr", &qr),
+            ("kr", &kr),
+            ("o", &o),
+            ("m", &m),
+            ("gate", &gate),
+            ("up", &up),
+            ("silu", &silu),
+            ("act", &act),
+            ("hout", &hout),
         ] {
             self.put(name, l, data);
         }
@@ -280,9 +289,15 @@ impl Pass<'_> {
             }
         }
         let out = [self.rotate(&dq, true), self.rotate(&dk, true), dv.clone()];
-        for (name, data) in
-            [("dp", &all_dp), ("ds", &all_ds), ("dqr", &dq), ("dkr", &dk), ("dq", &out[0]), ("dk", &out[1]), ("dv", &dv)]
-        {
+        for (name, data) in [
+            ("dp", &all_dp),
+            ("ds", &all_ds),
+            ("dqr", &dq),
+            ("dkr", &dk),
+            ("dq", &out[0]),
+            ("dk", &out[1]),
+            ("dv", &dv),
+        ] {
             self.put(name, l, data);
         }
         out
@@ -313,7 +328,13 @@ impl Pass<'_> {
         self.site_back(l, Site::V, &dv, &mut dn);
         let gin = self.norm_back("n1", l, &dn, &gm);
         let named = [
-            ("dact", &dact), ("dup", &dup), ("dgw", &dgw), ("dgate", &dgate), ("gm", &gm), ("do", &grad_o), ("gin", &gin),
+            ("dact", &dact),
+            ("dup", &dup),
+            ("dgw", &dgw),
+            ("dgate", &dgate),
+            ("gm", &gm),
+            ("do", &grad_o),
+            ("gin", &gin),
         ];
         for (name, data) in named {
             self.put(name, l, data);
