@@ -119,7 +119,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     };
     let proven = with_profile(args.profile, job)?;
     let start = Instant::now();
-    let verified = verifier::verify_bytes(&proven.statement, &proven.bytes).map_err(Failure::invalid)?;
+    let verified = verifier::verify_benchmark(&proven.statement, &proven.bytes).map_err(Failure::invalid)?;
     let verify_seconds = start.elapsed().as_secs_f64();
     if json {
         let mut value = json!(proven.figures);

@@ -78,6 +78,12 @@ impl Builder<'_> {
         self.requantise_bounded(name, free, acc, Bound::Widths)
     }
 
+    /// `name = RQ(coef·term)`.
+    pub(super) fn requantise_term(&mut self, name: &str, free: &[Axis], term: Term) -> Result<(), RelationError> {
+        let coef = self.coef(name, 0)?;
+        self.requantise(name, free, vec![(coef, term)])
+    }
+
     /// [`Self::requantise`] with an argued bound.
     pub(super) fn requantise_bounded(&mut self, name: &str, free: &[Axis], acc: Vec<Scaled>, bound: Bound) -> Result<(), RelationError> {
         self.trace(name, &free[1..]);
@@ -122,11 +128,13 @@ impl Builder<'_> {
         let output = format!("{x}.n");
         let (shift, exponent) = (self.op(x)?.shift, self.exponent(x)?);
         let kappa = u32::try_from(exponent + shift as i32).map_err(|_| super::missing("exponent", x))?;
-        if sq_shift > 16 || kappa > 28 || !(1..1 << 27).contains(&eps) {
+        // The bounds on h·f and on Σ dn·n need the squares' total in 29 bits and a factor of at least 10 and at most 24 bits.
+        let least = self.sem.shape.width.next_power_of_two().trailing_zeros();
+        if !(least..=16).contains(&sq_shift) || !(10..=23).contains(&kappa) || !(1..1 << 27).contains(&eps) {
             return Err(RelationError::Parameter {
                 what: format!("norm `{x}`"),
                 found: format!("square shift {sq_shift}, factor 2^{kappa}, epsilon {eps}"),
-                expected: "at most 16, at most 2^28, 1 to 2^27",
+                expected: "the width's logarithm to 16, 2^10 to 2^23, 1 to 2^27",
             });
         }
         let all: Vec<Axis> = rows.iter().copied().chain([self.x.d]).collect();
@@ -200,6 +208,9 @@ impl Builder<'_> {
         self.equal(&format!("{x} factor is shifted"), rows, shifted, product([self.read(&name("g"))]));
         self.range(&name("f0"), 12);
         self.range(&name("f1"), 12);
+        // f·2^e stays below 2^24 + 2^25: without this, `g + p` would have a second shifted factor.
+        let high = vec![product([self.read(&name("f1")), self.read(&name("p2"))])];
+        self.look_up(&format!("{x} factor doesn't wrap"), TableKind::Range(12), rows, vec![high]);
         Ok(())
     }
 
@@ -215,8 +226,9 @@ impl Builder<'_> {
         let name = |part: &str| format!("{x}.{part}");
         let all: Vec<Axis> = rows.iter().copied().chain([self.x.d]).collect();
         let dot = product([self.read(&name("dn")), self.read(&name("n"))]);
-        let bound = self.dot_bound(x, rows)?;
-        self.requantise_bounded(&name("dot"), rows, vec![(1, dot)], Bound::Argued(bound))?;
+        let coef = self.coef(&name("dot"), 0)?;
+        let bound = self.dot_bound(x, rows)?.saturating_mul(coef.saturating_abs());
+        self.requantise_bounded(&name("dot"), rows, vec![(coef, dot)], Bound::Argued(bound))?;
         let (c, m) = (self.coef(&name("v"), 0)?, self.coef(&name("v"), 1)?);
         let acc = vec![
             (c, product([self.read(&name("dn"))])),
