@@ -93,7 +93,8 @@ impl Builder<'_> {
         let output = product([self.read(name)]);
         match op.rounding {
             Rounding::Clamp => {
-                self.look_up(&format!("{name} saturates"), TableKind::Clamp(op.bits), free, vec![quotient, vec![output]]);
+                let numerator = (name == "gin").then(|| self.later_layers());
+                self.look_up_where(&format!("{name} saturates"), TableKind::Clamp(op.bits), free, numerator, vec![quotient, vec![output]]);
                 self.bounded(name, 1 << (op.bits - 1));
             }
             Rounding::Exact => {
@@ -102,6 +103,12 @@ impl Builder<'_> {
             }
         }
         Ok(())
+    }
+
+    /// One on every layer but the first, whose `gin` nothing reads.
+    fn later_layers(&self) -> Vec<Term> {
+        let first = product([super::public(crate::public::Public::Below(1), &[self.x.l])]);
+        vec![constant(1), first.times(-crate::ir::F::ONE)]
     }
 
     /// An exact requantisation to `[0, 2^bits)`.

@@ -211,6 +211,13 @@ fn attention(run: &mut Run, l: usize, state: &LayerState, gm: &[i32]) -> Result<
     }
     let dn = run.rq("n1.dn", Some(l), &[d.t, d.d], acc)?;
     let v = norm_backward(run, "n1", Some(l), d.t, &dn, &state.n1)?;
+    if l == 0 {
+        // Nothing reads the gradient of the embedding: it is left out, and zero in the trace.
+        let none = vec![0; d.t * d.d];
+        run.keep("gin", Some(l), &[d.t, d.d], &none);
+        run.keep("gin.r", Some(l), &[d.t, d.d], &none);
+        return Ok(none);
+    }
     join(run, "gin", l, gm, &v, &state.n1.fb)
 }
 

@@ -250,6 +250,8 @@ impl<'a> Planner<'a> {
                 wanted
             }
         };
+        // A clamped quotient of 16 bits shifted by 16 would wrap around the field: saturate earlier instead.
+        let shift = if rounding == Rounding::Clamp { shift.min(15) } else { shift };
         let field = total(|t| t.field);
         self.finish(name, Op { shift, bits, rounding, coefs }, &terms, field)?;
         self.set(name, sum_exp - shift as i32);

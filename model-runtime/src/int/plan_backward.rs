@@ -106,7 +106,7 @@ impl Planner<'_> {
         let bits = self.gradient_bits(&v);
         let sum_exp = self.exp(&dn) + c.log2() as i32;
         let target = self.gradient_target(&v, bits).min(self.v_cap(norm));
-        let shift = (sum_exp - target).max(1) as u32;
+        let shift = (sum_exp - target).clamp(1, 15) as u32;
         let (op, max) = (
             Op { shift, bits, rounding: Rounding::Clamp, coefs: vec![c as i64, m as i64] },
             c * peak + m * terms[1].field,
@@ -135,9 +135,7 @@ impl Planner<'_> {
     /// `ghf`: fixes the exponent of the residual stream's gradient in all layers.
     fn final_join(&mut self, v: &str) -> Result<(), Stop> {
         let bits = self.gradient_bits("G");
-        // Nothing reads the first layer's `gin`: it may saturate, but its quotient must keep a factor 2 to the limit.
         let target = ["gout", "gm"].iter().map(|n| self.gradient_target(n, bits)).min().unwrap_or(0);
-        let target = target.min(fitting_exponent(self.ranges.max("gin"), 16, 0.5));
         let term = self.factor_term("nf", v);
         let (rounding, quotient) = (Rounding::Clamp, Quotient::Cheap);
         self.solve(Request { name: "ghf", terms: vec![term], target, bits, rounding, quotient })
