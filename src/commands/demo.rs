@@ -177,7 +177,7 @@ fn measure_queries(args: &Args, stage: &Stage) -> Result<Quality, Failure> {
         let attribution = work::attribute(&stage.index, &mut trace)?;
         let shares = show::attribution_shares(&attribution, &stage.index);
         let first = shares.first().is_some_and(|(c, bps)| *c == query.contributor && *bps > 0);
-        quality.answered += usize::from(info.answer.split_whitespace().next() == Some(query.answer.as_str()));
+        quality.answered += usize::from(info.answer.split_whitespace().next().is_some_and(|w| w.trim_end_matches('.') == query.answer));
         quality.first += usize::from(first);
         crate::meter::say(format!("  {} {} — {} ({} bps, expected {})", query.prompt, info.answer, shares[0].0, shares[0].1, query.contributor));
     }

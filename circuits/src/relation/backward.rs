@@ -2,10 +2,11 @@
 
 use super::gadget::{Bound, Scaled};
 use super::{Axes, Builder, RelationError, product, public};
-use crate::ir::{Coupling, Factor, Index};
+use crate::ir::{Coupling, Factor, Index, int};
 use crate::public::Public;
 use model_runtime::semantics::OUT_PROB_BITS;
 use model_runtime::shape::Site;
+use model_runtime::tables::boost_limit;
 
 impl Builder<'_> {
     /// Everything from the output probabilities to `gin`.
@@ -28,15 +29,29 @@ impl Builder<'_> {
     /// `pr - 2^14·target`, through the head and the final norm, back to the answer's positions.
     fn output_gradient(&mut self) -> Result<(), RelationError> {
         let Axes { b, s, v, d, .. } = self.x;
-        let target = public(Public::Target, &[b, s, v]);
-        let coef = self.coef("nf.dn", 0)?;
-        let acc = vec![
-            (coef, product([self.read("head"), self.read("pr")])),
-            (coef.saturating_mul(-(1 << OUT_PROB_BITS)), product([self.read("head"), target])),
+        let limit = u32::try_from(self.constant("boost_limit")?).ok().filter(|&k| k <= boost_limit(self.sem.shape.vocab));
+        let limit = limit.ok_or_else(|| super::missing("constant", "boost_limit"))?;
+        let target = || public(Public::Target, &[b, s, v]);
+        let one = 1 << OUT_PROB_BITS;
+        // How far the answer's probabilities are from one in all sets the gradient's scale.
+        let gap = vec![
+            product([public(Public::LiveSlot, &[b, s])]).times(int(one)),
+            product([target(), self.read("pr")]).times(int(-1)),
         ];
-        // Σ_v |dz| ≤ 2^14·(2 + 2^-13) + V/2.
+        self.boost(gap, limit);
+        self.trace("dz", &[s, v]);
+        let scaled = vec![
+            product([self.read("boost.scale"), self.read("pr")]),
+            product([self.read("boost.scale"), target()]).times(int(-one)),
+        ];
+        let dz = product([self.read("dz")]);
+        self.equal("the loss gradient is scaled", &[b, s, v], scaled, dz);
+        let coef = self.coef("nf.dn", 0)?;
+        let acc = vec![(coef, product([self.read("head"), self.read("dz")]))];
+        // Σ_v |dz| of a slot: at most twice the scaled gap, and the roundings of all probabilities.
         let head = self.sem.weight_bits.get("head").copied().ok_or_else(|| super::missing("width", "head"))?;
-        let bound = (((2 << OUT_PROB_BITS) + 4 + self.sem.shape.vocab as i64 / 2) << (head - 1)).saturating_mul(coef.saturating_abs());
+        let mass = (1 << 16) + ((self.sem.shape.vocab as i64 / 2 + 4) << limit);
+        let bound = (mass << (head - 1)).saturating_mul(coef.saturating_abs());
         self.requantise_bounded("nf.dn", &[b, s, d], acc, Bound::Argued(bound))?;
         self.norm_backward("nf", &[b, s])?;
         let gradient = product([self.read("nf.v"), self.read("nf.fb")]);

@@ -15,6 +15,13 @@ enum RowFunction {
     Reciprocal,
 }
 
+/// What a total's exponent counts powers of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Base {
+    Two,
+    Four,
+}
+
 /// Parameters of the inverse square root's table: shift, true width, square shift.
 type RsqrtParams = (u32, usize, u32);
 
@@ -182,32 +189,16 @@ impl Builder<'_> {
     /// Declares `e, man, rem, big, p2 (p4), g, frem, f0, f1` for a row total.
     fn row_function(&mut self, x: &str, rows: &[Axis], total: Vec<Term>, function: RowFunction) -> Result<(), RelationError> {
         let name = |part: &str| format!("{x}.{part}");
-        let parts = ["e", "man", "rem", "big", "p2", "g", "frem", "f0", "f1"];
-        parts.iter().for_each(|part| {
-            self.trace(&name(part), &rows[1..]);
-        });
-        let one = |b: &Self, part: &str| vec![product([b.read(&name(part))])];
-        let (table, power, tuple, rem_bits, frem_bits) = match function {
-            RowFunction::InverseSqrt((shift, width, sq_shift)) => {
-                self.trace(&name("p4"), &rows[1..]);
-                let tuple = vec![one(self, "e"), one(self, "p2"), one(self, "p4")];
-                self.look_up(&format!("{x} power of four"), TableKind::Power4, rows, tuple);
-                (TableKind::Rsqrt(shift, width, sq_shift), "p4", ["man", "g", "big"], 14, 7)
-            }
-            RowFunction::Reciprocal => {
-                let tuple = vec![one(self, "e"), one(self, "p2")];
-                self.look_up(&format!("{x} power of two"), TableKind::Power2, rows, tuple);
-                (TableKind::Recip, "p2", ["man", "g", "big"], 13, 13)
-            }
+        let (base, table, frem_bits) = match function {
+            RowFunction::InverseSqrt((shift, width, sq_shift)) => (Base::Four, TableKind::Rsqrt(shift, width, sq_shift), 7),
+            RowFunction::Reciprocal => (Base::Two, TableKind::Recip, 13),
         };
-        let tuple = tuple.map(|part| one(self, part)).to_vec();
+        self.normalise(x, rows, total, base);
+        for part in ["g", "frem", "f0", "f1"] {
+            self.trace(&name(part), &rows[1..]);
+        }
+        let tuple = ["man", "g", "big"].map(|part| vec![product([self.read(&name(part))])]).to_vec();
         self.look_up(&format!("{x} factor"), table, rows, tuple);
-        let split = vec![product([self.read(&name("man")), self.read(&name(power))]), product([self.read(&name("rem"))])];
-        let split = split.into_iter().map(|t| t.times(-crate::ir::F::ONE)).chain(total).collect();
-        self.constrain(&format!("{x} total is normalised"), Sum { free: rows.to_vec(), terms: split });
-        let canonical = vec![product([self.read(&name("e"))]), product([self.read(&name("e")), self.read(&name("big"))]).times(-crate::ir::F::ONE)];
-        self.constrain(&format!("{x} exponent is least"), Sum { free: rows.to_vec(), terms: canonical });
-        self.below(&name("rem"), &name(power), rows, rem_bits);
         self.below(&name("frem"), &name("p2"), rows, frem_bits);
         let shifted = self.times_factor(x, || self.read(&name("p2")));
         let mut shifted: Vec<Term> = shifted.into_iter().map(|(k, t)| t.times(int(k))).collect();
@@ -219,6 +210,44 @@ impl Builder<'_> {
         let high = vec![product([self.read(&name("f1")), self.read(&name("p2"))])];
         self.look_up(&format!("{x} factor doesn't wrap"), TableKind::Range(12), rows, vec![high]);
         Ok(())
+    }
+
+    /// Declares `e, man, rem, big, p2 (p4)` with `total = man·base^e + rem`, `e` least such that `man < 2^16`; `big` is checked by the table that reads `man`.
+    fn normalise(&mut self, x: &str, rows: &[Axis], total: Vec<Term>, base: Base) {
+        let name = |part: &str| format!("{x}.{part}");
+        for part in ["e", "man", "rem", "big", "p2"] {
+            self.trace(&name(part), &rows[1..]);
+        }
+        let one = |b: &Self, part: &str| vec![product([b.read(&name(part))])];
+        let (power, rem_bits) = match base {
+            Base::Four => {
+                self.trace(&name("p4"), &rows[1..]);
+                let tuple = vec![one(self, "e"), one(self, "p2"), one(self, "p4")];
+                self.look_up(&format!("{x} power of four"), TableKind::Power4, rows, tuple);
+                ("p4", 14)
+            }
+            Base::Two => {
+                let tuple = vec![one(self, "e"), one(self, "p2")];
+                self.look_up(&format!("{x} power of two"), TableKind::Power2, rows, tuple);
+                ("p2", 13)
+            }
+        };
+        let split = vec![product([self.read(&name("man")), self.read(&name(power))]), product([self.read(&name("rem"))])];
+        let split = split.into_iter().map(|t| t.times(-crate::ir::F::ONE)).chain(total).collect();
+        self.constrain(&format!("{x} total is normalised"), Sum { free: rows.to_vec(), terms: split });
+        let canonical = vec![product([self.read(&name("e"))]), product([self.read(&name("e")), self.read(&name("big"))]).times(-crate::ir::F::ONE)];
+        self.constrain(&format!("{x} exponent is least"), Sum { free: rows.to_vec(), terms: canonical });
+        self.below(&name("rem"), &name(power), rows, rem_bits);
+    }
+
+    /// The gradient's scale: a power of two read off a total over each request.
+    pub(super) fn boost(&mut self, total: Vec<Term>, limit: u32) {
+        let rows = [self.x.b];
+        self.normalise("boost", &rows, total, Base::Two);
+        self.trace("boost.scale", &[]);
+        let tuple = ["man", "scale", "big"].map(|part| vec![product([self.read(&format!("boost.{part}"))])]).to_vec();
+        self.look_up("gradient scale", TableKind::Boost(limit), &rows, tuple);
+        self.bounded("boost.scale", 1 << limit);
     }
 
     /// `0 ≤ value < bound ≤ 2^bits`.

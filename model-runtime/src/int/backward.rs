@@ -1,10 +1,12 @@
 //! The gradient of `loss = -Σ_s log p(target)` with respect to every site's output.
 
-use super::engine::{Run, RunError};
+use super::engine::{Run, RunError, constant};
 use super::forward::{ForwardState, LayerState, Normed, columns, rotate};
+use super::gadgets::softmax_row;
 use super::gemm::{gemm, gemm_slices, narrow, transpose16};
 use crate::semantics::OUT_PROB_BITS;
 use crate::shape::Site;
+use crate::tables::boost;
 
 /// Gradient through a norm: `dn` to `v` (the factor `1/rms` is applied by the caller).
 fn norm_backward(
@@ -53,6 +55,18 @@ fn join(run: &mut Run, name: &str, l: usize, g: &[i32], v: &[i32], fb: &[i32]) -
     run.rq(name, Some(l), &[run.d.t, run.d.d], acc)
 }
 
+/// The scale of the whole gradient: a power of two, by how far the answer's probabilities are from one in all.
+fn gradient_scale(run: &mut Run, gap: i64) -> Result<i32, RunError> {
+    let limit = u32::try_from(constant(&run.rt.sem, "boost_limit")?).unwrap_or(0);
+    let row = softmax_row(gap, &[0; 1 << 16]);
+    let scale = boost(i64::from(row.man), limit) as i32;
+    let parts = [("e", row.e), ("man", row.man), ("rem", row.rem), ("big", i32::from(row.man >= 1 << 15)), ("p2", 1 << row.e), ("scale", scale)];
+    for (part, value) in parts {
+        run.keep(&format!("boost.{part}"), None, &[], &[value]);
+    }
+    Ok(scale)
+}
+
 /// Gradient at the final residual stream's answer rows, `[s, d]`.
 fn output_gradient(run: &mut Run, state: &ForwardState, targets: &[u32]) -> Result<Vec<i32>, RunError> {
     let d = run.d;
@@ -60,6 +74,10 @@ fn output_gradient(run: &mut Run, state: &ForwardState, targets: &[u32]) -> Resu
     for (s, &target) in targets.iter().enumerate() {
         dz[s * d.v + target as usize] -= 1 << OUT_PROB_BITS;
     }
+    let gap = targets.iter().enumerate().map(|(s, &target)| -i64::from(dz[s * d.v + target as usize])).sum();
+    let scale = gradient_scale(run, gap)?;
+    dz.iter_mut().for_each(|x| *x *= scale);
+    run.keep("dz", None, &[d.s, d.v], &dz);
     let mut acc = vec![0; d.s * d.d];
     gemm(&mut acc, run.coef("nf.dn", 0)?, &narrow(&dz), &run.rt.head_t);
     let dn = run.rq("nf.dn", None, &[d.s, d.d], acc)?;

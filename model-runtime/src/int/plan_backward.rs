@@ -3,6 +3,7 @@
 use super::bounds::{Knob, Term, align, field_bound, fitting_exponent, least_shift};
 use super::plan::{Planner, Quotient, Request, SPREAD, Stop};
 use crate::semantics::{OUT_PROB_BITS, Op, PROB_BITS, ROPE_BITS, Rounding};
+use crate::tables::boost_limit;
 use crate::shape::Site;
 
 fn pow2(bits: u32) -> f64 {
@@ -47,7 +48,10 @@ impl Planner<'_> {
 
     fn output(&mut self) -> Result<(), Stop> {
         let stats = self.stats["head"];
-        let mass = 2.0 * (pow2(OUT_PROB_BITS) + self.shape.vocab as f64);
+        let limit = boost_limit(self.shape.vocab);
+        self.sem.consts.insert("boost_limit".to_owned(), i64::from(limit));
+        // Σ_v |dz| of a slot: at most twice the gap, and the roundings of all probabilities.
+        let mass = pow2(16) + (self.shape.vocab as f64 / 2.0 + 4.0) * pow2(limit);
         let unit = f64::from(self.exp("head")).exp2();
         let term = Term {
             exp: self.exp("head") + OUT_PROB_BITS as i32,

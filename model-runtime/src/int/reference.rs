@@ -3,6 +3,8 @@
 //! Gains, LoRA scales and `1/√head_dim` are folded into the matrices exactly as in the integer model, so a float tensor and an integer one of
 //! the same name differ only by quantisation. Axes are unpadded.
 
+use crate::semantics::OUT_PROB_BITS;
+use crate::tables::{boost, boost_limit};
 use crate::shape::{FloatAdapter, FloatModel, ModelShape, Site};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -343,6 +345,11 @@ impl Pass<'_> {
     }
 }
 
+/// One, as an output probability's fixed point.
+fn pow2_prob() -> f64 {
+    f64::from(1 << OUT_PROB_BITS)
+}
+
 /// Runs the float model; with `prompt_len` also the gradient of `-Σ log p(tokens[t])` over `t ≥ prompt_len`.
 pub fn run(model: &Folded, tokens: &[u32], prompt_len: Option<usize>) -> FloatTrace {
     let (width, vocab, layers) = (model.shape.width, model.shape.vocab, model.layers.len());
@@ -364,6 +371,9 @@ pub fn run(model: &Folded, tokens: &[u32], prompt_len: Option<usize>) -> FloatTr
             row.iter_mut().zip(z).for_each(|(d, z)| *d = (z - max).exp() / sum);
             row[tokens[s + 1] as usize] -= 1.0;
         }
+        let gap: f32 = (first - 1..tokens.len() - 1).map(|s| -dz[s * vocab + tokens[s + 1] as usize]).sum();
+        let scale = boost((f64::from(gap) * pow2_prob()) as i64, boost_limit(vocab)) as f32;
+        dz.iter_mut().for_each(|x| *x *= scale);
         let mut dn = vec![0.0; tokens.len() * width];
         apply_transposed(&mut dn, &dz, &model.head, width);
         let zero = vec![0.0; dn.len()];
