@@ -176,16 +176,52 @@ pub fn random_id() -> Result<Digest, Failure> {
     Ok(Digest(bytes))
 }
 
+/// What a trace covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// The answer's tokens, forward only.
+    Answer,
+    /// The whole exchange, forward and backward: what attribution needs.
+    Exchange,
+}
+
+impl Coverage {
+    /// With an adapter runs are traced for attribution.
+    pub fn of(semantics: &Semantics) -> Self {
+        if semantics.lora.is_some() { Coverage::Exchange } else { Coverage::Answer }
+    }
+
+    /// The first token that is predicted.
+    pub fn first(self, prompt_len: usize) -> usize {
+        if self == Coverage::Exchange { 1 } else { prompt_len }
+    }
+}
+
 /// Padded sizes that fit all runs.
-pub fn common_dims(semantics: &Semantics, runs: &[RunInfo]) -> Dims {
+pub fn common_dims(semantics: &Semantics, coverage: Coverage, runs: &[RunInfo]) -> Dims {
     let tokens = runs.iter().map(|r| r.tokens.len()).max().unwrap_or(1).max(8);
-    let slots = runs.iter().map(|r| r.tokens.len() - r.prompt_len).max().unwrap_or(1);
+    let slots = runs.iter().map(|r| r.tokens.len() - coverage.first(r.prompt_len)).max().unwrap_or(1);
     Dims::new(semantics, tokens, slots)
 }
 
-/// Executes a run with every tensor kept.
-pub fn trace(runtime: &Runtime, run: &RunInfo, dims: Dims) -> Result<Trace, Failure> {
-    runtime.run(&run.tokens, run.prompt_len, dims, Mode::Greedy, Keep::All, true).during("executing the run")
+/// Executes tokens with every tensor kept.
+pub fn trace(runtime: &Runtime, tokens: &[u32], prompt_len: usize, coverage: Coverage, dims: Dims) -> Result<Trace, Failure> {
+    let exchange = coverage == Coverage::Exchange;
+    let mode = if exchange { Mode::Sample } else { Mode::Greedy };
+    let mut trace = runtime.run(tokens, coverage.first(prompt_len), dims, mode, Keep::All, exchange).during("executing the run")?;
+    trace.prompt_len = prompt_len;
+    Ok(trace)
+}
+
+/// Executes a run as its semantics suggest.
+pub fn trace_run(runtime: &Runtime, run: &RunInfo, dims: Dims) -> Result<Trace, Failure> {
+    trace(runtime, &run.tokens, run.prompt_len, Coverage::of(runtime.semantics()), dims)
+}
+
+/// [`trace_run`] at its own sizes.
+pub fn trace_alone(runtime: &Runtime, run: &RunInfo) -> Result<Trace, Failure> {
+    let semantics = runtime.semantics();
+    trace_run(runtime, run, common_dims(semantics, Coverage::of(semantics), std::slice::from_ref(run)))
 }
 
 /// Attributes a traced run; adds its tensors to the trace.

@@ -3,7 +3,7 @@
 //! Each has a dense form (for the prover) and a multilinear evaluation (for the verifier); a test shows that they agree.
 
 use crate::ir::{EF, F, int};
-use model_runtime::semantics::Semantics;
+use crate::relation::{RelationParams, Scope};
 use model_runtime::shape::Site;
 use model_runtime::tables::{Projection, rope_tables};
 use p3_field::PrimeCharacteristicRing;
@@ -15,9 +15,13 @@ pub enum Public {
     Token,
     /// `[b,s,v]`: slot s is live and its target token is v.
     Target,
+    /// `[b,s,v]`: slot s predicts a token of the answer, and v is that token.
+    AnswerTarget,
+    /// `[b,s]`: slot s predicts a token of the answer.
+    AnswerSlot,
     /// `[b,s,v]`: slot s is live and v is in the vocabulary.
     Live,
-    /// `[b,s,v]`: slot s is live and v is below the target (ties go to the lowest id).
+    /// `[b,s,v]`: slot s predicts a token of the answer and v is below it (ties go to the lowest id).
     BelowTarget,
     /// `[b,s]`: slot s is live.
     LiveSlot,
@@ -50,12 +54,17 @@ pub struct PublicRequest {
     pub prompt_len: usize,
 }
 
-impl PublicRequest {
-    /// Live answer slots as `(slot, position read, target)`.
-    pub fn slots(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
-        let start = self.prompt_len;
-        self.tokens.iter().skip(start).enumerate().map(move |(s, &v)| (s, (start + s).saturating_sub(1), v as usize))
-    }
+/// A live slot: it reads a position and predicts the next token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// The slot's number.
+    pub number: usize,
+    /// The position it reads.
+    pub position: usize,
+    /// The token it predicts.
+    pub target: usize,
+    /// Whether that token is the answer's (and must be the greedy choice).
+    pub answer: bool,
 }
 
 /// What the public polynomials depend on.
@@ -63,6 +72,8 @@ impl PublicRequest {
 pub struct PublicContext {
     /// Requests, without padding.
     pub requests: Vec<PublicRequest>,
+    /// Whether slots cover the whole exchange (for the gradient), or the answer only.
+    pub whole: bool,
     /// True vocabulary.
     pub vocab: usize,
     /// Base of the rotary frequencies.
@@ -72,14 +83,27 @@ pub struct PublicContext {
 }
 
 impl PublicContext {
-    /// The context of `requests` under `sem`.
-    pub fn new(sem: &Semantics, requests: Vec<PublicRequest>) -> Self {
+    /// The context of `requests` under a relation's parameters.
+    pub fn new(params: &RelationParams, requests: Vec<PublicRequest>) -> Self {
+        let sem = &params.semantics;
         Self {
             requests,
+            whole: params.scope == Scope::Attribution,
             vocab: sem.shape.vocab,
             rope_theta: sem.shape.rope_theta,
             head_dim: sem.shape.head_dim,
         }
+    }
+
+    /// A request's live slots.
+    pub fn slots<'a>(&self, request: &'a PublicRequest) -> impl Iterator<Item = Slot> + use<'a> {
+        let first = if self.whole { 1 } else { request.prompt_len };
+        let prompt = request.prompt_len;
+        let slot = move |(number, &target): (usize, &u32)| {
+            let predicted = first + number;
+            Slot { number, position: predicted.saturating_sub(1), target: target as usize, answer: predicted >= prompt }
+        };
+        request.tokens.iter().skip(first).enumerate().map(slot)
     }
 
     /// The request at a padded position: positions past the end repeat the first request.
@@ -153,20 +177,13 @@ impl Public {
     pub fn evaluate(self, ctx: &PublicContext, at: &[&[EF]]) -> Option<EF> {
         match (self, at) {
             (Public::Token, [b, t, v]) => Some(over_requests(ctx, b, |r| token_sum(r, t, v))),
-            (Public::Target, [b, s, v]) => Some(over_requests(ctx, b, |r| {
-                r.slots().map(|(i, _, tok)| eq_at(s, i) * eq_at(v, tok)).sum()
-            })),
-            (Public::Live, [b, s, v]) => {
-                let vocab = less_than(v, ctx.vocab);
-                Some(over_requests(ctx, b, |r| less_than(s, r.slots().count())) * vocab)
-            }
-            (Public::LiveSlot, [b, s]) => Some(over_requests(ctx, b, |r| less_than(s, r.slots().count()))),
-            (Public::BelowTarget, [b, s, v]) => Some(over_requests(ctx, b, |r| {
-                r.slots().map(|(i, _, tok)| eq_at(s, i) * less_than(v, tok)).sum()
-            })),
-            (Public::Select, [b, s, t]) => Some(over_requests(ctx, b, |r| {
-                r.slots().map(|(i, pos, _)| eq_at(s, i) * eq_at(t, pos)).sum()
-            })),
+            (Public::Target, [b, s, v]) => Some(over_slots(ctx, b, s, |x| eq_at(v, x.target))),
+            (Public::AnswerTarget, [b, s, v]) => Some(over_slots(ctx, b, s, |x| if x.answer { eq_at(v, x.target) } else { EF::ZERO })),
+            (Public::AnswerSlot, [b, s]) => Some(over_slots(ctx, b, s, |x| EF::from_bool(x.answer))),
+            (Public::LiveSlot, [b, s]) => Some(over_slots(ctx, b, s, |_| EF::ONE)),
+            (Public::Live, [b, s, v]) => Some(over_slots(ctx, b, s, |_| EF::ONE) * less_than(v, ctx.vocab)),
+            (Public::BelowTarget, [b, s, v]) => Some(over_slots(ctx, b, s, |x| if x.answer { less_than(v, x.target) } else { EF::ZERO })),
+            (Public::Select, [b, s, t]) => Some(over_slots(ctx, b, s, |x| eq_at(t, x.position))),
             (Public::Causal, [t, u]) => Some(causal(t, u)),
             (Public::Cos, [t, p]) => Some(self.rope(ctx, t, p)),
             (Public::SinForward, [t, z, p]) => Some(self.rope(ctx, t, p) * (iota(z).double() - EF::ONE)),
@@ -193,15 +210,16 @@ impl Public {
         let size = |i: usize| 1usize << logs[i];
         let mut out = vec![F::ZERO; 1 << logs.iter().sum::<usize>()];
         match (self, logs.len()) {
-            (Public::Token | Public::Target | Public::Live | Public::BelowTarget | Public::Select, 3) => {
+            (Public::Token | Public::Target | Public::AnswerTarget | Public::Live | Public::BelowTarget | Public::Select, 3) => {
                 for b in 0..size(0) {
                     let block = &mut out[b * size(1) * size(2)..][..size(1) * size(2)];
                     self.fill_request(ctx, ctx.request(b)?, block, size(2));
                 }
             }
-            (Public::LiveSlot, 2) => {
+            (Public::LiveSlot | Public::AnswerSlot, 2) => {
                 for b in 0..size(0) {
-                    ctx.request(b)?.slots().for_each(|(s, ..)| out[b * size(1) + s] = F::ONE);
+                    let live = ctx.slots(ctx.request(b)?).filter(|x| x.answer || self == Public::LiveSlot);
+                    live.for_each(|x| out[b * size(1) + x.number] = F::ONE);
                 }
             }
             (Public::Causal, 2) => {
@@ -244,13 +262,15 @@ impl Public {
             }
             return;
         }
-        for (s, position, target) in request.slots() {
-            let row = &mut out[s * width..][..width];
+        for x in ctx.slots(request) {
+            let row = &mut out[x.number * width..][..width];
             match self {
-                Public::Target => row[target] = F::ONE,
                 Public::Live => row[..ctx.vocab].fill(F::ONE),
-                Public::BelowTarget => row[..target].fill(F::ONE),
-                _ => row[position] = F::ONE,
+                Public::Select => row[x.position] = F::ONE,
+                Public::Target => row[x.target] = F::ONE,
+                Public::AnswerTarget if x.answer => row[x.target] = F::ONE,
+                Public::BelowTarget if x.answer => row[..x.target].fill(F::ONE),
+                _ => {}
             }
         }
     }
@@ -263,6 +283,11 @@ fn over_requests(ctx: &PublicContext, point: &[EF], f: impl Fn(&PublicRequest) -
     let rest: EF = ctx.requests.iter().enumerate().skip(1).map(|(b, r)| eq_at(point, b) * f(r)).sum();
     let first_weight = eq_at(point, 0) + EF::ONE - less_than(point, n);
     first * first_weight + rest
+}
+
+/// `Σ_b Σ_slots eq(b)·eq(s, slot)·f(slot)`.
+fn over_slots(ctx: &PublicContext, b: &[EF], s: &[EF], f: impl Fn(Slot) -> EF) -> EF {
+    over_requests(ctx, b, |r| ctx.slots(r).map(|x| eq_at(s, x.number) * f(x)).sum())
 }
 
 /// `Σ_t eq(t)·eq(v, token_t)`, positions past the end holding token 0.
@@ -295,15 +320,19 @@ mod tests {
     #[test]
     fn evaluation_agrees_with_the_dense_form() {
         let request = |tokens: &[u32], prompt_len| PublicRequest { tokens: tokens.to_vec(), prompt_len };
+        for whole in [false, true] {
         let ctx = PublicContext {
+            whole,
             requests: vec![request(&[1, 5, 9, 2, 7], 2), request(&[3, 3, 8], 1), request(&[1, 2, 3, 4], 3)],
             vocab: 11,
             rope_theta: 10_000.0,
             head_dim: 6,
         };
-        let cases: [(Public, &[usize]); 15] = [
+        let cases: [(Public, &[usize]); 17] = [
             (Public::Token, &[2, 3, 4]),
             (Public::Target, &[2, 2, 4]),
+            (Public::AnswerTarget, &[2, 2, 4]),
+            (Public::AnswerSlot, &[2, 2]),
             (Public::Live, &[2, 2, 4]),
             (Public::BelowTarget, &[2, 2, 4]),
             (Public::LiveSlot, &[2, 2]),
@@ -324,6 +353,7 @@ mod tests {
             let dense = public.dense(&ctx, logs).unwrap();
             let expected: EF = eq_table(&points.concat()).iter().zip(&dense).map(|(&e, &x)| e * x).sum();
             assert_eq!(public.evaluate(&ctx, &slices), Some(expected), "{public:?}");
+        }
         }
     }
 }

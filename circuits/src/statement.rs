@@ -260,9 +260,11 @@ impl Statement {
     }
 
     fn check_tokens(&self, tokens: &[u32], prompt_len: usize) -> Result<(), StatementError> {
-        if prompt_len == 0 || prompt_len >= tokens.len() || tokens.len() > self.relation.tokens || tokens.len() - prompt_len > self.relation.slots {
+        let whole = self.relation.scope == Scope::Attribution;
+        let slots = tokens.len().saturating_sub(if whole { 1 } else { prompt_len });
+        if prompt_len == 0 || prompt_len >= tokens.len() || tokens.len() > self.relation.tokens || slots > self.relation.slots {
             let problem = format!(
-                "{} tokens of which {prompt_len} are the prompt; there must be both a prompt and an answer, at most {} tokens and {} answer tokens",
+                "{} tokens of which {prompt_len} are the prompt; there must be both a prompt and an answer, at most {} tokens and {} predicted ones",
                 tokens.len(),
                 self.relation.tokens,
                 self.relation.slots

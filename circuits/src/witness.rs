@@ -102,7 +102,7 @@ impl Witness {
             }
             tensors.push(values);
         }
-        let ctx = PublicContext::new(&relation.params.semantics, requests);
+        let ctx = PublicContext::new(&relation.params, requests);
         Ok(Self { tensors, ctx })
     }
 

@@ -41,7 +41,7 @@ pub fn load(dir: &Path) -> Result<Loaded, Failure> {
     let model = ModelDir::load(&info.model).map_err(moved)?;
     let adapter = info.adapter.as_ref().map(|a| AdapterDir::load(a, &model)).transpose().map_err(moved)?;
     let semantics = work::semantics(&model, adapter.as_ref());
-    let dims = work::common_dims(semantics, std::slice::from_ref(&info));
+    let dims = work::common_dims(semantics, work::Coverage::of(semantics), std::slice::from_ref(&info));
     let trace = Trace { dims, tensors: RunInfo::trace(dir)?, tokens: info.tokens.clone(), prompt_len: info.prompt_len };
     Ok(Loaded { info, trace, model, adapter })
 }

@@ -9,7 +9,6 @@ use circuits::ir::Group;
 use circuits::relation::Relation;
 use circuits::statement::{Digest, Profile, Statement, Tokens};
 use model_runtime::int::index::IndexOptions;
-use model_runtime::int::trace::{Keep, Mode};
 use model_runtime::tensor::TensorMap;
 use model_runtime::text::Datanet;
 use prover::commit::digest_of;
@@ -86,7 +85,7 @@ impl Audit {
     /// The stored trace is what the model computes for the stated tokens.
     fn trace(&self, run: &Loaded, request: usize) -> Result<Option<String>, Failure> {
         let runtime = work::runtime(&self.adapter.int.semantics, &self.model, Some(&self.adapter))?;
-        let replayed = work::trace(&runtime, &run.info, run.trace.dims)?;
+        let replayed = work::trace_run(&runtime, &run.info, run.trace.dims)?;
         let stated = &self.statement.requests[request];
         if let Tokens::Public { tokens, prompt_len } = &stated.tokens
             && (tokens != &run.info.tokens || *prompt_len != run.info.prompt_len)
@@ -147,8 +146,7 @@ impl Audit {
     /// The stated weights are what the scores give.
     fn weights(&self, run: &Loaded, request: usize) -> Result<Option<String>, Failure> {
         let runtime = work::runtime(&self.index.index.semantics, &self.model, Some(&self.adapter))?;
-        let info = &run.info;
-        let mut trace = runtime.run(&info.tokens, info.prompt_len, run.trace.dims, Mode::Greedy, Keep::All, true).during("executing the run")?;
+        let mut trace = work::trace_run(&runtime, &run.info, run.trace.dims)?;
         let attribution = work::attribute(&self.index, &mut trace)?;
         let stated = &self.statement.requests[request].weights;
         let wrong = self.index.info.contributors.iter().enumerate().find_map(|(i, c)| {

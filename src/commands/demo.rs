@@ -105,7 +105,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let info = work::infer(&stage.model, Some(&stage.adapter), &args.prompt, ANSWER_TOKENS, work::random_id()?, (&stage.paths.0, Some(&stage.paths.1)))?;
     let semantics = &stage.index.index.semantics;
     let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
-    let mut trace = work::trace(&runtime, &info, work::common_dims(semantics, std::slice::from_ref(&info)))?;
+    let mut trace = work::trace_alone(&runtime, &info)?;
     info.save(&args.out.join("run"), &trace.tensors)?;
     let attribution = work::attribute(&stage.index, &mut trace)?;
     say("5/6 proving …");
@@ -173,7 +173,7 @@ fn measure_queries(args: &Args, stage: &Stage) -> Result<Quality, Failure> {
     let mut quality = Quality { total: queries.len(), answered: 0, first: 0 };
     for query in queries {
         let info = work::infer(&stage.model, Some(&stage.adapter), &query.prompt, ANSWER_TOKENS, Default::default(), (&stage.paths.0, Some(&stage.paths.1)))?;
-        let mut trace = work::trace(&runtime, &info, work::common_dims(semantics, std::slice::from_ref(&info)))?;
+        let mut trace = work::trace_alone(&runtime, &info)?;
         let attribution = work::attribute(&stage.index, &mut trace)?;
         let shares = show::attribution_shares(&attribution, &stage.index);
         let first = shares.first().is_some_and(|(c, bps)| *c == query.contributor && *bps > 0);

@@ -42,7 +42,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let run = work::infer(&model, adapter.as_ref(), &args.prompt, args.max_new_tokens, id, (&paths.0, paths.1.as_deref()))?;
     let semantics = work::semantics(&model, adapter.as_ref());
     let runtime = work::runtime(semantics, &model, adapter.as_ref())?;
-    let trace = work::trace(&runtime, &run, work::common_dims(semantics, std::slice::from_ref(&run)))?;
+    let trace = work::trace_alone(&runtime, &run)?;
     run.save(&args.out, &trace.tensors)?;
     let (seconds, _) = meter.read();
     if json {

@@ -4,7 +4,7 @@ use super::attribute::{Loaded, check_index, load};
 use crate::error::Failure;
 use crate::meter::say;
 use crate::store::{IndexDir, write_file, write_json};
-use crate::work::{self, Job, Proven};
+use crate::work::{self, Coverage, Job, Proven};
 use crate::show;
 use circuits::relation::WeightRanges;
 use serde_json::json;
@@ -79,14 +79,15 @@ fn prove_runs(runs: &[Loaded], index: Option<&IndexDir>, profile: ProfileArg, pr
     let first = &runs[0];
     let semantics = index.map_or_else(|| work::semantics(&first.model, first.adapter.as_ref()), |i| &i.index.semantics);
     let infos: Vec<_> = runs.iter().map(|r| r.info.clone()).collect();
-    let dims = work::common_dims(semantics, &infos);
+    let coverage = if index.is_some() { Coverage::Exchange } else { Coverage::Answer };
+    let dims = work::common_dims(semantics, coverage, &infos);
     let runtime = work::runtime(semantics, &first.model, first.adapter.as_ref())?;
     say("executing …");
     let request = |run: &Loaded| {
-        let mut trace = if dims == run.trace.dims || (runs.len() == 1 && index.is_none()) {
-            run.trace.clone()
-        } else {
-            work::trace(&runtime, &run.info, dims)?
+        let stored = dims == run.trace.dims && coverage == Coverage::of(work::semantics(&run.model, run.adapter.as_ref()));
+        let mut trace = match stored {
+            true => run.trace.clone(),
+            false => work::trace(&runtime, &run.info.tokens, run.info.prompt_len, coverage, dims)?,
         };
         index.map(|index| work::attribute(index, &mut trace)).transpose()?;
         Ok((trace, run.info.request_id))

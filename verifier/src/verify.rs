@@ -128,7 +128,7 @@ pub fn verify<C: HashProfile>(statement: &Statement, proof: &Proof<C>) -> Result
     }
     let relation = statement.check()?;
     let requests = statement.public_requests(&proof.tokens)?;
-    let ctx = PublicContext::new(&statement.relation.semantics, requests);
+    let ctx = PublicContext::new(&statement.relation, requests);
     let plan = Plan::new(&relation);
     if plan.leaves_log > MAX_LEAVES_LOG {
         return Err(VerifyError::TooManyLookups { log: plan.leaves_log });

@@ -33,7 +33,7 @@ impl Builder<'_> {
         let limit = limit.ok_or_else(|| super::missing("constant", "boost_limit"))?;
         let target = || public(Public::Target, &[b, s, v]);
         let one = 1 << OUT_PROB_BITS;
-        // How far the answer's probabilities are from one in all sets the gradient's scale.
+        // How far a target's probability is from one sets the scale of its slot's gradient.
         let gap = vec![
             product([public(Public::LiveSlot, &[b, s])]).times(int(one)),
             product([target(), self.read("pr")]).times(int(-1)),

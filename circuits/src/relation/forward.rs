@@ -204,9 +204,15 @@ impl Builder<'_> {
         self.look_up_where("output weights", kind, cells, Some(live), tuple);
         let dead = vec![product([weight.clone()]), product([weight.clone(), public(Public::Live, &[b, s, v])]).times(-F::ONE)];
         self.constrain("dead outputs have no weight", Sum { free: cells.to_vec(), terms: dead });
-        // The chosen token attains the maximum (only a gap of zero has this weight) …
-        let chosen = product([public(Public::Target, &[b, s, v]), weight.clone()]);
-        let one = product([public(Public::LiveSlot, &[b, s])]).times(int(EXP_ONE.into()));
+        // The maximum is attained in every live slot …
+        let attained = vec![
+            product([public(Public::Live, &[b, s, v]), self.read("out.flag")]),
+            product([public(Public::LiveSlot, &[b, s])]).times(-F::ONE),
+        ];
+        self.look_up("output maximum is attained", TableKind::Range(16), rows, vec![attained]);
+        // … an answer's token attains it (only a gap of zero has this weight) …
+        let chosen = product([public(Public::AnswerTarget, &[b, s, v]), weight.clone()]);
+        let one = product([public(Public::AnswerSlot, &[b, s])]).times(int(EXP_ONE.into()));
         self.equal("the chosen token has the largest logit", rows, vec![chosen], one);
         // … and is the first that does.
         let below = vec![product([public(Public::BelowTarget, &[b, s, v])])];

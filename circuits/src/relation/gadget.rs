@@ -240,11 +240,11 @@ impl Builder<'_> {
         self.below(&name("rem"), &name(power), rows, rem_bits);
     }
 
-    /// The gradient's scale: a power of two read off a total over each request.
-    pub(super) fn boost(&mut self, total: Vec<Term>, limit: u32) {
-        let rows = [self.x.b];
-        self.normalise("boost", &rows, total, Base::Two);
-        self.trace("boost.scale", &[]);
+    /// The scale of each slot's gradient: a power of two read off how far its target's probability is from one.
+    pub(super) fn boost(&mut self, gap: Vec<Term>, limit: u32) {
+        let rows = [self.x.b, self.x.s];
+        self.normalise("boost", &rows, gap, Base::Two);
+        self.trace("boost.scale", &rows[1..]);
         let tuple = ["man", "scale", "big"].map(|part| vec![product([self.read(&format!("boost.{part}"))])]).to_vec();
         self.look_up("gradient scale", TableKind::Boost(limit), &rows, tuple);
         self.bounded("boost.scale", 1 << limit);

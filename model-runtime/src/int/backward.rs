@@ -55,16 +55,20 @@ fn join(run: &mut Run, name: &str, l: usize, g: &[i32], v: &[i32], fb: &[i32]) -
     run.rq(name, Some(l), &[run.d.t, run.d.d], acc)
 }
 
-/// The scale of the whole gradient: a power of two, by how far the answer's probabilities are from one in all.
-fn gradient_scale(run: &mut Run, gap: i64) -> Result<i32, RunError> {
+/// The scale of each slot's gradient: a power of two, by how far its target's probability is from one.
+fn gradient_scales(run: &mut Run, gaps: Vec<i64>) -> Result<Vec<i32>, RunError> {
     let limit = u32::try_from(constant(&run.rt.sem, "boost_limit")?).unwrap_or(0);
-    let row = softmax_row(gap, &[0; 1 << 16]);
-    let scale = boost(i64::from(row.man), limit) as i32;
-    let parts = [("e", row.e), ("man", row.man), ("rem", row.rem), ("big", i32::from(row.man >= 1 << 15)), ("p2", 1 << row.e), ("scale", scale)];
-    for (part, value) in parts {
-        run.keep(&format!("boost.{part}"), None, &[], &[value]);
-    }
-    Ok(scale)
+    let none = vec![0; 1 << 16];
+    let rows: Vec<_> = gaps.into_iter().map(|gap| softmax_row(gap, &none)).collect();
+    let scales: Vec<i32> = rows.iter().map(|row| boost(i64::from(row.man), limit) as i32).collect();
+    let mut keep = |part: &str, values: Vec<i32>| run.keep(&format!("boost.{part}"), None, &[values.len()], &values);
+    keep("e", rows.iter().map(|row| row.e).collect());
+    keep("man", rows.iter().map(|row| row.man).collect());
+    keep("rem", rows.iter().map(|row| row.rem).collect());
+    keep("big", rows.iter().map(|row| i32::from(row.man >= 1 << 15)).collect());
+    keep("p2", rows.iter().map(|row| 1 << row.e).collect());
+    keep("scale", scales.clone());
+    Ok(scales)
 }
 
 /// Gradient at the final residual stream's answer rows, `[s, d]`.
@@ -74,9 +78,9 @@ fn output_gradient(run: &mut Run, state: &ForwardState, targets: &[u32]) -> Resu
     for (s, &target) in targets.iter().enumerate() {
         dz[s * d.v + target as usize] -= 1 << OUT_PROB_BITS;
     }
-    let gap = targets.iter().enumerate().map(|(s, &target)| -i64::from(dz[s * d.v + target as usize])).sum();
-    let scale = gradient_scale(run, gap)?;
-    dz.iter_mut().for_each(|x| *x *= scale);
+    let gaps = (0..d.s).map(|s| targets.get(s).map_or(0, |&target| -i64::from(dz[s * d.v + target as usize])));
+    let scales = gradient_scales(run, gaps.collect())?;
+    dz.chunks_exact_mut(d.v).zip(scales).for_each(|(row, scale)| row.iter_mut().for_each(|x| *x *= scale));
     run.keep("dz", None, &[d.s, d.v], &dz);
     let mut acc = vec![0; d.s * d.d];
     gemm(&mut acc, run.coef("nf.dn", 0)?, &narrow(&dz), &run.rt.head_t);

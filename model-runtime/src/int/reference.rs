@@ -371,9 +371,12 @@ pub fn run(model: &Folded, tokens: &[u32], prompt_len: Option<usize>) -> FloatTr
             row.iter_mut().zip(z).for_each(|(d, z)| *d = (z - max).exp() / sum);
             row[tokens[s + 1] as usize] -= 1.0;
         }
-        let gap: f32 = (first - 1..tokens.len() - 1).map(|s| -dz[s * vocab + tokens[s + 1] as usize]).sum();
-        let scale = boost((f64::from(gap) * pow2_prob()) as i64, boost_limit(vocab)) as f32;
-        dz.iter_mut().for_each(|x| *x *= scale);
+        for s in first - 1..tokens.len() - 1 {
+            let row = &mut dz[s * vocab..(s + 1) * vocab];
+            let gap = f64::from(-row[tokens[s + 1] as usize]) * pow2_prob();
+            let scale = boost(gap as i64, boost_limit(vocab)) as f32;
+            row.iter_mut().for_each(|x| *x *= scale);
+        }
         let mut dn = vec![0.0; tokens.len() * width];
         apply_transposed(&mut dn, &dz, &model.head, width);
         let zero = vec![0.0; dn.len()];

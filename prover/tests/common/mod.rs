@@ -127,7 +127,7 @@ pub fn full(layers: usize, requests: usize, sites: &[Site]) -> Full {
     let options = IndexOptions { rows: 2, damping: 0.1 };
     let index = build_index(&model, &adapter, &samples, options, &|_, _| {}).unwrap();
     let runtime = Runtime::new(index.semantics.clone(), &model.tensors, Some(&adapter.tensors)).unwrap();
-    let dims = Dims::new(&index.semantics, 8, 4);
+    let dims = Dims::new(&index.semantics, 8, 7);
     let padded = index.rows.next_power_of_two();
     let pad = |mut v: Vec<i32>| {
         v.resize(padded, 0);
@@ -140,7 +140,8 @@ pub fn full(layers: usize, requests: usize, sites: &[Site]) -> Full {
             let prompt = [1, 5 + i, 9];
             let mut tokens = prompt.to_vec();
             tokens.extend(runtime.generate(&prompt, 3 + (i as usize) % 2, None).unwrap());
-            let mut trace = runtime.run(&tokens, 3, dims, Mode::Greedy, Keep::All, true).unwrap();
+            let mut trace = runtime.run(&tokens, 1, dims, Mode::Sample, Keep::All, true).unwrap();
+            trace.prompt_len = 3;
             let sketch = sketch(&index.semantics, &trace).unwrap();
             let attribution = attribute(&index, &sketch, &contributors, None).unwrap();
             trace.tensors.extend(sketch);
@@ -154,7 +155,7 @@ pub fn full(layers: usize, requests: usize, sites: &[Site]) -> Full {
         scope: Scope::Attribution,
         weight_ranges: WeightRanges::Proven,
         tokens: 8,
-        slots: 4,
+        slots: 8,
         requests: requests.next_power_of_two(),
         rows: index.rows,
         contributors: CONTRIBUTORS,
