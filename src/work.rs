@@ -11,12 +11,12 @@ use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, RequestState
 use circuits::witness::{Fixed, Witness};
 use model_runtime::int::attribute::{Attribution, attribute as attribute_run};
 use model_runtime::int::fidelity::{Fidelity, fidelity};
-use model_runtime::int::index::{IndexOptions, build_index};
+use model_runtime::int::index::{Index, IndexOptions, build_index};
 use model_runtime::int::sketch::sketch;
 use model_runtime::int::trace::Keep;
 use model_runtime::int::{Mode, Runtime, Trace, quantise_base};
 use model_runtime::semantics::{Dims, Semantics};
-use model_runtime::shape::FloatModel;
+use model_runtime::shape::{FloatModel, Site};
 use model_runtime::tensor::{Tensor, TensorMap};
 use model_runtime::text::{Datanet, Tokenizer};
 use model_runtime::train::{SplitMix64, float_logits};
@@ -113,9 +113,10 @@ pub fn index(
     let damping = options.damping;
     let mut index = build_index(&model.int, &adapter.int, &tokens, options, &progress).during("indexing")?;
     bar.finish_and_clear();
-    if let Some(theta) = noise_floor {
-        index.semantics.consts.insert("theta".into(), theta);
-    }
+    let names = datanet.contributors();
+    let numbers: Vec<u32> = datanet.samples.iter().map(|s| names.iter().position(|n| *n == s.contributor).unwrap_or(0) as u32).collect();
+    let theta = noise_floor.map_or_else(|| measured_floor(&index, &numbers), Ok)?;
+    index.semantics.consts.insert("theta".into(), theta);
     let rows = datanet.samples.iter().map(|s| Row { contributor: s.contributor.clone(), text: s.text.clone() }).collect();
     let info = IndexInfo {
         rows,
@@ -128,6 +129,29 @@ pub fn index(
         adapter: paths.1.to_owned(),
     };
     Ok(IndexDir { index, info })
+}
+
+/// Rows whose scores set the noise floor.
+const FLOOR_ROWS: usize = 48;
+
+/// The noise floor: nine in ten scores between samples of different contributors lie below it.
+fn measured_floor(index: &Index, contributors: &[u32]) -> Result<i64, Failure> {
+    let mut scores = Vec::new();
+    let per_row = |t: &Tensor| t.data.len() / index.rows.next_power_of_two();
+    for row in (0..index.rows).step_by(index.rows.div_ceil(FLOOR_ROWS).max(1)) {
+        let sketch = |site: &Site| {
+            let tensor = index.tensors.get(&format!("G{}", site.name()))?;
+            let n = per_row(tensor);
+            Some((format!("sk{}", site.name()), Tensor::new(&tensor.dims[1..], tensor.data[row * n..(row + 1) * n].to_vec())?))
+        };
+        let sketch: TensorMap = index.semantics.sites().iter().filter_map(sketch).collect();
+        let attribution = attribute_run(index, &sketch, contributors, None).during("measuring the noise floor")?;
+        let others = attribution.scores.iter().zip(contributors).filter(|(_, c)| **c != contributors[row]);
+        scores.extend(others.map(|(&s, _)| i64::from(s)));
+    }
+    scores.sort_unstable();
+    let at = scores.len() * 9 / 10;
+    Ok(scores.get(at).copied().unwrap_or(0).clamp(0, (1 << 15) - 1))
 }
 
 /// The integer model, ready to run.

@@ -428,7 +428,7 @@ impl Builder<'_> {
         let factor: f64 = coefs.iter().map(|&c| c as f64).sum::<f64>() / coefs.len() as f64;
         let max = (per_row * sites.len()) as f64 * f64::from(g_bits - 1 + bits - 1).exp2() * factor;
         let largest = scores.iter().map(|s| s.abs()).max().unwrap_or(1) as f64;
-        let shift = least_shift(max, 16).min(least_shift(largest * 16.0, 16)).min(15);
+        let shift = least_shift(max, 16).min(least_shift(largest * 4.0, 16)).min(15);
         record(
             &mut self.sem,
             "score",
