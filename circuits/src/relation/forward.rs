@@ -4,8 +4,8 @@ use super::gadget::{Bound, Scaled};
 use super::{Axes, Builder, RelationError, constant, product, public};
 use crate::ir::{Axis, Coupling, F, Factor, Index, Sum, Term, int};
 use crate::public::Public;
-use crate::table::TableKind;
-use model_runtime::semantics::{ACT_BITS, RECIP_BITS, RESIDUAL_BITS};
+use crate::table::{TableKind, exp_is_strict};
+use model_runtime::semantics::{ACT_BITS, OUT_PROB_BITS, PROB_BITS, RECIP_BITS, RESIDUAL_BITS};
 use model_runtime::shape::Site;
 use model_runtime::tables::EXP_ONE;
 use p3_field::PrimeCharacteristicRing;
@@ -88,6 +88,7 @@ impl Builder<'_> {
         for name in ["att.w", "att.flag"] {
             self.trace(name, &cells[1..]);
         }
+        self.bounded("att.w", EXP_ONE.into());
         self.trace("att.max", &rows[1..]);
         let acc = vec![(1, product([self.read("qr"), self.read_keys("kr")]))];
         // A score is an integer because the maximum is one and the gap is one; hence the wider range.
@@ -96,7 +97,7 @@ impl Builder<'_> {
         let causal = || vec![product([public(Public::Causal, &[t, u])])];
         let (weight, flag) = (self.read("att.w"), self.read("att.flag"));
         let tuple = vec![below_max(self.read("att.max"), score), vec![product([weight.clone()])], vec![product([flag.clone()])]];
-        self.look_up_where("attention weights", TableKind::Exp(self.exponent("att.exp_bits")?), &cells, Some(causal()), tuple);
+        self.look_up_where("attention weights", TableKind::Exp(self.strict_exponent("att.exp_bits")?), &cells, Some(causal()), tuple);
         for (name, factor) in [("attention is causal", &weight), ("attention flags are causal", &flag)] {
             let terms = vec![
                 product([factor.clone()]),
@@ -108,8 +109,27 @@ impl Builder<'_> {
         let attained = vec![product([flag]), constant(-1)];
         self.look_up("attention maximum is attained", TableKind::Range(14), &rows, vec![attained]);
         self.softmax_row("att", &rows, weight)?;
+        self.probability_shift("p", RECIP_BITS - PROB_BITS)?;
         let acc = self.times_factor("att", || self.read("att.w"));
         self.requantise_unsigned("p", &cells, acc, Bound::Argued(PRODUCT_MAX))
+    }
+
+    /// An exponent of weights that tells a gap of 0 from any other.
+    fn strict_exponent(&self, name: &str) -> Result<i32, RelationError> {
+        let k = self.exponent(name)?;
+        if exp_is_strict(k) {
+            return Ok(k);
+        }
+        Err(RelationError::Parameter { what: format!("exponent `{name}`"), found: k.to_string(), expected: "one whose weights tell 0 from 1" })
+    }
+
+    /// The argued bounds on sums of probabilities hold for these shifts only.
+    fn probability_shift(&self, op: &str, shift: u32) -> Result<(), RelationError> {
+        let found = self.op(op)?.shift;
+        if found == shift {
+            return Ok(());
+        }
+        Err(RelationError::Parameter { what: format!("shift of `{op}`"), found: found.to_string(), expected: "28 less the probabilities' fixed point" })
     }
 
     fn attention_output(&mut self) -> Result<(), RelationError> {
@@ -168,13 +188,14 @@ impl Builder<'_> {
         let Axes { b, s, v, .. } = self.x;
         self.trace("out.max", &rows[1..]);
         self.trace("out.w", &cells[1..]);
+        self.bounded("out.w", EXP_ONE.into());
         self.trace("out.flag", &cells[1..]);
         self.signed_range("out.max", 16);
         let acc = vec![(1, product([self.read("head"), self.read("nf.n")]))];
         let logit = self.quotient_within("out", "out", cells, acc, Bound::Widths, 3 << 15)?;
         let gap = below_max(self.read("out.max"), logit);
         let live = vec![product([public(Public::Live, &[b, s, v])])];
-        let kind = TableKind::Exp(self.exponent("out.exp_bits")?);
+        let kind = TableKind::Exp(self.strict_exponent("out.exp_bits")?);
         let weight = self.read("out.w");
         let tuple = vec![gap.clone(), vec![product([weight.clone()])], vec![product([self.read("out.flag")])]];
         self.look_up_where("output weights", kind, cells, Some(live), tuple);
@@ -189,6 +210,7 @@ impl Builder<'_> {
         let strict = [gap, vec![constant(-1)]].concat();
         self.look_up_where("ties go to the lowest token", TableKind::Range(16), cells, Some(below), vec![strict]);
         self.softmax_row("out", rows, weight)?;
+        self.probability_shift("pr", RECIP_BITS - OUT_PROB_BITS)?;
         let acc = self.times_factor("out", || self.read("out.w"));
         self.requantise_unsigned("pr", cells, acc, Bound::Argued(PRODUCT_MAX))
     }

@@ -129,6 +129,11 @@ impl Builder<'_> {
                 expected: "at most 16, at most 2^28, 1 to 2^27",
             });
         }
+        // The total of the squares mustn't wrap around: it is normalised as a field element.
+        let largest = (self.sem.shape.width as i128).saturating_mul((1 << (28 - sq_shift)) + 1) + i128::from(eps);
+        if largest >= i128::from(FIELD) {
+            return Err(RelationError::Wraps { name: format!("{x}.sq"), bound: largest });
+        }
         let all: Vec<Axis> = rows.iter().copied().chain([self.x.d]).collect();
         let square = format!("{x}.sq");
         self.trace(&square, &all[1..]);
@@ -161,6 +166,11 @@ impl Builder<'_> {
     /// Softmax row `y` over `rows`: the factor `2^28 / Σ e`.
     pub(super) fn softmax_row(&mut self, y: &str, rows: &[Axis], weights: Factor) -> Result<(), RelationError> {
         debug_assert!(RECIP_BITS == 28);
+        let total = product([weights.clone()]);
+        let largest = self.bound(rows, &[(1, &total)])?;
+        if largest >= i128::from(FIELD) {
+            return Err(RelationError::Wraps { name: format!("{y} total"), bound: largest });
+        }
         self.row_function(y, rows, vec![product([weights])], RowFunction::Reciprocal)
     }
 
@@ -200,6 +210,9 @@ impl Builder<'_> {
         self.equal(&format!("{x} factor is shifted"), rows, shifted, product([self.read(&name("g"))]));
         self.range(&name("f0"), 12);
         self.range(&name("f1"), 12);
+        // `f·2^e + frem` is `g < 2^24` as an integer, too: with `f1·2^e < 2^12` it is below `2^24 + 2^25 + 2^13`, far from wrapping around.
+        let high = vec![product([self.read(&name("f1")), self.read(&name("p2"))])];
+        self.look_up(&format!("{x} factor doesn't wrap"), TableKind::Range(12), rows, vec![high]);
         Ok(())
     }
 

@@ -161,7 +161,33 @@ impl Relation {
             builder.backward()?;
             builder.attribution()?;
         }
-        Ok(builder.finish())
+        let relation = builder.finish();
+        relation.check_size()?;
+        Ok(relation)
+    }
+
+    /// Refuses what no prover could commit, and lookups whose number could reach the field's characteristic: `p` copies of a wrong
+    /// fraction cancel in the logarithmic derivative.
+    fn check_size(&self) -> Result<(), RelationError> {
+        let refuse = |what: String, log: usize, expected| Err(RelationError::Parameter { what, found: format!("2^{log}"), expected });
+        for tensor in &self.tensors {
+            let log = self.log(&tensor.axes);
+            if log > MAX_TENSOR_LOG {
+                return refuse(format!("size of `{}`", tensor.name), log, "at most 2^34 values");
+            }
+        }
+        let lookups = self.lookups.iter().map(|l| self.log(&l.free));
+        let tables = self.tables.iter().map(|(kind, _)| kind.log());
+        let aggregation = self.aggregation.iter().flat_map(|a| [self.log(&a.free), self.log(&a.published)]);
+        let mut total = 0u64;
+        for log in lookups.chain(tables).chain(aggregation) {
+            total = total.saturating_add(1u64.checked_shl(u32::try_from(log).unwrap_or(u32::MAX)).unwrap_or(u64::MAX));
+        }
+        if total > 1 << MAX_LEAVES_LOG {
+            let log = total.checked_next_power_of_two().map_or(64, u64::trailing_zeros) as usize;
+            return refuse("number of lookups".into(), log, "at most 2^30, less than the field's characteristic");
+        }
+        Ok(())
     }
 
     /// Log size of a list of axes.
@@ -185,13 +211,21 @@ impl Relation {
     }
 }
 
+/// Largest tensor, in variables.
+const MAX_TENSOR_LOG: usize = 34;
+/// Largest fraction table, in variables; `2^30` is less than the field's characteristic.
+pub const MAX_LEAVES_LOG: usize = 30;
+
 fn check(params: &RelationParams) -> Result<(), RelationError> {
+    let padded = |x: usize| x.max(1).checked_next_power_of_two().unwrap_or(0);
     let limits = [
         ("tokens", params.tokens, 1 << 14),
         ("answer slots", params.slots, 1 << 14),
         ("requests", params.requests, 1 << 10),
-        ("index rows", params.rows.max(1).next_power_of_two(), 1 << 20),
-        ("contributors", params.contributors.max(1).next_power_of_two(), 1 << 16),
+        ("index rows", padded(params.rows), 1 << 20),
+        ("contributors", padded(params.contributors), 1 << 16),
+        ("sketch rows", params.semantics.sketch_rows.unwrap_or(1), 1 << 12),
+        ("LoRA rank", padded(params.semantics.lora.as_ref().map_or(1, |l| l.rank)), 1 << 12),
     ];
     for (what, value, limit) in limits {
         if !value.is_power_of_two() || value > limit {
@@ -200,9 +234,18 @@ fn check(params: &RelationParams) -> Result<(), RelationError> {
     }
     let s = &params.semantics.shape;
     let sizes = [s.layers, s.width, s.heads, s.kv_heads, s.head_dim, s.ff, s.vocab];
+    let floats = [s.rope_theta, s.norm_eps].iter().all(|x| x.is_finite() && *x > 0.0);
     let divisible = s.kv_heads != 0 && s.heads.is_multiple_of(s.kv_heads) && s.head_dim.is_multiple_of(2);
-    if sizes.iter().any(|&x| x == 0 || x > 1 << 20) || !divisible {
-        return Err(RelationError::Parameter { what: "architecture".into(), found: format!("{s:?}"), expected: "positive sizes, kv_heads dividing heads, an even head size" });
+    if sizes.iter().any(|&x| x == 0 || x > 1 << 20) || s.head_dim > 1 << 12 || !divisible || !floats {
+        return Err(RelationError::Parameter { what: "architecture".into(), found: format!("{s:?}"), expected: "positive sizes, kv_heads dividing heads, an even head size, positive numbers" });
+    }
+    let ascending = |sites: &[Site]| sites.windows(2).all(|w| w[0] < w[1]);
+    if let Some(lora) = params.semantics.lora.as_ref().filter(|l| l.rank == 0 || l.sites.is_empty() || !ascending(&l.sites)) {
+        return Err(RelationError::Parameter { what: "adapter".into(), found: format!("{lora:?}"), expected: "a positive rank and sites in canonical order, each once" });
+    }
+    if params.scope == Scope::Forward && (params.rows != 0 || params.contributors != 0) {
+        let found = format!("{} rows, {} contributors", params.rows, params.contributors);
+        return Err(RelationError::Parameter { what: "index".into(), found, expected: "no rows and no contributors without attribution" });
     }
     if params.scope == Scope::Attribution && (params.rows == 0 || params.contributors == 0 || params.semantics.lora.is_none() || params.semantics.sketch_rows.is_none()) {
         return Err(RelationError::Parameter { what: "attribution".into(), found: "no adapter or an empty index".into(), expected: "an adapter and an index with at least one row" });
