@@ -105,11 +105,11 @@ pub fn verify<C: HashProfile>(statement: &Statement, proof: &Proof<C>) -> Result
     let requests = statement.public_requests(&proof.tokens)?;
     let ctx = PublicContext::new(&statement.relation.semantics, requests);
     let plan = Plan::new(&relation);
+    check_shape(&plan, proof)?;
     let security_bits = soundness::bits::<C>(&plan)?;
     if security_bits < MIN_SECURITY_BITS {
         return Err(VerifyError::Security { found: security_bits });
     }
-    check_shape(&plan, proof)?;
     let commitments = commitments::<C>(&plan, statement, proof)?;
     let mut challenger = transcript::start::<C>(statement, &commitments);
     let (claims, sums) = check_sums(&plan, statement, &ctx, proof, &mut challenger)?;
