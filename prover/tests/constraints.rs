@@ -93,3 +93,26 @@ fn every_column_of_every_lookup_matters() {
         }
     });
 }
+
+/// With `e = 7`, `f + p/2^7` has 24 bits and the same `f·2^e + frem` modulo `p`: only the check against wrapping around tells them apart.
+#[test]
+fn a_factor_that_wraps_around_is_refused() {
+    use circuits::evaluate::evaluate;
+    use p3_field::PrimeCharacteristicRing;
+    const FIELD: i64 = (1 << 31) - (1 << 24) + 1;
+    let (full, honest) = fixture();
+    let relation = &full.relation;
+    let mut cheat = honest.clone();
+    let (e, g) = (7, 5000i64);
+    let (f, frem) = ((g + FIELD) >> e, (g + FIELD) & 127);
+    for (part, value) in [("p2", 1 << e), ("g", g), ("frem", frem), ("f0", f & 0xfff), ("f1", f >> 12)] {
+        cheat.tensors[relation.tensor(&format!("att.{part}")).unwrap().0][0] = value as i32;
+    }
+    let shifted = relation.constraints.iter().find(|c| c.name == "att factor is shifted").unwrap();
+    assert_eq!(evaluate(relation, &cheat.ctx, &cheat, &shifted.sum)[0], circuits::ir::F::ZERO);
+    let lookup = |name: &str| cheat.check_lookup(relation, relation.lookups.iter().find(|l| l.name == name).unwrap());
+    for name in ["att.f0 in range", "att.f1 in range", "att.frem in range", "att.frem below att.p2"] {
+        lookup(name).unwrap();
+    }
+    assert_eq!(named(&lookup("att factor doesn't wrap").unwrap_err()), "att factor doesn't wrap");
+}
