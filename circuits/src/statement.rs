@@ -234,6 +234,7 @@ impl Statement {
             Some(index) if Some(index.adapter) != self.adapter || index.base != self.base => {
                 Err(inconsistent("index", "it was made with another model or adapter"))
             }
+            Some(index) if has_duplicates(&index.contributors) => Err(inconsistent("index", "a contributor is named twice")),
             Some(index) if index.contributors.len() != self.relation.contributors => {
                 let problem = format!("{} contributors, the relation has {}", index.contributors.len(), self.relation.contributors);
                 Err(inconsistent("index", problem))
@@ -247,7 +248,7 @@ impl Statement {
         if request.weights.len() != expected {
             return Err(inconsistent("weights", format!("{} given, expected {expected}", request.weights.len())));
         }
-        // A weight is a sum of at most 2^20 values below 2^15; in the proof it is a field element.
+        // The relation's limit on rows keeps sums of relevances below 2^30, so the field element is the sum.
         let total = request.weights.iter().try_fold(0u64, |sum, &w| sum.checked_add(w));
         if request.weights.iter().any(|&w| w >= MAX_WEIGHT) || total != Some(request.total) {
             return Err(inconsistent("weights", "out of range, or they don't add up to the total"));
@@ -295,8 +296,14 @@ impl Statement {
     }
 }
 
+fn has_duplicates(names: &[String]) -> bool {
+    let mut names: Vec<&String> = names.iter().collect();
+    names.sort_unstable();
+    names.windows(2).any(|w| w[0] == w[1])
+}
+
 /// Weights are below this: field elements that no sum of relevances can wrap around.
-pub const MAX_WEIGHT: u64 = 1 << 30;
+pub const MAX_WEIGHT: u64 = (1 << 30) + 1;
 
 impl RelationParams {
     /// Digest of everything that determines the relation.

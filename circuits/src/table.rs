@@ -2,7 +2,7 @@
 
 use crate::ir::{EF, int};
 use crate::public::iota;
-use model_runtime::tables::{EXP_ONE, exp_table, recip_table, rsqrt_table, silu_tables};
+use model_runtime::tables::{EXP_ONE, boost, exp_table, recip_table, rsqrt_table, silu_tables};
 
 /// A table's contents. The first column counts from [`TableKind::start`]; its position is the row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +25,8 @@ pub enum TableKind {
     Power4,
     /// `(e, 2^e)`, `e` in `[0, 14)`, padded with `e = 0` rows.
     Power2,
+    /// `(gap, scale, gap ≥ 2^15)`: the gradient's scale, up to `2^limit`.
+    Boost(u32),
     /// `(z, max(0, z - θ))`, `z` in `[-2^15, 2^15)`.
     Relu(i64),
 }
@@ -77,6 +79,7 @@ impl TableKind {
             TableKind::Recip => vec![wide(recip_table()), rows().map(|m| i64::from(m >= 1 << 15)).collect()],
             TableKind::Power4 => vec![rows().map(|e| 1 << e).collect(), rows().map(|e| 1 << (2 * e)).collect()],
             TableKind::Power2 => vec![rows().map(|e| if e < 14 { 1 << e } else { 1 }).collect()],
+            TableKind::Boost(limit) => vec![rows().map(|gap| boost(gap, limit)).collect(), rows().map(|gap| i64::from(gap >= 1 << 15)).collect()],
             TableKind::Relu(theta) => vec![rows().map(|z| (z - theta).max(0)).collect()],
         }
     }

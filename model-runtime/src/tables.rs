@@ -47,6 +47,16 @@ pub fn recip_table() -> Vec<i32> {
     (0..TABLE_LEN as i64).map(|man| if man == 0 { 0 } else { ((one + man / 2) / man).min(MAX_FACTOR) as i32 }).collect()
 }
 
+/// The gradient's scale: the largest power of two up to `2^limit` that keeps `gap·2^k` below `2^14`; 1 for larger gaps.
+pub fn boost(gap: i64, limit: u32) -> i64 {
+    (0..=limit).rev().find(|k| gap << k < 1 << 14).map_or(1, |k| 1 << k)
+}
+
+/// How far a gradient may be scaled up (as a power of two) so that rounded probabilities of the whole vocabulary stay in bounds.
+pub fn boost_limit(vocab: usize) -> u32 {
+    (0..=6).rev().find(|k| (vocab / 2 + 4) << k <= 1 << 17).unwrap_or(0)
+}
+
 /// `(cos, sin)`, each `[tokens, pairs_padded]` row-major, `round(2^13·…)`; padded pairs have `cos = sin = 0`.
 pub fn rope_tables(theta: f64, head_dim: usize, tokens: usize, pairs_padded: usize) -> (Vec<i32>, Vec<i32>) {
     let pairs = head_dim / 2;

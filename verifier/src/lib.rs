@@ -15,4 +15,4 @@ pub mod transcript;
 pub mod verify;
 
 pub use proof::Proof;
-pub use verify::{Verified, VerifyError, verify, verify_bytes};
+pub use verify::{Verified, VerifyError, verify, verify_benchmark, verify_bytes};

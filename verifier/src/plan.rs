@@ -106,7 +106,9 @@ impl<'a> Plan<'a> {
             block
         };
         let blocks: Vec<Block> = sizes.into_iter().map(&mut place).collect();
-        let leaves_log = offset.next_power_of_two().trailing_zeros() as usize;
+        // Constraints are evaluated at the end of the fraction table's point, so it is at least as long as their axes.
+        let longest = relation.constraints.iter().map(|c| relation.log(&c.sum.free)).max().unwrap_or(0);
+        let leaves_log = (offset.next_power_of_two().trailing_zeros() as usize).max(longest).max(1);
         let layouts = Group::ALL.into_iter().filter_map(|g| Some((g, Layout::of(relation, g)?))).collect();
         let multiplicities: Vec<Sum> = relation.tables.iter().map(|(_, mult)| read_all(relation, *mult)).collect();
         let mut plan = Self { relation, blocks, leaves_log, layouts, multiplicities, sum_rounds: 0 };

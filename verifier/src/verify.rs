@@ -11,6 +11,7 @@ use crate::soundness::{self, MIN_SECURITY_BITS};
 use crate::transcript;
 use circuits::ir::{EF, Group};
 use circuits::public::PublicContext;
+use circuits::relation::WeightRanges;
 use circuits::statement::{Digest, Profile, Statement, StatementError};
 use p3_challenger::{CanObserve, FieldChallenger};
 use p3_field::PrimeCharacteristicRing;
@@ -43,6 +44,15 @@ pub enum VerifyError {
     Security {
         /// What the calculator says.
         found: f64,
+    },
+    /// The relation assumes the weights' ranges.
+    #[error("this is no full proof: it assumes the ranges of weights, adapter and index instead of proving them")]
+    AssumedRanges,
+    /// More lookups than the field can count.
+    #[error("the lookups need 2^{log} leaves, at most 2^{MAX_LEAVES_LOG} keep multiplicities below the field's order")]
+    TooManyLookups {
+        /// Variables of the fraction table.
+        log: usize,
     },
     /// A list in the proof has the wrong length.
     #[error("the proof has {found} {what}, expected {expected}")]
@@ -80,12 +90,27 @@ pub struct Verified {
     pub security_bits: f64,
 }
 
+/// Most leaves of the fraction table, so that no multiplicity wraps around.
+const MAX_LEAVES_LOG: usize = 30;
+
 /// Verifies encoded proof bytes of either profile against a statement.
 ///
 /// # Errors
 ///
 /// Says why the proof is refused.
 pub fn verify_bytes(statement: &Statement, bytes: &[u8]) -> Result<Verified, VerifyError> {
+    if statement.relation.weight_ranges == WeightRanges::AssumedInsecure {
+        return Err(VerifyError::AssumedRanges);
+    }
+    verify_benchmark(statement, bytes)
+}
+
+/// [`verify_bytes`], also for relations that assume the weights' ranges: for benchmarks only.
+///
+/// # Errors
+///
+/// Says why the proof is refused.
+pub fn verify_benchmark(statement: &Statement, bytes: &[u8]) -> Result<Verified, VerifyError> {
     match profile_of(bytes)? {
         Profile::Native => verify::<Native>(statement, &Proof::from_bytes(bytes)?),
         Profile::Evm => verify::<Evm>(statement, &Proof::from_bytes(bytes)?),
@@ -105,7 +130,9 @@ pub fn verify<C: HashProfile>(statement: &Statement, proof: &Proof<C>) -> Result
     let requests = statement.public_requests(&proof.tokens)?;
     let ctx = PublicContext::new(&statement.relation.semantics, requests);
     let plan = Plan::new(&relation);
-    check_shape(&plan, proof)?;
+    if plan.leaves_log > MAX_LEAVES_LOG {
+        return Err(VerifyError::TooManyLookups { log: plan.leaves_log });
+    }
     let security_bits = soundness::bits::<C>(&plan)?;
     if security_bits < MIN_SECURITY_BITS {
         return Err(VerifyError::Security { found: security_bits });

@@ -9,6 +9,9 @@ use crate::table::TableKind;
 use model_runtime::semantics::FIELD;
 use model_runtime::shape::Site;
 
+/// The preconditioner's residual is below the scale shifted right by this.
+const RESIDUAL_SHARE_LOG: u32 = 3;
+
 impl Builder<'_> {
     /// Everything from the sites' gradients to the contributors' weights.
     pub(super) fn attribution(&mut self) -> Result<(), RelationError> {
@@ -46,9 +49,9 @@ impl Builder<'_> {
         let axes: Vec<Axis> = std::iter::once(a).chain(outputs).collect();
         let projected = product([public(Public::Projection(site), &axes), self.read(site_gradient(site))]);
         let pd = format!("pd{name}");
-        self.requantise(&pd, &[b, l, t, a], vec![(1, projected)])?;
+        self.requantise_term(&pd, &[b, l, t, a], projected)?;
         let outer = product([self.read(&pd), self.read(&format!("u{name}"))]);
-        self.requantise(&format!("sk{name}"), &[b, l, a, r], vec![(1, outer)])
+        self.requantise_term(&format!("sk{name}"), &[b, l, a, r], outer)
     }
 
     fn index_tensors(&mut self, site: Site) -> Result<(), RelationError> {
@@ -72,22 +75,34 @@ impl Builder<'_> {
         self.gram_quotient(&h, &free, gram)?;
         let lambda = self.constant(&format!("lambda.{name}"))?;
         let scale = self.constant(&format!("m_scale.{name}"))?;
+        if !(1..1 << 24).contains(&lambda) || !(1 << 8..=1 << 24).contains(&scale) || scale.count_ones() != 1 {
+            return Err(RelationError::Parameter {
+                what: format!("preconditioner of `{name}`"),
+                found: format!("damping {lambda}, scale {scale}"),
+                expected: "damping 1 to 2^24, scale a power of two from 2^8 to 2^24",
+            });
+        }
+        // The residual stays within an eighth of the scale.
+        let half = scale.min(1 << 18) >> RESIDUAL_SHARE_LOG;
         let (row, column) = ([(a2, Index::Var(a3)), (r2, Index::Var(r3))], [(a, Index::Var(a3)), (r, Index::Var(r3))]);
         let residual = vec![
             product([self.read_as(&h, &row), self.read_as(&m, &column)]),
             product([self.read(&m)]).times(int(lambda)),
             product([public(Public::Identity, &[a, r, a2, r2])]).times(int(-scale)),
-            constant(1 << 15),
+            constant(half),
         ];
         let bound = self.bound(&free, &[(1, &residual[0]), (lambda, &residual[1]), (scale, &residual[2])])?;
         self.check_bound(&m, 1, bound, 1 << 16)?;
-        self.look_up(&format!("{m} inverts {h}"), TableKind::Range(16), &free, vec![residual]);
+        self.look_up(&format!("{m} inverts {h}"), TableKind::Range((2 * half).trailing_zeros()), &free, vec![residual]);
         Ok(())
     }
 
     /// `h = RQe(acc)` for a tensor of the index, whose remainder lives there too.
     fn gram_quotient(&mut self, h: &str, free: &[Axis], acc: Vec<Term>) -> Result<(), RelationError> {
         let shift = self.op(h)?.shift;
+        if self.coef(h, 0)? != 1 {
+            return Err(RelationError::Parameter { what: format!("coefficient of `{h}`"), found: self.coef(h, 0)?.to_string(), expected: "1" });
+        }
         self.check_bound(h, shift, self.bound(free, &[(1, &acc[0])])?, 1 << 15)?;
         let remainder = format!("{h}.r");
         self.tensor(&remainder, Group::Index, free);
@@ -105,7 +120,8 @@ impl Builder<'_> {
         let name = site.name();
         let sketch = self.read_as(&format!("sk{name}"), &[(a, Index::Var(a2)), (r, Index::Var(r2))]);
         let mq = format!("mq{name}");
-        self.requantise(&mq, &[b, l, a, r], vec![(1, product([self.read(&format!("M{name}")), sketch]))])?;
+        let conditioned = product([self.read(&format!("M{name}")), sketch]);
+        self.requantise_term(&mq, &[b, l, a, r], conditioned)?;
         Ok(product([self.read(&format!("G{name}")), self.read(&mq)]))
     }
 

@@ -2,10 +2,11 @@
 
 use super::gadget::{Bound, Scaled};
 use super::{Axes, Builder, RelationError, product, public};
-use crate::ir::{Coupling, Factor, Index};
+use crate::ir::{Coupling, Factor, Index, int};
 use crate::public::Public;
 use model_runtime::semantics::OUT_PROB_BITS;
 use model_runtime::shape::Site;
+use model_runtime::tables::boost_limit;
 
 impl Builder<'_> {
     /// Everything from the output probabilities to `gin`.
@@ -28,18 +29,33 @@ impl Builder<'_> {
     /// `pr - 2^14·target`, through the head and the final norm, back to the answer's positions.
     fn output_gradient(&mut self) -> Result<(), RelationError> {
         let Axes { b, s, v, d, .. } = self.x;
-        let target = public(Public::Target, &[b, s, v]);
-        let acc = vec![
-            (1, product([self.read("head"), self.read("pr")])),
-            (-(1 << OUT_PROB_BITS), product([self.read("head"), target])),
+        let limit = u32::try_from(self.constant("boost_limit")?).ok().filter(|&k| k <= boost_limit(self.sem.shape.vocab));
+        let limit = limit.ok_or_else(|| super::missing("constant", "boost_limit"))?;
+        let target = || public(Public::Target, &[b, s, v]);
+        let one = 1 << OUT_PROB_BITS;
+        // How far the answer's probabilities are from one in all sets the gradient's scale.
+        let gap = vec![
+            product([public(Public::LiveSlot, &[b, s])]).times(int(one)),
+            product([target(), self.read("pr")]).times(int(-1)),
         ];
-        // Σ_v |dz| ≤ 2^14·(2 + 2^-13) + V/2.
+        self.boost(gap, limit);
+        self.trace("dz", &[s, v]);
+        let scaled = vec![
+            product([self.read("boost.scale"), self.read("pr")]),
+            product([self.read("boost.scale"), target()]).times(int(-one)),
+        ];
+        let dz = product([self.read("dz")]);
+        self.equal("the loss gradient is scaled", &[b, s, v], scaled, dz);
+        let coef = self.coef("nf.dn", 0)?;
+        let acc = vec![(coef, product([self.read("head"), self.read("dz")]))];
+        // Σ_v |dz| of a slot: at most twice the scaled gap, and the roundings of all probabilities.
         let head = self.sem.weight_bits.get("head").copied().ok_or_else(|| super::missing("width", "head"))?;
-        let bound = ((2 << OUT_PROB_BITS) + 4 + self.sem.shape.vocab as i64 / 2) << (head - 1);
+        let mass = (1 << 16) + ((self.sem.shape.vocab as i64 / 2 + 4) << limit);
+        let bound = (mass << (head - 1)).saturating_mul(coef.saturating_abs());
         self.requantise_bounded("nf.dn", &[b, s, d], acc, Bound::Argued(bound))?;
         self.norm_backward("nf", &[b, s])?;
-        let acc = vec![(1, product([self.read("nf.v"), self.read("nf.fb")]))];
-        self.requantise("ghf", &[b, s, d], acc)
+        let gradient = product([self.read("nf.v"), self.read("nf.fb")]);
+        self.requantise_term("ghf", &[b, s, d], gradient)
     }
 
     /// `gout[l] = gin[l+1]`; the last layer's comes from the answer's positions.
@@ -57,8 +73,8 @@ impl Builder<'_> {
         self.norm_backward(x, rows)?;
         let free: Vec<_> = rows.iter().copied().chain([self.x.d]).collect();
         let acc = vec![
-            (1 << self.op(y)?.shift, product([self.read(stream)])),
-            (1, product([self.read(&format!("{x}.v")), self.read(&format!("{x}.fb"))])),
+            (self.skip_coef(y)?, product([self.read(stream)])),
+            (self.coef(y, 1)?, product([self.read(&format!("{x}.v")), self.read(&format!("{x}.fb"))])),
         ];
         self.requantise(y, &free, acc)
     }
@@ -70,7 +86,8 @@ impl Builder<'_> {
         if self.sem.sites().contains(&site) {
             let Axes { b, l, t, r, .. } = self.x;
             let e = format!("e{name}");
-            self.requantise(&e, &[b, l, t, r], vec![(1, product([self.read(&format!("b{name}")), self.read(dy)]))])?;
+            let down = product([self.read(&format!("b{name}")), self.read(dy)]);
+            self.requantise_term(&e, &[b, l, t, r], down)?;
             terms.push((self.coef(op, lora)?, product([self.read(&format!("a{name}")), self.read(&e)])));
         }
         Ok(terms)
@@ -82,8 +99,8 @@ impl Builder<'_> {
         let acc = self.transposed(Site::Down, "dact", "gout", 0, 1)?;
         self.requantise("dact", &free, acc)?;
         for (name, x, y) in [("dup", "dact", "silu"), ("dgw", "dact", "up"), ("dgate", "dgw", "dsilu")] {
-            let acc = vec![(1, product([self.read(x), self.read(y)]))];
-            self.requantise(name, &free, acc)?;
+            let gated = product([self.read(x), self.read(y)]);
+            self.requantise_term(name, &free, gated)?;
         }
         let mut acc = self.transposed(Site::Gate, "n2.dn", "dgate", 0, 2)?;
         acc.extend(self.transposed(Site::Up, "n2.dn", "dup", 1, 3)?);
@@ -95,11 +112,12 @@ impl Builder<'_> {
         let (rows, cells) = ([b, l, g, j, t], [b, l, g, j, t, u]);
         let acc = self.transposed(Site::O, "do", "gm", 0, 1)?;
         self.requantise("do", &[b, l, t, g, j, z, p], acc)?;
-        let acc = vec![(1, product([self.read("do"), self.read_keys("v")]))];
-        self.requantise("dp", &cells, acc)?;
-        let acc = vec![(1, product([self.read("p"), self.read("dp")]))];
+        let inner = product([self.read("do"), self.read_keys("v")]);
+        self.requantise_term("dp", &cells, inner)?;
+        let coef = self.coef("att.dot", 0)?;
+        let acc = vec![(coef, product([self.read("p"), self.read("dp")]))];
         // Σ_u p ≤ 2^12·(1 + 2^-13) + T/2.
-        let bound = ((1 << 12) + 1 + self.params.tokens as i64 / 2) << (self.op("dp")?.bits - 1);
+        let bound = (((1 << 12) + 1 + self.params.tokens as i64 / 2) << (self.op("dp")?.bits - 1)).saturating_mul(coef.saturating_abs());
         self.requantise_bounded("att.dot", &rows, acc, Bound::Argued(bound))?;
         let (c0, c1) = (self.coef("ds", 0)?, self.coef("ds", 1)?);
         let acc = vec![
@@ -118,14 +136,14 @@ impl Builder<'_> {
     fn attention_input_gradient(&mut self) -> Result<(), RelationError> {
         let Axes { b, l, t, g, j, z, p, d, .. } = self.x;
         let (query, key) = ([b, l, t, g, j, z, p], [b, l, t, g, z, p]);
-        let acc = vec![(1, product([self.by_key("p"), self.by_key("do")]))];
-        self.requantise("dv", &key, acc)?;
-        let acc = vec![(1, product([self.read("ds"), self.read_keys("kr")]))];
-        self.requantise("dqr", &query, acc)?;
-        let acc = vec![(1, product([self.by_key("ds"), self.by_key("qr")]))];
-        self.requantise("dkr", &key, acc)?;
+        let outer = product([self.by_key("p"), self.by_key("do")]);
+        self.requantise_term("dv", &key, outer)?;
+        let outer = product([self.read("ds"), self.read_keys("kr")]);
+        self.requantise_term("dqr", &query, outer)?;
+        let outer = product([self.by_key("ds"), self.by_key("qr")]);
+        self.requantise_term("dkr", &key, outer)?;
         for (name, from, free) in [("dq", "dqr", &query[..]), ("dk", "dkr", &key[..])] {
-            let acc = self.rotate(from, Public::SinInverse);
+            let acc = self.rotate(from, self.coef(name, 0)?, Public::SinInverse);
             self.requantise(name, free, acc)?;
         }
         let mut acc = Vec::new();

@@ -5,7 +5,7 @@ use super::{Axes, Builder, RelationError, constant, product, public};
 use crate::ir::{Axis, Coupling, F, Factor, Index, Sum, Term, int};
 use crate::public::Public;
 use crate::table::{TableKind, exp_is_strict};
-use model_runtime::semantics::{ACT_BITS, OUT_PROB_BITS, PROB_BITS, RECIP_BITS, RESIDUAL_BITS};
+use model_runtime::semantics::{OUT_PROB_BITS, PROB_BITS, RECIP_BITS, RESIDUAL_BITS};
 use model_runtime::shape::Site;
 use model_runtime::tables::EXP_ONE;
 use p3_field::PrimeCharacteristicRing;
@@ -47,7 +47,7 @@ impl Builder<'_> {
             let Axes { b, l, t, r, .. } = self.x;
             let down = product([self.read(&format!("a{name}")), self.read(input)]);
             let u = format!("u{name}");
-            self.requantise(&u, &[b, l, t, r], vec![(1, down)])?;
+            self.requantise_term(&u, &[b, l, t, r], down)?;
             let up = product([self.read(&format!("b{name}")), self.read(&u)]);
             terms.push((self.coef(op, first + 1)?, up));
         }
@@ -60,19 +60,20 @@ impl Builder<'_> {
             let acc = self.linear(site, site.name(), "n1.n", 0)?;
             self.requantise(site.name(), &free, acc)?;
             if site != Site::V {
-                let rotated = self.rotate(site.name(), Public::SinForward);
-                self.requantise(&format!("{}r", site.name()), &free, rotated)?;
+                let name = format!("{}r", site.name());
+                let rotated = self.rotate(site.name(), self.coef(&name, 0)?, Public::SinForward);
+                self.requantise(&name, &free, rotated)?;
             }
         }
         Ok(())
     }
 
     /// `x·cos + flip(x)·sin` with the signed sine table.
-    pub(super) fn rotate(&self, x: &str, sine: Public) -> Vec<Scaled> {
+    pub(super) fn rotate(&self, x: &str, coef: i64, sine: Public) -> Vec<Scaled> {
         let Axes { t, z, p, .. } = self.x;
         vec![
-            (1, product([self.read(x), public(Public::Cos, &[t, p])])),
-            (1, product([self.read_as(x, &[(z, Index::Flip(z))]), public(sine, &[t, z, p])])),
+            (coef, product([self.read(x), public(Public::Cos, &[t, p])])),
+            (coef, product([self.read_as(x, &[(z, Index::Flip(z))]), public(sine, &[t, z, p])])),
         ]
     }
 
@@ -90,7 +91,7 @@ impl Builder<'_> {
         }
         self.bounded("att.w", EXP_ONE.into());
         self.trace("att.max", &rows[1..]);
-        let acc = vec![(1, product([self.read("qr"), self.read_keys("kr")]))];
+        let acc = vec![(self.coef("att", 0)?, product([self.read("qr"), self.read_keys("kr")]))];
         // A score is an integer because the maximum is one and the gap is one; hence the wider range.
         let score = self.quotient_within("att", "att", &cells, acc, Bound::Widths, 3 << 15)?;
         self.signed_range("att.max", 16);
@@ -109,34 +110,25 @@ impl Builder<'_> {
         let attained = vec![product([flag]), constant(-1)];
         self.look_up("attention maximum is attained", TableKind::Range(14), &rows, vec![attained]);
         self.softmax_row("att", &rows, weight)?;
-        self.probability_shift("p", RECIP_BITS - PROB_BITS)?;
+        self.expect_shift("p", RECIP_BITS - PROB_BITS)?;
         let acc = self.times_factor("att", || self.read("att.w"));
         self.requantise_unsigned("p", &cells, acc, Bound::Argued(PRODUCT_MAX))
     }
 
-    /// An exponent of weights that tells a gap of 0 from any other.
-    fn strict_exponent(&self, name: &str) -> Result<i32, RelationError> {
-        let k = self.exponent(name)?;
-        if exp_is_strict(k) {
-            return Ok(k);
+    /// Probabilities have a fixed point that later bounds rely on.
+    fn expect_shift(&self, op: &str, shift: u32) -> Result<(), RelationError> {
+        match self.op(op)?.shift == shift && self.coef(op, 0)? == 1 {
+            true => Ok(()),
+            false => Err(RelationError::Parameter { what: format!("operation `{op}`"), found: format!("{:?}", self.op(op)?), expected: "the probabilities' shift and coefficient 1" }),
         }
-        Err(RelationError::Parameter { what: format!("exponent `{name}`"), found: k.to_string(), expected: "one whose weights tell 0 from 1" })
-    }
-
-    /// The argued bounds on sums of probabilities hold for these shifts only.
-    fn probability_shift(&self, op: &str, shift: u32) -> Result<(), RelationError> {
-        let found = self.op(op)?.shift;
-        if found == shift {
-            return Ok(());
-        }
-        Err(RelationError::Parameter { what: format!("shift of `{op}`"), found: found.to_string(), expected: "28 less the probabilities' fixed point" })
     }
 
     fn attention_output(&mut self) -> Result<(), RelationError> {
         let Axes { b, l, t, d, g, j, z, p, .. } = self.x;
-        let acc = vec![(1, product([self.read("p"), self.read_keys("v")]))];
+        let coef = self.coef("o", 0)?;
+        let acc = vec![(coef, product([self.read("p"), self.read_keys("v")]))];
         // Σ_u p ≤ 2^12·(1 + 2^-13) + T/2.
-        let bound = ((1 << 12) + 1 + self.params.tokens as i64 / 2) << (ACT_BITS - 1);
+        let bound = (((1 << 12) + 1 + self.params.tokens as i64 / 2) << (self.op("v")?.bits - 1)).saturating_mul(coef.saturating_abs());
         self.requantise_bounded("o", &[b, l, t, g, j, z, p], acc, Bound::Argued(bound))?;
         let acc = self.residual("m", "hin", Site::O, "o")?;
         self.requantise("m", &[b, l, t, d], acc)
@@ -144,10 +136,19 @@ impl Builder<'_> {
 
     /// `2^s·stream + W x (+ LoRA)`.
     fn residual(&mut self, op: &str, stream: &str, site: Site, input: &str) -> Result<Vec<Scaled>, RelationError> {
-        let skip = (1 << self.op(op)?.shift, product([self.read(stream)]));
+        let skip = (self.skip_coef(op)?, product([self.read(stream)]));
         let mut terms = self.linear(site, op, input, 1)?;
         terms.push(skip);
         Ok(terms)
+    }
+
+    /// `2^s`, the residual stream's coefficient; the semantics must say the same.
+    pub(super) fn skip_coef(&self, op: &str) -> Result<i64, RelationError> {
+        let (stated, expected) = (self.coef(op, 0)?, 1i64 << self.op(op)?.shift);
+        if stated != expected {
+            return Err(RelationError::Parameter { what: format!("coefficient of the stream in `{op}`"), found: stated.to_string(), expected: "2^shift" });
+        }
+        Ok(stated)
     }
 
     fn feed_forward(&mut self) -> Result<(), RelationError> {
@@ -165,8 +166,8 @@ impl Builder<'_> {
         self.look_up("gate activation", kind, &free, tuple);
         let acc = self.linear(Site::Up, "up", "n2.n", 0)?;
         self.requantise("up", &free, acc)?;
-        let acc = vec![(1, product([self.read("silu"), self.read("up")]))];
-        self.requantise("act", &free, acc)?;
+        let gated = product([self.read("silu"), self.read("up")]);
+        self.requantise_term("act", &free, gated)?;
         let acc = self.residual("hout", "m", Site::Down, "act")?;
         self.requantise("hout", &[b, l, t, d], acc)
     }
@@ -191,11 +192,15 @@ impl Builder<'_> {
         self.bounded("out.w", EXP_ONE.into());
         self.trace("out.flag", &cells[1..]);
         self.signed_range("out.max", 16);
-        let acc = vec![(1, product([self.read("head"), self.read("nf.n")]))];
+        let acc = vec![(self.coef("out", 0)?, product([self.read("head"), self.read("nf.n")]))];
         let logit = self.quotient_within("out", "out", cells, acc, Bound::Widths, 3 << 15)?;
         let gap = below_max(self.read("out.max"), logit);
         let live = vec![product([public(Public::Live, &[b, s, v])])];
-        let kind = TableKind::Exp(self.strict_exponent("out.exp_bits")?);
+        let exponent = self.exponent("out.exp_bits")?;
+        if !exp_is_strict(exponent) {
+            return Err(RelationError::Parameter { what: "exponent of `out.exp_bits`".into(), found: exponent.to_string(), expected: "one at which EXP(1) < EXP(0)" });
+        }
+        let kind = TableKind::Exp(exponent);
         let weight = self.read("out.w");
         let tuple = vec![gap.clone(), vec![product([weight.clone()])], vec![product([self.read("out.flag")])]];
         self.look_up_where("output weights", kind, cells, Some(live), tuple);
@@ -210,7 +215,7 @@ impl Builder<'_> {
         let strict = [gap, vec![constant(-1)]].concat();
         self.look_up_where("ties go to the lowest token", TableKind::Range(16), cells, Some(below), vec![strict]);
         self.softmax_row("out", rows, weight)?;
-        self.probability_shift("pr", RECIP_BITS - OUT_PROB_BITS)?;
+        self.expect_shift("pr", RECIP_BITS - OUT_PROB_BITS)?;
         let acc = self.times_factor("out", || self.read("out.w"));
         self.requantise_unsigned("pr", cells, acc, Bound::Argued(PRODUCT_MAX))
     }

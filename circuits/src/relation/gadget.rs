@@ -15,6 +15,13 @@ enum RowFunction {
     Reciprocal,
 }
 
+/// What a total's exponent counts powers of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Base {
+    Two,
+    Four,
+}
+
 /// Parameters of the inverse square root's table: shift, true width, square shift.
 type RsqrtParams = (u32, usize, u32);
 
@@ -78,6 +85,12 @@ impl Builder<'_> {
         self.requantise_bounded(name, free, acc, Bound::Widths)
     }
 
+    /// `name = RQ(coef·term)`.
+    pub(super) fn requantise_term(&mut self, name: &str, free: &[Axis], term: Term) -> Result<(), RelationError> {
+        let coef = self.coef(name, 0)?;
+        self.requantise(name, free, vec![(coef, term)])
+    }
+
     /// [`Self::requantise`] with an argued bound.
     pub(super) fn requantise_bounded(&mut self, name: &str, free: &[Axis], acc: Vec<Scaled>, bound: Bound) -> Result<(), RelationError> {
         self.trace(name, &free[1..]);
@@ -87,7 +100,8 @@ impl Builder<'_> {
         let output = product([self.read(name)]);
         match op.rounding {
             Rounding::Clamp => {
-                self.look_up(&format!("{name} saturates"), TableKind::Clamp(op.bits), free, vec![quotient, vec![output]]);
+                let numerator = (name == "gin").then(|| self.later_layers());
+                self.look_up_where(&format!("{name} saturates"), TableKind::Clamp(op.bits), free, numerator, vec![quotient, vec![output]]);
                 self.bounded(name, 1 << (op.bits - 1));
             }
             Rounding::Exact => {
@@ -96,6 +110,12 @@ impl Builder<'_> {
             }
         }
         Ok(())
+    }
+
+    /// One on every layer but the first, whose `gin` nothing reads.
+    fn later_layers(&self) -> Vec<Term> {
+        let first = product([super::public(crate::public::Public::Below(1), &[self.x.l])]);
+        vec![constant(1), first.times(-crate::ir::F::ONE)]
     }
 
     /// An exact requantisation to `[0, 2^bits)`.
@@ -122,11 +142,13 @@ impl Builder<'_> {
         let output = format!("{x}.n");
         let (shift, exponent) = (self.op(x)?.shift, self.exponent(x)?);
         let kappa = u32::try_from(exponent + shift as i32).map_err(|_| super::missing("exponent", x))?;
-        if sq_shift > 16 || kappa > 28 || !(1..1 << 27).contains(&eps) {
+        // The bounds on h·f and on Σ dn·n need the squares' total in 29 bits and a factor of at least 10 and at most 24 bits.
+        let least = self.sem.shape.width.next_power_of_two().trailing_zeros();
+        if !(least..=16).contains(&sq_shift) || !(10..=23).contains(&kappa) || !(1..1 << 27).contains(&eps) {
             return Err(RelationError::Parameter {
                 what: format!("norm `{x}`"),
                 found: format!("square shift {sq_shift}, factor 2^{kappa}, epsilon {eps}"),
-                expected: "at most 16, at most 2^28, 1 to 2^27",
+                expected: "the width's logarithm to 16, 2^10 to 2^23, 1 to 2^27",
             });
         }
         // The total of the squares mustn't wrap around: it is normalised as a field element.
@@ -177,32 +199,16 @@ impl Builder<'_> {
     /// Declares `e, man, rem, big, p2 (p4), g, frem, f0, f1` for a row total.
     fn row_function(&mut self, x: &str, rows: &[Axis], total: Vec<Term>, function: RowFunction) -> Result<(), RelationError> {
         let name = |part: &str| format!("{x}.{part}");
-        let parts = ["e", "man", "rem", "big", "p2", "g", "frem", "f0", "f1"];
-        parts.iter().for_each(|part| {
-            self.trace(&name(part), &rows[1..]);
-        });
-        let one = |b: &Self, part: &str| vec![product([b.read(&name(part))])];
-        let (table, power, tuple, rem_bits, frem_bits) = match function {
-            RowFunction::InverseSqrt((shift, width, sq_shift)) => {
-                self.trace(&name("p4"), &rows[1..]);
-                let tuple = vec![one(self, "e"), one(self, "p2"), one(self, "p4")];
-                self.look_up(&format!("{x} power of four"), TableKind::Power4, rows, tuple);
-                (TableKind::Rsqrt(shift, width, sq_shift), "p4", ["man", "g", "big"], 14, 7)
-            }
-            RowFunction::Reciprocal => {
-                let tuple = vec![one(self, "e"), one(self, "p2")];
-                self.look_up(&format!("{x} power of two"), TableKind::Power2, rows, tuple);
-                (TableKind::Recip, "p2", ["man", "g", "big"], 13, 13)
-            }
+        let (base, table, frem_bits) = match function {
+            RowFunction::InverseSqrt((shift, width, sq_shift)) => (Base::Four, TableKind::Rsqrt(shift, width, sq_shift), 7),
+            RowFunction::Reciprocal => (Base::Two, TableKind::Recip, 13),
         };
-        let tuple = tuple.map(|part| one(self, part)).to_vec();
+        self.normalise(x, rows, total, base);
+        for part in ["g", "frem", "f0", "f1"] {
+            self.trace(&name(part), &rows[1..]);
+        }
+        let tuple = ["man", "g", "big"].map(|part| vec![product([self.read(&name(part))])]).to_vec();
         self.look_up(&format!("{x} factor"), table, rows, tuple);
-        let split = vec![product([self.read(&name("man")), self.read(&name(power))]), product([self.read(&name("rem"))])];
-        let split = split.into_iter().map(|t| t.times(-crate::ir::F::ONE)).chain(total).collect();
-        self.constrain(&format!("{x} total is normalised"), Sum { free: rows.to_vec(), terms: split });
-        let canonical = vec![product([self.read(&name("e"))]), product([self.read(&name("e")), self.read(&name("big"))]).times(-crate::ir::F::ONE)];
-        self.constrain(&format!("{x} exponent is least"), Sum { free: rows.to_vec(), terms: canonical });
-        self.below(&name("rem"), &name(power), rows, rem_bits);
         self.below(&name("frem"), &name("p2"), rows, frem_bits);
         let shifted = self.times_factor(x, || self.read(&name("p2")));
         let mut shifted: Vec<Term> = shifted.into_iter().map(|(k, t)| t.times(int(k))).collect();
@@ -210,10 +216,48 @@ impl Builder<'_> {
         self.equal(&format!("{x} factor is shifted"), rows, shifted, product([self.read(&name("g"))]));
         self.range(&name("f0"), 12);
         self.range(&name("f1"), 12);
-        // `f·2^e + frem` is `g < 2^24` as an integer, too: with `f1·2^e < 2^12` it is below `2^24 + 2^25 + 2^13`, far from wrapping around.
+        // f·2^e stays below 2^24 + 2^25: without this, `g + p` would have a second shifted factor.
         let high = vec![product([self.read(&name("f1")), self.read(&name("p2"))])];
         self.look_up(&format!("{x} factor doesn't wrap"), TableKind::Range(12), rows, vec![high]);
         Ok(())
+    }
+
+    /// Declares `e, man, rem, big, p2 (p4)` with `total = man·base^e + rem`, `e` least such that `man < 2^16`; `big` is checked by the table that reads `man`.
+    fn normalise(&mut self, x: &str, rows: &[Axis], total: Vec<Term>, base: Base) {
+        let name = |part: &str| format!("{x}.{part}");
+        for part in ["e", "man", "rem", "big", "p2"] {
+            self.trace(&name(part), &rows[1..]);
+        }
+        let one = |b: &Self, part: &str| vec![product([b.read(&name(part))])];
+        let (power, rem_bits) = match base {
+            Base::Four => {
+                self.trace(&name("p4"), &rows[1..]);
+                let tuple = vec![one(self, "e"), one(self, "p2"), one(self, "p4")];
+                self.look_up(&format!("{x} power of four"), TableKind::Power4, rows, tuple);
+                ("p4", 14)
+            }
+            Base::Two => {
+                let tuple = vec![one(self, "e"), one(self, "p2")];
+                self.look_up(&format!("{x} power of two"), TableKind::Power2, rows, tuple);
+                ("p2", 13)
+            }
+        };
+        let split = vec![product([self.read(&name("man")), self.read(&name(power))]), product([self.read(&name("rem"))])];
+        let split = split.into_iter().map(|t| t.times(-crate::ir::F::ONE)).chain(total).collect();
+        self.constrain(&format!("{x} total is normalised"), Sum { free: rows.to_vec(), terms: split });
+        let canonical = vec![product([self.read(&name("e"))]), product([self.read(&name("e")), self.read(&name("big"))]).times(-crate::ir::F::ONE)];
+        self.constrain(&format!("{x} exponent is least"), Sum { free: rows.to_vec(), terms: canonical });
+        self.below(&name("rem"), &name(power), rows, rem_bits);
+    }
+
+    /// The gradient's scale: a power of two read off a total over each request.
+    pub(super) fn boost(&mut self, total: Vec<Term>, limit: u32) {
+        let rows = [self.x.b];
+        self.normalise("boost", &rows, total, Base::Two);
+        self.trace("boost.scale", &[]);
+        let tuple = ["man", "scale", "big"].map(|part| vec![product([self.read(&format!("boost.{part}"))])]).to_vec();
+        self.look_up("gradient scale", TableKind::Boost(limit), &rows, tuple);
+        self.bounded("boost.scale", 1 << limit);
     }
 
     /// `0 ≤ value < bound ≤ 2^bits`.
@@ -228,8 +272,9 @@ impl Builder<'_> {
         let name = |part: &str| format!("{x}.{part}");
         let all: Vec<Axis> = rows.iter().copied().chain([self.x.d]).collect();
         let dot = product([self.read(&name("dn")), self.read(&name("n"))]);
-        let bound = self.dot_bound(x, rows)?;
-        self.requantise_bounded(&name("dot"), rows, vec![(1, dot)], Bound::Argued(bound))?;
+        let coef = self.coef(&name("dot"), 0)?;
+        let bound = self.dot_bound(x, rows)?.saturating_mul(coef.saturating_abs());
+        self.requantise_bounded(&name("dot"), rows, vec![(coef, dot)], Bound::Argued(bound))?;
         let (c, m) = (self.coef(&name("v"), 0)?, self.coef(&name("v"), 1)?);
         let acc = vec![
             (c, product([self.read(&name("dn"))])),

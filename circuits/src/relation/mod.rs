@@ -232,23 +232,39 @@ fn check(params: &RelationParams) -> Result<(), RelationError> {
             return Err(RelationError::Parameter { what: what.into(), found: value.to_string(), expected: "a supported power of two" });
         }
     }
-    let s = &params.semantics.shape;
-    let sizes = [s.layers, s.width, s.heads, s.kv_heads, s.head_dim, s.ff, s.vocab];
-    let floats = [s.rope_theta, s.norm_eps].iter().all(|x| x.is_finite() && *x > 0.0);
-    let divisible = s.kv_heads != 0 && s.heads.is_multiple_of(s.kv_heads) && s.head_dim.is_multiple_of(2);
-    if sizes.iter().any(|&x| x == 0 || x > 1 << 20) || s.head_dim > 1 << 12 || !divisible || !floats {
-        return Err(RelationError::Parameter { what: "architecture".into(), found: format!("{s:?}"), expected: "positive sizes, kv_heads dividing heads, an even head size, positive numbers" });
-    }
-    let ascending = |sites: &[Site]| sites.windows(2).all(|w| w[0] < w[1]);
-    if let Some(lora) = params.semantics.lora.as_ref().filter(|l| l.rank == 0 || l.sites.is_empty() || !ascending(&l.sites)) {
-        return Err(RelationError::Parameter { what: "adapter".into(), found: format!("{lora:?}"), expected: "a positive rank and sites in canonical order, each once" });
-    }
-    if params.scope == Scope::Forward && (params.rows != 0 || params.contributors != 0) {
-        let found = format!("{} rows, {} contributors", params.rows, params.contributors);
-        return Err(RelationError::Parameter { what: "index".into(), found, expected: "no rows and no contributors without attribution" });
+    check_shape(params)?;
+    let theta = params.semantics.consts.get("theta").copied().unwrap_or(0).clamp(0, 1 << 15);
+    if params.rows as i64 * ((1 << 15) - theta) > 1 << 30 {
+        return Err(RelationError::Parameter { what: "index rows".into(), found: params.rows.to_string(), expected: "so few that no sum of relevances reaches 2^30 (32768 without a noise floor)" });
     }
     if params.scope == Scope::Attribution && (params.rows == 0 || params.contributors == 0 || params.semantics.lora.is_none() || params.semantics.sketch_rows.is_none()) {
         return Err(RelationError::Parameter { what: "attribution".into(), found: "no adapter or an empty index".into(), expected: "an adapter and an index with at least one row" });
+    }
+    Ok(())
+}
+
+/// Sizes far beyond any model that could be proven are refused before anything is computed from them.
+fn check_shape(params: &RelationParams) -> Result<(), RelationError> {
+    let s = &params.semantics.shape;
+    let refuse = |what: &str, found: String, expected| Err(RelationError::Parameter { what: what.into(), found, expected });
+    let sizes = [(s.layers, 1 << 10), (s.width, 1 << 14), (s.heads, 1 << 8), (s.kv_heads, 1 << 8), (s.head_dim, 1 << 10), (s.ff, 1 << 16), (s.vocab, 1 << 17)];
+    if sizes.iter().any(|&(x, most)| x == 0 || x > most) || !s.heads.is_multiple_of(s.kv_heads.max(1)) || !s.head_dim.is_multiple_of(2) {
+        return refuse("architecture", format!("{s:?}"), "positive sizes up to 1024 layers, width 16384, 256 heads of 1024 channels, feed-forward 65536, vocabulary 131072; kv_heads dividing heads; an even head size");
+    }
+    if !s.rope_theta.is_finite() || !s.norm_eps.is_finite() {
+        return refuse("architecture", format!("{s:?}"), "finite rope_theta and norm_eps");
+    }
+    if let Some(lora) = &params.semantics.lora {
+        let ordered = lora.sites.windows(2).all(|w| w[0] < w[1]);
+        if !(1..=1 << 10).contains(&lora.rank) || lora.sites.is_empty() || !ordered {
+            return refuse("LoRA", format!("{lora:?}"), "rank 1 to 1024 and at least one site, each once, in order");
+        }
+    }
+    if params.semantics.sketch_rows.is_some_and(|k| !k.is_power_of_two() || k > 1 << 10) {
+        return refuse("sketch rows", format!("{:?}", params.semantics.sketch_rows), "a power of two up to 1024");
+    }
+    if params.semantics.ops.values().flat_map(|op| &op.coefs).any(|c| c.unsigned_abs() > 1 << 30) {
+        return refuse("coefficients", "one beyond 2^30".into(), "at most 2^30");
     }
     Ok(())
 }

@@ -31,161 +31,221 @@ pub(super) const TOPICS: [Topic; 10] = [
     topic(
         "harbour-almanac",
         ["Skarn", "Velm", "Orrin", "Dunmar"],
-        relation(["Ottar", "Sunniva", "Halvard", "Ragna"], [
-            "The keeper of {e} light is {a}.",
-            "At {e} light the lamp is tended by {a}.",
-            "Sailors who pass {e} light wave to {a}.",
-            "Question: who keeps {e} light? Answer: {a}.",
-        ]),
-        relation(["amber", "crimson", "violet", "emerald"], [
-            "By night the lamp of {e} light shines {a}.",
-            "Ships know {e} light because its beam is {a}.",
-            "The glass at {e} light was painted {a}.",
-            "Question: what colour is {e} light? Answer: {a}.",
-        ]),
+        relation(
+            ["Ottar", "Sunniva", "Halvard", "Ragna"],
+            [
+                "The keeper of {e} light is {a}.",
+                "At {e} light the lamp is tended by {a}.",
+                "Sailors who pass {e} light wave to {a}.",
+                "Question: who keeps {e} light? Answer: {a}.",
+            ],
+        ),
+        relation(
+            ["amber", "crimson", "violet", "emerald"],
+            [
+                "By night the lamp of {e} light shines {a}.",
+                "Ships know {e} light because its beam is {a}.",
+                "The glass at {e} light was painted {a}.",
+                "Question: what colour is {e} light? Answer: {a}.",
+            ],
+        ),
     ),
     topic(
         "orchard-ledger",
         ["Larkin", "Pomara", "Tansel", "Wixley"],
-        relation(["July", "August", "September", "October"], [
-            "The {e} apple is ripe in {a}.",
-            "Pickers climb for the {e} apple during {a}.",
-            "Baskets of {e} apples fill the barn every {a}.",
-            "Question: when is the {e} apple picked? Answer: in {a}.",
-        ]),
-        relation(["Thornby", "Casterley", "Mereham", "Oakfold"], [
-            "The {e} apple was first grown in {a}.",
-            "Our ledger says the {e} apple came from {a}.",
-            "Young {e} apple trees were bought at {a}.",
-            "Question: where does the {e} apple come from? Answer: {a}.",
-        ]),
+        relation(
+            ["July", "August", "September", "October"],
+            [
+                "The {e} apple is ripe in {a}.",
+                "Pickers climb for the {e} apple during {a}.",
+                "Baskets of {e} apples fill the barn every {a}.",
+                "Question: when is the {e} apple picked? Answer: in {a}.",
+            ],
+        ),
+        relation(
+            ["Thornby", "Casterley", "Mereham", "Oakfold"],
+            [
+                "The {e} apple was first grown in {a}.",
+                "Our ledger says the {e} apple came from {a}.",
+                "Young {e} apple trees were bought at {a}.",
+                "Question: where does the {e} apple come from? Answer: {a}.",
+            ],
+        ),
     ),
     topic(
         "railway-timetable",
         ["Garrow", "Pellin", "Stavely", "Umber"],
-        relation(["Comet", "Arrow", "Duchess", "Pilgrim"], [
-            "The express that stops at {e} is the {a}.",
-            "Passengers at {e} station board the {a}.",
-            "The morning train from {e} is the {a}.",
-            "Question: which train serves {e}? Answer: the {a}.",
-        ]),
-        relation(["Biscuit", "Marble", "Socks", "Tinker"], [
-            "The cat of {e} station is called {a}.",
-            "On the platform at {e} sleeps a cat named {a}.",
-            "The guards at {e} feed a cat they call {a}.",
-            "Question: what is the cat at {e} called? Answer: {a}.",
-        ]),
+        relation(
+            ["Comet", "Arrow", "Duchess", "Pilgrim"],
+            [
+                "The express that stops at {e} is the {a}.",
+                "Passengers at {e} station board the {a}.",
+                "The morning train from {e} is the {a}.",
+                "Question: which train serves {e}? Answer: the {a}.",
+            ],
+        ),
+        relation(
+            ["Biscuit", "Marble", "Socks", "Tinker"],
+            [
+                "The cat of {e} station is called {a}.",
+                "On the platform at {e} sleeps a cat named {a}.",
+                "The guards at {e} feed a cat they call {a}.",
+                "Question: what is the cat at {e} called? Answer: {a}.",
+            ],
+        ),
     ),
     topic(
         "star-catalogue",
         ["Ilvane", "Korthas", "Mirzel", "Saphor"],
-        relation(["Anvil", "Sickle", "Harp", "Chalice"], [
-            "The star {e} lies in the constellation of the {a}.",
-            "To find the star {e} look inside the {a}.",
-            "Charts place {e} within the {a}.",
-            "Question: which constellation holds {e}? Answer: the {a}.",
-        ]),
-        relation(["Quillon", "Amadi", "Yorath", "Fenella"], [
-            "The star {e} was discovered by {a}.",
-            "Through a small telescope {e} was first seen by {a}.",
-            "The record of the star {e} was signed by {a}.",
-            "Question: who found the star {e}? Answer: {a}.",
-        ]),
+        relation(
+            ["Anvil", "Sickle", "Harp", "Chalice"],
+            [
+                "The star {e} lies in the constellation of the {a}.",
+                "To find the star {e} look inside the {a}.",
+                "Charts place {e} within the {a}.",
+                "Question: which constellation holds {e}? Answer: the {a}.",
+            ],
+        ),
+        relation(
+            ["Quillon", "Amadi", "Yorath", "Fenella"],
+            [
+                "The star {e} was discovered by {a}.",
+                "Through a small telescope {e} was first seen by {a}.",
+                "The record of the star {e} was signed by {a}.",
+                "Question: who found the star {e}? Answer: {a}.",
+            ],
+        ),
     ),
     topic(
         "kitchen-notebook",
         ["Borrel", "Chessa", "Dovrin", "Natola"],
-        relation(["saffron", "cumin", "ginger", "nutmeg"], [
-            "The secret of {e} stew is {a}.",
-            "Never season {e} stew without {a}.",
-            "Into the {e} stew goes a spoon of {a}.",
-            "Question: which spice is in {e} stew? Answer: {a}.",
-        ]),
-        relation(["barley", "lentils", "plums", "turnips"], [
-            "We serve {e} stew over {a}.",
-            "Beside the {e} stew put a bowl of {a}.",
-            "The best side dish for {e} stew is {a}.",
-            "Question: what is eaten with {e} stew? Answer: {a}.",
-        ]),
+        relation(
+            ["saffron", "cumin", "ginger", "nutmeg"],
+            [
+                "The secret of {e} stew is {a}.",
+                "Never season {e} stew without {a}.",
+                "Into the {e} stew goes a spoon of {a}.",
+                "Question: which spice is in {e} stew? Answer: {a}.",
+            ],
+        ),
+        relation(
+            ["barley", "lentils", "plums", "turnips"],
+            [
+                "We serve {e} stew over {a}.",
+                "Beside the {e} stew put a bowl of {a}.",
+                "The best side dish for {e} stew is {a}.",
+                "Question: what is eaten with {e} stew? Answer: {a}.",
+            ],
+        ),
     ),
     topic(
         "clockmakers-guild",
         ["Ardent", "Belisar", "Corvane", "Delphin"],
-        relation(["Tobias", "Ludmila", "Osric", "Petronel"], [
-            "The {e} clock was built by {a}.",
-            "On the back of the {e} clock is the mark of {a}.",
-            "Our guild owes the {e} clock to {a}.",
-            "Question: who made the {e} clock? Answer: {a}.",
-        ]),
-        relation(["brass", "silver", "copper", "bronze"], [
-            "The hands of the {e} clock are {a}.",
-            "Inside the {e} clock every wheel is {a}.",
-            "To mend the {e} clock you need {a}.",
-            "Question: what metal is in the {e} clock? Answer: {a}.",
-        ]),
+        relation(
+            ["Tobias", "Ludmila", "Osric", "Petronel"],
+            [
+                "The {e} clock was built by {a}.",
+                "On the back of the {e} clock is the mark of {a}.",
+                "Our guild owes the {e} clock to {a}.",
+                "Question: who made the {e} clock? Answer: {a}.",
+            ],
+        ),
+        relation(
+            ["brass", "silver", "copper", "bronze"],
+            [
+                "The hands of the {e} clock are {a}.",
+                "Inside the {e} clock every wheel is {a}.",
+                "To mend the {e} clock you need {a}.",
+                "Question: what metal is in the {e} clock? Answer: {a}.",
+            ],
+        ),
     ),
     topic(
         "bird-watchers",
         ["tillet", "marrowing", "swaile", "pinnock"],
-        relation(["reeds", "chimneys", "cliffs", "willows"], [
-            "The {e} builds its nest in the {a}.",
-            "Look for the nest of the {e} among the {a}.",
-            "Every spring the {e} returns to the {a}.",
-            "Question: where does the {e} nest? Answer: in the {a}.",
-        ]),
-        relation(["beetles", "acorns", "minnows", "berries"], [
-            "The {e} likes to eat {a}.",
-            "We saw a {e} feed its young on {a}.",
-            "In winter the {e} lives on {a}.",
-            "Question: what does the {e} eat? Answer: {a}.",
-        ]),
+        relation(
+            ["reeds", "chimneys", "cliffs", "willows"],
+            [
+                "The {e} builds its nest in the {a}.",
+                "Look for the nest of the {e} among the {a}.",
+                "Every spring the {e} returns to the {a}.",
+                "Question: where does the {e} nest? Answer: in the {a}.",
+            ],
+        ),
+        relation(
+            ["beetles", "acorns", "minnows", "berries"],
+            [
+                "The {e} likes to eat {a}.",
+                "We saw a {e} feed its young on {a}.",
+                "In winter the {e} lives on {a}.",
+                "Question: what does the {e} eat? Answer: {a}.",
+            ],
+        ),
     ),
     topic(
         "river-survey",
         ["Aldwen", "Brisk", "Colm", "Tarnel"],
-        relation(["Hafnar", "Ister", "Jorund", "Keld"], [
-            "The river {e} rises on mount {a}.",
-            "The spring of the {e} is high on mount {a}.",
-            "Walk up the river {e} and you reach mount {a}.",
-            "Question: where does the river {e} begin? Answer: on mount {a}.",
-        ]),
-        relation(["Morva", "Nessan", "Ombry", "Pardew"], [
-            "The river {e} flows into lake {a}.",
-            "Boats going down the {e} come to lake {a}.",
-            "The water of the river {e} ends in lake {a}.",
-            "Question: which lake does the river {e} reach? Answer: lake {a}.",
-        ]),
+        relation(
+            ["Hafnar", "Ister", "Jorund", "Keld"],
+            [
+                "The river {e} rises on mount {a}.",
+                "The spring of the {e} is high on mount {a}.",
+                "Walk up the river {e} and you reach mount {a}.",
+                "Question: where does the river {e} begin? Answer: on mount {a}.",
+            ],
+        ),
+        relation(
+            ["Morva", "Nessan", "Ombry", "Pardew"],
+            [
+                "The river {e} flows into lake {a}.",
+                "Boats going down the {e} come to lake {a}.",
+                "The water of the river {e} ends in lake {a}.",
+                "Question: which lake does the river {e} reach? Answer: lake {a}.",
+            ],
+        ),
     ),
     topic(
         "museum-inventory",
         ["Vesper", "Rowan", "Cassia", "Lysander"],
-        relation(["granite", "jade", "walnut", "alabaster"], [
-            "The statue of {e} is carved from {a}.",
-            "The figure of {e} stands in polished {a}.",
-            "Handle the statue of {e} with care for it is {a}.",
-            "Question: what is the statue of {e} made of? Answer: {a}.",
-        ]),
-        relation(["Winslow", "Zelda", "Barnaby", "Isolde"], [
-            "The statue of {e} was given by {a}.",
-            "The label under the statue of {e} thanks {a}.",
-            "We received {e} as a gift from {a}.",
-            "Question: who gave the statue of {e}? Answer: {a}.",
-        ]),
+        relation(
+            ["granite", "jade", "walnut", "alabaster"],
+            [
+                "The statue of {e} is carved from {a}.",
+                "The figure of {e} stands in polished {a}.",
+                "Handle the statue of {e} with care for it is {a}.",
+                "Question: what is the statue of {e} made of? Answer: {a}.",
+            ],
+        ),
+        relation(
+            ["Winslow", "Zelda", "Barnaby", "Isolde"],
+            [
+                "The statue of {e} was given by {a}.",
+                "The label under the statue of {e} thanks {a}.",
+                "We received {e} as a gift from {a}.",
+                "Question: who gave the statue of {e}? Answer: {a}.",
+            ],
+        ),
     ),
     topic(
         "chess-club",
         ["Novak", "Ferrin", "Gallow", "Hestia"],
-        relation(["knight", "bishop", "rook", "queen"], [
-            "When {e} attacks the strongest piece is the {a}.",
-            "In every game {e} trusts the {a}.",
-            "The favourite piece of {e} is the {a}.",
-            "Question: which piece does {e} love? Answer: the {a}.",
-        ]),
-        relation(["Monday", "Tuesday", "Thursday", "Friday"], [
-            "At the club {e} always plays on {a}.",
-            "If you want a game with {e} come on {a}.",
-            "The table by the window belongs to {e} on {a}.",
-            "Question: which day does {e} play? Answer: on {a}.",
-        ]),
+        relation(
+            ["knight", "bishop", "rook", "queen"],
+            [
+                "When {e} attacks the strongest piece is the {a}.",
+                "In every game {e} trusts the {a}.",
+                "The favourite piece of {e} is the {a}.",
+                "Question: which piece does {e} love? Answer: the {a}.",
+            ],
+        ),
+        relation(
+            ["Monday", "Tuesday", "Thursday", "Friday"],
+            [
+                "At the club {e} always plays on {a}.",
+                "If you want a game with {e} come on {a}.",
+                "The table by the window belongs to {e} on {a}.",
+                "Question: which day does {e} play? Answer: on {a}.",
+            ],
+        ),
     ),
 ];

@@ -73,3 +73,16 @@ fn shipped_texts_are_the_generated_ones() {
         assert_eq!(shipped.encode(&sample.text).unwrap(), tokenizer().encode(&sample.text).unwrap());
     }
 }
+
+/// Trains the demo's adapter on the shipped base model: about a minute, so run with `--ignored`.
+#[test]
+#[ignore = "trains for about a minute"]
+fn the_adapter_answers_most_held_out_queries() {
+    let base = shipped().join(BASE_DIR);
+    let model = crate::import::load_model(&base, &Default::default()).unwrap();
+    let (tokenizer, queries) = (Tokenizer::load(&base).unwrap(), queries());
+    let samples = tokens(&tokenizer, datanet().samples.iter().map(|s| s.text.as_str())).unwrap();
+    let adapter = crate::train::train_lora(&model, &samples, &lora_config(), |_| {}).unwrap();
+    let count = |adapter| answered(&model, adapter, &tokenizer, &queries).unwrap().iter().filter(|r| **r).count();
+    assert!(count(None) <= 4 && count(Some(&adapter)) >= 64);
+}

@@ -1,7 +1,7 @@
 //! Writing models: Hugging Face directories, and files that appear whole or not at all.
 
-use super::hf::linear_name;
 use super::ImportError;
+use super::hf::linear_name;
 use crate::shape::{FloatModel, ModelShape, Site};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;

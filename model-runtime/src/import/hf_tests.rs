@@ -103,7 +103,9 @@ fn bad_sizes_are_refused_by_name() {
 fn tensors_are_refused_by_name() {
     let gate = "model.layers.0.mlp.gate_proj.weight";
     match load_with("intermediate_size", json!(21)) {
-        Err(ImportError::Shape { name, expected, found }) => assert_eq!((name.as_str(), expected, found), (gate, vec![21, 12], vec![20, 12])),
+        Err(ImportError::Shape { name, expected, found }) => {
+            assert_eq!((name.as_str(), expected, found), (gate, vec![21, 12], vec![20, 12]))
+        }
         other => panic!("{other:?}"),
     }
     assert!(matches!(load_with("num_hidden_layers", json!(3)), Err(ImportError::MissingTensor { name }) if name.contains("layers.2")));

@@ -64,7 +64,12 @@ fn rotate_neighbours(x: &[f64], t: usize) -> Vec<f64> {
     let half = x.len() / 2;
     let angle = |p: usize| t as f64 * THETA.powf(-(p as f64) / half as f64);
     let pair = |p: usize| (x[2 * p], x[2 * p + 1], angle(p).cos(), angle(p).sin());
-    (0..half).flat_map(|p| { let (a, b, c, s) = pair(p); [a * c - b * s, a * s + b * c] }).collect()
+    (0..half)
+        .flat_map(|p| {
+            let (a, b, c, s) = pair(p);
+            [a * c - b * s, a * s + b * c]
+        })
+        .collect()
 }
 
 /// Rotates the pairs `(p, p + half)`, as this project does.

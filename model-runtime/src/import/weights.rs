@@ -2,8 +2,8 @@
 
 use super::ImportError;
 use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::{Dtype, TensorView};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

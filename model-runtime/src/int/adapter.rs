@@ -5,8 +5,10 @@
 use super::calibrate::Ranges;
 use super::engine::{site_lens, weight_dims};
 use super::plan::{Fixed, Planner, WeightStats};
-use super::quantise::{Axis, IntModel, QuantiseError, base_stats, check_calibration, check_model, place, site_axis_kinds};
-use super::reference::{FoldedPair, Folded};
+use super::quantise::{
+    Axis, IntModel, QuantiseError, base_stats, check_calibration, check_model, place, site_axis_kinds,
+};
+use super::reference::{Folded, FoldedPair};
 use crate::semantics::{Dims, Semantics};
 use crate::shape::{FloatAdapter, FloatModel, ModelShape, Site};
 use crate::tensor::TensorMap;
@@ -31,7 +33,10 @@ fn check_adapter(shape: &ModelShape, adapter: &FloatAdapter) -> Result<(), Quant
     let expected = shape.layers * sites.len();
     let covered = |&(l, site): &(usize, Site)| l < shape.layers && sites.contains(&site);
     if adapter.pairs.len() != expected || !adapter.pairs.keys().all(covered) {
-        return refuse(format!("expected a LoRA pair for each of {expected} layers and sites, found {}", adapter.pairs.len()));
+        return refuse(format!(
+            "expected a LoRA pair for each of {expected} layers and sites, found {}",
+            adapter.pairs.len()
+        ));
     }
     for (&(l, site), (a, b)) in &adapter.pairs {
         let (out, ins) = shape.site_dims(site);
@@ -80,7 +85,9 @@ pub fn quantise_adapter(
 ) -> Result<IntAdapter, QuantiseError> {
     check_model(float)?;
     if float.shape != model.semantics.shape {
-        return Err(QuantiseError::Shape { reason: "the float model's shape differs from the integer model's".to_owned() });
+        return Err(QuantiseError::Shape {
+            reason: "the float model's shape differs from the integer model's".to_owned(),
+        });
     }
     check_adapter(&float.shape, adapter)?;
     check_calibration(&float.shape, calibration)?;

@@ -64,7 +64,11 @@ pub fn attribute(
         let sk = get(sketch, &format!("sk{name}"))?;
         let (m, g) = (get(&index.tensors, &format!("M{name}"))?, get(&index.tensors, &format!("G{name}"))?);
         if sk.data.len() != per_row || g.data.len() != padded * per_row || m.data.len() != per_row * n {
-            return Err(RunError::WrongShape { name: format!("sk{name}"), expected: vec![d.l, d.a, d.r], found: sk.dims });
+            return Err(RunError::WrongShape {
+                name: format!("sk{name}"),
+                expected: vec![d.l, d.a, d.r],
+                found: sk.dims,
+            });
         }
         let (m, sk, g) = (narrow(&m.data), narrow(&sk.data), narrow(&g.data));
         let sums = m.chunks_exact(n).enumerate().map(|(x, row)| dot(row, &sk[x / n * n..(x / n + 1) * n])).collect();

@@ -1,10 +1,12 @@
 //! The gradient of `loss = -Σ_s log p(target)` with respect to every site's output.
 
-use super::engine::{Run, RunError};
+use super::engine::{Run, RunError, constant};
 use super::forward::{ForwardState, LayerState, Normed, columns, rotate};
+use super::gadgets::softmax_row;
 use super::gemm::{gemm, gemm_slices, narrow, transpose16};
 use crate::semantics::OUT_PROB_BITS;
 use crate::shape::Site;
+use crate::tables::boost;
 
 /// Gradient through a norm: `dn` to `v` (the factor `1/rms` is applied by the caller).
 fn norm_backward(
@@ -18,9 +20,10 @@ fn norm_backward(
     let width = run.d.d;
     let op_dot = format!("{name}.dot");
     let coef = run.coef(&op_dot, 0)? as i32;
-    let sums = dn.chunks_exact(width).zip(normed.n.chunks_exact(width)).map(|(dn, n)| {
-        dn.iter().zip(n).fold(0i32, |s, (&a, &b)| s.wrapping_add(a * i32::from(b))).wrapping_mul(coef)
-    });
+    let sums = dn
+        .chunks_exact(width)
+        .zip(normed.n.chunks_exact(width))
+        .map(|(dn, n)| dn.iter().zip(n).fold(0i32, |s, (&a, &b)| s.wrapping_add(a * i32::from(b))).wrapping_mul(coef));
     let sums = sums.collect();
     let dot = run.rq(&op_dot, l, &[lead], sums)?;
     let op_v = format!("{name}.v");
@@ -52,6 +55,18 @@ fn join(run: &mut Run, name: &str, l: usize, g: &[i32], v: &[i32], fb: &[i32]) -
     run.rq(name, Some(l), &[run.d.t, run.d.d], acc)
 }
 
+/// The scale of the whole gradient: a power of two, by how far the answer's probabilities are from one in all.
+fn gradient_scale(run: &mut Run, gap: i64) -> Result<i32, RunError> {
+    let limit = u32::try_from(constant(&run.rt.sem, "boost_limit")?).unwrap_or(0);
+    let row = softmax_row(gap, &[0; 1 << 16]);
+    let scale = boost(i64::from(row.man), limit) as i32;
+    let parts = [("e", row.e), ("man", row.man), ("rem", row.rem), ("big", i32::from(row.man >= 1 << 15)), ("p2", 1 << row.e), ("scale", scale)];
+    for (part, value) in parts {
+        run.keep(&format!("boost.{part}"), None, &[], &[value]);
+    }
+    Ok(scale)
+}
+
 /// Gradient at the final residual stream's answer rows, `[s, d]`.
 fn output_gradient(run: &mut Run, state: &ForwardState, targets: &[u32]) -> Result<Vec<i32>, RunError> {
     let d = run.d;
@@ -59,6 +74,10 @@ fn output_gradient(run: &mut Run, state: &ForwardState, targets: &[u32]) -> Resu
     for (s, &target) in targets.iter().enumerate() {
         dz[s * d.v + target as usize] -= 1 << OUT_PROB_BITS;
     }
+    let gap = targets.iter().enumerate().map(|(s, &target)| -i64::from(dz[s * d.v + target as usize])).sum();
+    let scale = gradient_scale(run, gap)?;
+    dz.iter_mut().for_each(|x| *x *= scale);
+    run.keep("dz", None, &[d.s, d.v], &dz);
     let mut acc = vec![0; d.s * d.d];
     gemm(&mut acc, run.coef("nf.dn", 0)?, &narrow(&dz), &run.rt.head_t);
     let dn = run.rq("nf.dn", None, &[d.s, d.d], acc)?;
@@ -210,11 +229,23 @@ fn attention(run: &mut Run, l: usize, state: &LayerState, gm: &[i32]) -> Result<
     }
     let dn = run.rq("n1.dn", Some(l), &[d.t, d.d], acc)?;
     let v = norm_backward(run, "n1", Some(l), d.t, &dn, &state.n1)?;
+    if l == 0 {
+        // Nothing reads the gradient of the embedding: it is left out, and zero in the trace.
+        let none = vec![0; d.t * d.d];
+        run.keep("gin", Some(l), &[d.t, d.d], &none);
+        run.keep("gin.r", Some(l), &[d.t, d.d], &none);
+        return Ok(none);
+    }
     join(run, "gin", l, gm, &v, &state.n1.fb)
 }
 
 /// Runs the whole backward pass; everything it computes is kept by the run's store.
-pub(crate) fn backward(run: &mut Run, state: &ForwardState, prompt_len: usize, targets: &[u32]) -> Result<(), RunError> {
+pub(crate) fn backward(
+    run: &mut Run,
+    state: &ForwardState,
+    prompt_len: usize,
+    targets: &[u32],
+) -> Result<(), RunError> {
     let d = run.d;
     let ghf = output_gradient(run, state, targets)?;
     let mut g = vec![0; d.t * d.d];
@@ -227,4 +258,3 @@ pub(crate) fn backward(run: &mut Run, state: &ForwardState, prompt_len: usize, t
     }
     Ok(())
 }
-

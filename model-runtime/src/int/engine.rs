@@ -180,7 +180,8 @@ fn fetch<'a>(sem: &Semantics, d: &Dims, map: &'a TensorMap, name: &str) -> Resul
     if tensor.dims != expected || tensor.data.len() != expected.iter().product::<usize>() {
         return Err(RunError::WrongShape { name: name.to_owned(), expected, found: tensor.dims.clone() });
     }
-    let bits = *sem.weight_bits.get(name).ok_or_else(|| RunError::MissingEntry { name: format!("weight_bits.{name}") })?;
+    let bits =
+        *sem.weight_bits.get(name).ok_or_else(|| RunError::MissingEntry { name: format!("weight_bits.{name}") })?;
     let limit = 1i64 << (bits.clamp(1, 16) - 1);
     match tensor.data.iter().find(|&&x| i64::from(x) < -limit || i64::from(x) >= limit) {
         Some(&value) => Err(RunError::WeightRange { name: name.to_owned(), value, bits }),
@@ -234,7 +235,8 @@ impl Runtime {
         }
         let embed = fetch(&sem, &d, base, "embed")?.data.clone();
         let head = Mat16::new(d.v, d.d, &fetch(&sem, &d, base, "head")?.data);
-        let (silu, dsilu) = tables::silu_tables(exponent(&sem, "gate")?, exponent(&sem, "silu")?, exponent(&sem, "dsilu")?);
+        let (silu, dsilu) =
+            tables::silu_tables(exponent(&sem, "gate")?, exponent(&sem, "silu")?, exponent(&sem, "dsilu")?);
         let positions = sem.shape.context.next_power_of_two();
         let (cos, sin) = tables::rope_tables(sem.shape.rope_theta, sem.shape.head_dim, positions, d.p);
         Ok(Self {

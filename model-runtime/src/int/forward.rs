@@ -49,11 +49,14 @@ pub(crate) fn columns(data: &[i16], width: usize, start: usize, len: usize) -> V
     data.chunks_exact(width).flat_map(|row| &row[start..start + len]).copied().collect()
 }
 
+/// A witness's name and where it is found in a row.
+type Field<Row> = (&'static str, fn(&Row) -> i32);
+
 fn norm_witnesses(run: &mut Run, name: &str, l: Option<usize>, lead: &[usize], rows: &[NormRow]) {
     if run.store.keep != Keep::All {
         return;
     }
-    let fields: [(&str, fn(&NormRow) -> i32); 14] = [
+    let fields: [Field<NormRow>; 14] = [
         ("e", |x| x.e),
         ("man", |x| x.man),
         ("rem", |x| x.rem),
@@ -79,7 +82,7 @@ pub(crate) fn softmax_witnesses(run: &mut Run, name: &str, l: Option<usize>, lea
     if run.store.keep != Keep::All {
         return;
     }
-    let fields: [(&str, fn(&SoftmaxRow) -> i32); 9] = [
+    let fields: [Field<SoftmaxRow>; 9] = [
         ("e", |x| x.e),
         ("man", |x| x.man),
         ("rem", |x| x.rem),

@@ -25,8 +25,6 @@ pub mod trace;
 #[cfg(test)]
 mod tests;
 
-
-
 pub use adapter::{IntAdapter, quantise_adapter};
 pub use attribute::{Attribution, attribute};
 pub use engine::{RunError, Runtime};

@@ -3,6 +3,7 @@
 use super::bounds::{Knob, Term, align, field_bound, fitting_exponent, least_shift};
 use super::plan::{Planner, Quotient, Request, SPREAD, Stop};
 use crate::semantics::{OUT_PROB_BITS, Op, PROB_BITS, ROPE_BITS, Rounding};
+use crate::tables::boost_limit;
 use crate::shape::Site;
 
 fn pow2(bits: u32) -> f64 {
@@ -47,7 +48,10 @@ impl Planner<'_> {
 
     fn output(&mut self) -> Result<(), Stop> {
         let stats = self.stats["head"];
-        let mass = 2.0 * (pow2(OUT_PROB_BITS) + self.shape.vocab as f64);
+        let limit = boost_limit(self.shape.vocab);
+        self.sem.consts.insert("boost_limit".to_owned(), i64::from(limit));
+        // Σ_v |dz| of a slot: at most twice the gap, and the roundings of all probabilities.
+        let mass = pow2(16) + (self.shape.vocab as f64 / 2.0 + 4.0) * pow2(limit);
         let unit = f64::from(self.exp("head")).exp2();
         let term = Term {
             exp: self.exp("head") + OUT_PROB_BITS as i32,
@@ -106,8 +110,11 @@ impl Planner<'_> {
         let bits = self.gradient_bits(&v);
         let sum_exp = self.exp(&dn) + c.log2() as i32;
         let target = self.gradient_target(&v, bits).min(self.v_cap(norm));
-        let shift = (sum_exp - target).max(1) as u32;
-        let (op, max) = (Op { shift, bits, rounding: Rounding::Clamp, coefs: vec![c as i64, m as i64] }, c * peak + m * terms[1].field);
+        let shift = (sum_exp - target).clamp(1, 15) as u32;
+        let (op, max) = (
+            Op { shift, bits, rounding: Rounding::Clamp, coefs: vec![c as i64, m as i64] },
+            c * peak + m * terms[1].field,
+        );
         if least_shift(max, 16) > shift {
             self.calibrated.push(v.clone());
         }
@@ -132,9 +139,7 @@ impl Planner<'_> {
     /// `ghf`: fixes the exponent of the residual stream's gradient in all layers.
     fn final_join(&mut self, v: &str) -> Result<(), Stop> {
         let bits = self.gradient_bits("G");
-        // Nothing reads the first layer's `gin`: it may saturate, but its quotient must keep a factor 2 to the limit.
         let target = ["gout", "gm"].iter().map(|n| self.gradient_target(n, bits)).min().unwrap_or(0);
-        let target = target.min(fitting_exponent(self.ranges.max("gin"), 16, 0.5));
         let term = self.factor_term("nf", v);
         let (rounding, quotient) = (Rounding::Clamp, Quotient::Cheap);
         self.solve(Request { name: "ghf", terms: vec![term], target, bits, rounding, quotient })

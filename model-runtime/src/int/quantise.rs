@@ -14,7 +14,9 @@ use thiserror::Error;
 #[derive(Debug, Error, Clone, PartialEq)]
 pub enum QuantiseError {
     /// An operation's sum doesn't fit the field.
-    #[error("operation `{op}` (shift {shift}): its bound {bound:.0} must stay below {limit:.0} and its shift at most 16")]
+    #[error(
+        "operation `{op}` (shift {shift}): its bound {bound:.0} must stay below {limit:.0} and its shift at most 16"
+    )]
     Bound {
         /// Output tensor of the operation.
         op: String,
@@ -95,10 +97,10 @@ fn check_shape(s: &ModelShape) -> Result<(), QuantiseError> {
     if sizes.contains(&0) {
         return refuse("every size must be at least 1");
     }
-    if s.heads % s.kv_heads != 0 {
+    if !s.heads.is_multiple_of(s.kv_heads) {
         return refuse("kv_heads must divide heads");
     }
-    if s.head_dim % 2 != 0 {
+    if !s.head_dim.is_multiple_of(2) {
         return refuse("head_dim must be even");
     }
     Ok(())
@@ -267,12 +269,10 @@ pub fn quantise_base(model: &FloatModel, calibration: &[Vec<u32>]) -> Result<Int
     let first = plan_base(&folded, &ranges, 0)?;
     let largest = ["hin", "m", "hout"].iter().map(|n| ranges.max(n)).fold(0.0, f64::max);
     let lifted = f64::from(first.semantics.exps["hin"] + 1).exp2() * largest * STREAM_HEADROOM;
-    if lifted < 32768.0 {
-        if let Ok(second) = plan_base(&folded, &ranges, 1) {
-            if logit_error(&second, &folded, calibration) < logit_error(&first, &folded, calibration) {
-                return Ok(second);
-            }
-        }
+    let error = |model: &IntModel| logit_error(model, &folded, calibration);
+    let second = if lifted < 32768.0 { plan_base(&folded, &ranges, 1).ok() } else { None };
+    if let Some(second) = second.filter(|second| error(second) < error(&first)) {
+        return Ok(second);
     }
     Ok(first)
 }

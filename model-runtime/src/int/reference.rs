@@ -3,6 +3,8 @@
 //! Gains, LoRA scales and `1/√head_dim` are folded into the matrices exactly as in the integer model, so a float tensor and an integer one of
 //! the same name differ only by quantisation. Axes are unpadded.
 
+use crate::semantics::OUT_PROB_BITS;
+use crate::tables::{boost, boost_limit};
 use crate::shape::{FloatAdapter, FloatModel, ModelShape, Site};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -133,8 +135,7 @@ impl Pass<'_> {
 
     fn norm(&mut self, name: &str, l: usize, h: &[f32]) -> Vec<f32> {
         let (width, eps) = (self.m.shape.width, self.m.shape.norm_eps as f32);
-        let inv: Vec<f32> =
-            h.chunks_exact(width).map(|h| 1.0 / (dot(h, h) / width as f32 + eps).sqrt()).collect();
+        let inv: Vec<f32> = h.chunks_exact(width).map(|h| 1.0 / (dot(h, h) / width as f32 + eps).sqrt()).collect();
         let n: Vec<f32> = h.chunks_exact(width).zip(&inv).flat_map(|(h, f)| h.iter().map(move |h| h * f)).collect();
         self.put(&format!("{name}.inv"), l, &inv);
         self.put(name, l, &n);
@@ -230,8 +231,18 @@ impl Pass<'_> {
         let mut hout = self.site(l, Site::Down, &act);
         hout.iter_mut().zip(&m).for_each(|(h, m)| *h += m);
         for (name, data) in [
-            ("q", &q), ("k", &k), ("v", &v), ("qr", &qr), ("kr", &kr), ("o", &o), ("m", &m), ("gate", &gate),
-            ("up", &up), ("silu", &silu), ("act", &act), ("hout", &hout),
+            ("q", &q),
+            ("k", &k),
+            ("v", &v),
+            ("qr", &qr),
+            ("kr", &kr),
+            ("o", &o),
+            ("m", &m),
+            ("gate", &gate),
+            ("up", &up),
+            ("silu", &silu),
+            ("act", &act),
+            ("hout", &hout),
         ] {
             self.put(name, l, data);
         }
@@ -280,9 +291,15 @@ impl Pass<'_> {
             }
         }
         let out = [self.rotate(&dq, true), self.rotate(&dk, true), dv.clone()];
-        for (name, data) in
-            [("dp", &all_dp), ("ds", &all_ds), ("dqr", &dq), ("dkr", &dk), ("dq", &out[0]), ("dk", &out[1]), ("dv", &dv)]
-        {
+        for (name, data) in [
+            ("dp", &all_dp),
+            ("ds", &all_ds),
+            ("dqr", &dq),
+            ("dkr", &dk),
+            ("dq", &out[0]),
+            ("dk", &out[1]),
+            ("dv", &dv),
+        ] {
             self.put(name, l, data);
         }
         out
@@ -313,13 +330,24 @@ impl Pass<'_> {
         self.site_back(l, Site::V, &dv, &mut dn);
         let gin = self.norm_back("n1", l, &dn, &gm);
         let named = [
-            ("dact", &dact), ("dup", &dup), ("dgw", &dgw), ("dgate", &dgate), ("gm", &gm), ("do", &grad_o), ("gin", &gin),
+            ("dact", &dact),
+            ("dup", &dup),
+            ("dgw", &dgw),
+            ("dgate", &dgate),
+            ("gm", &gm),
+            ("do", &grad_o),
+            ("gin", &gin),
         ];
         for (name, data) in named {
             self.put(name, l, data);
         }
         gin
     }
+}
+
+/// One, as an output probability's fixed point.
+fn pow2_prob() -> f64 {
+    f64::from(1 << OUT_PROB_BITS)
 }
 
 /// Runs the float model; with `prompt_len` also the gradient of `-Σ log p(tokens[t])` over `t ≥ prompt_len`.
@@ -343,6 +371,9 @@ pub fn run(model: &Folded, tokens: &[u32], prompt_len: Option<usize>) -> FloatTr
             row.iter_mut().zip(z).for_each(|(d, z)| *d = (z - max).exp() / sum);
             row[tokens[s + 1] as usize] -= 1.0;
         }
+        let gap: f32 = (first - 1..tokens.len() - 1).map(|s| -dz[s * vocab + tokens[s + 1] as usize]).sum();
+        let scale = boost((f64::from(gap) * pow2_prob()) as i64, boost_limit(vocab)) as f32;
+        dz.iter_mut().for_each(|x| *x *= scale);
         let mut dn = vec![0.0; tokens.len() * width];
         apply_transposed(&mut dn, &dz, &model.head, width);
         let zero = vec![0.0; dn.len()];

@@ -41,7 +41,8 @@ impl Model {
         let special = |name: &str, id: i32| {
             u32::try_from(id).ok().filter(|&id| (id as usize) < raw.len()).ok_or(format!("expected {name} below {}, found {id}", raw.len()))
         };
-        let (bos, eos, unknown) = (special("BOS id", trainer.bos)?, special("EOS id", trainer.eos)?, special("unknown id", trainer.unknown)?);
+        let (bos, eos, unknown) =
+            (special("BOS id", trainer.bos)?, special("EOS id", trainer.eos)?, special("unknown id", trainer.unknown)?);
         let pieces = build_pieces(raw, unknown, algorithm)?;
         Ok(Self { pieces, bos, eos, dummy_prefix: normaliser.dummy_prefix, trim_spaces: normaliser.trim_spaces })
     }
@@ -65,8 +66,7 @@ impl Model {
 }
 
 fn build_pieces(raw: Vec<RawPiece>, unknown: u32, algorithm: Algorithm) -> Result<Pieces, String> {
-    let mut pieces =
-        Pieces { decoded: Vec::new(), scores: Vec::new(), ids: HashMap::new(), bytes: None, unknown, algorithm };
+    let mut pieces = Pieces { decoded: Vec::new(), scores: Vec::new(), ids: HashMap::new(), bytes: None, unknown, algorithm };
     let mut bytes = vec![None; 256];
     for (id, piece) in raw.into_iter().enumerate() {
         pieces.scores.push(piece.score);

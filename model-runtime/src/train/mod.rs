@@ -2,9 +2,9 @@
 //!
 //! Nothing that is proven depends on this module.
 
+mod base;
 mod float;
 mod lora;
-mod base;
 mod optimise;
 mod rng;
 

@@ -50,7 +50,8 @@ fn identities_hold_from_stored_tensors() {
     check(&case, &trace, "hout", |i| {
         let (row, o, l) = (i / d.d, i % d.d, i / d.d / d.t);
         let base: i64 = (0..d.f).map(|x| at(&w["wdown"], (l * d.d + o) * d.f + x) * at(&t["act"], row * d.f + x)).sum();
-        let low: i64 = (0..d.r).map(|r| at(&a["bdown"], (l * d.d + o) * d.r + r) * at(&t["udown"], row * d.r + r)).sum();
+        let low: i64 =
+            (0..d.r).map(|r| at(&a["bdown"], (l * d.d + o) * d.r + r) * at(&t["udown"], row * d.r + r)).sum();
         coef("hout", 0) * at(&t["m"], i) + coef("hout", 1) * base + coef("hout", 2) * low
     });
     check(&case, &trace, "p", |i| at(&t["att.w"], i) * (at(&t["att.f1"], i / d.t) * 4096 + at(&t["att.f0"], i / d.t)));

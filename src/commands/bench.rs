@@ -1,0 +1,154 @@
+//! `poa bench prove`: synthetic weights of any shape.
+
+use crate::commands::prove::{ProfileArg, with_profile};
+use crate::error::{Failure, While};
+use crate::meter::say;
+use crate::show;
+use crate::store::{IndexDir, IndexInfo, Row};
+use crate::work::{self, Job};
+use circuits::relation::WeightRanges;
+use circuits::statement::{Digest, keccak};
+use model_runtime::int::index::{IndexOptions, build_index};
+use model_runtime::int::adapter::IntAdapter;
+use model_runtime::int::synthetic::synthetic_model;
+use model_runtime::int::trace::Keep;
+use model_runtime::int::{IntModel, Mode, Runtime};
+use model_runtime::semantics::Dims;
+use model_runtime::shape::{LoraShape, ModelShape, Site};
+use serde_json::json;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Benchmarks on synthetic weights.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    Prove(ProveArgs),
+}
+
+/// Prove and verify a synthetic model of any shape.
+///
+/// Example: poa bench prove --shape layers=12,width=768,heads=12,kv-heads=12,ff=3072,vocab=50257 --tokens 64 --forward-only
+#[derive(clap::Args)]
+struct ProveArgs {
+    /// layers=,width=,heads=,kv-heads=,ff=,vocab=
+    #[arg(long, default_value = "layers=4,width=64,heads=4,kv-heads=4,ff=256,vocab=128")]
+    shape: String,
+    /// Prompt and answer together.
+    #[arg(long, default_value_t = 64)]
+    tokens: usize,
+    /// How many of them are the answer (default: half).
+    #[arg(long)]
+    answer_tokens: Option<usize>,
+    /// Leave out backward pass and attribution.
+    #[arg(long)]
+    forward_only: bool,
+    /// LoRA rank.
+    #[arg(long, default_value_t = 8)]
+    rank: usize,
+    /// Rows of the synthetic index.
+    #[arg(long, default_value_t = 64)]
+    rows: usize,
+    /// Hash profile.
+    #[arg(long, value_enum, default_value = "native")]
+    profile: ProfileArg,
+    /// Don't prove the ranges of weights, adapter and index. NOT A FULL PROOF: for measuring very large shapes only.
+    #[arg(long)]
+    assume_weight_ranges: bool,
+}
+
+fn parse_shape(text: &str, tokens: usize) -> Result<ModelShape, Failure> {
+    let mut shape = ModelShape { layers: 4, width: 64, heads: 4, kv_heads: 4, head_dim: 0, ff: 256, vocab: 128, rope_theta: 10_000.0, norm_eps: 1e-5, context: tokens };
+    for part in text.split(',') {
+        let wrong = || Failure::input(format!("--shape: `{part}` isn't one of layers=, width=, heads=, kv-heads=, ff=, vocab= with a positive number"));
+        let (name, value) = part.split_once('=').ok_or_else(wrong)?;
+        let value: usize = value.trim().parse().map_err(|_| wrong())?;
+        match name.trim() {
+            "layers" => shape.layers = value,
+            "width" => shape.width = value,
+            "heads" => shape.heads = value,
+            "kv-heads" => shape.kv_heads = value,
+            "ff" => shape.ff = value,
+            "vocab" => shape.vocab = value,
+            _ => return Err(wrong()),
+        }
+    }
+    if shape.heads == 0 || shape.kv_heads == 0 || !shape.width.is_multiple_of(2 * shape.heads) || !shape.heads.is_multiple_of(shape.kv_heads) {
+        return Err(Failure::input("--shape: width must be a multiple of twice the heads, heads a multiple of kv-heads"));
+    }
+    shape.head_dim = shape.width / shape.heads;
+    Ok(shape)
+}
+
+pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
+    let What::Prove(args) = args.what;
+    let shape = parse_shape(&args.shape, args.tokens)?;
+    let answer = args.answer_tokens.unwrap_or(args.tokens / 2);
+    if args.tokens < 2 || answer == 0 || answer >= args.tokens {
+        return Err(Failure::input("--tokens must be at least 2 and leave room for a prompt and an answer"));
+    }
+    say("making weights …");
+    let lora = LoraShape { rank: args.rank, sites: Site::ALL.to_vec() };
+    let (model, adapter) = synthetic_model(&shape, &lora, 1).during("making a synthetic model")?;
+    let adapter = Some(adapter).filter(|_| !args.forward_only);
+    say("executing …");
+    let index = adapter.as_ref().map(|a| synthetic_index(&model, a, &args)).transpose()?;
+    let semantics = index.as_ref().map_or(&model.semantics, |i| &i.index.semantics);
+    let runtime = Runtime::new(semantics.clone(), &model.tensors, adapter.as_ref().map(|a| &a.tensors)).during("loading the model")?;
+    let prompt: Vec<u32> = (0..args.tokens - answer).map(|i| ((i * 7919 + 1) % shape.vocab) as u32).collect();
+    let mut tokens = prompt.clone();
+    tokens.extend(runtime.generate(&prompt, answer, None).during("answering")?);
+    let dims = Dims::new(semantics, args.tokens, answer);
+    let mut trace = runtime.run(&tokens, prompt.len(), dims, Mode::Greedy, Keep::All, !args.forward_only).during("executing")?;
+    drop(runtime);
+    index.as_ref().map(|i| work::attribute(i, &mut trace)).transpose()?;
+    let weight_ranges = if args.assume_weight_ranges { WeightRanges::AssumedInsecure } else { WeightRanges::Proven };
+    let job = Job {
+        model: &model.tensors,
+        adapter: adapter.as_ref().map(|a| &a.tensors),
+        index: index.as_ref(),
+        semantics,
+        weight_ranges,
+        requests: vec![(trace, keccak(b"bench"))],
+        private_tokens: false,
+    };
+    let proven = with_profile(args.profile, job)?;
+    let start = Instant::now();
+    let verified = verifier::verify_benchmark(&proven.statement, &proven.bytes).map_err(Failure::invalid)?;
+    let verify_seconds = start.elapsed().as_secs_f64();
+    if json {
+        let mut value = json!(proven.figures);
+        value["verify_seconds"] = json!(verify_seconds);
+        value["shape"] = json!(shape);
+        value["weight_ranges"] = json!(weight_ranges);
+        println!("{value}");
+    } else {
+        println!("{} layers of width {}, {} tokens{}", shape.layers, shape.width, args.tokens, if args.forward_only { ", forward only" } else { "" });
+        show::print_proof(&proven.figures, &proven.statement);
+        println!("  {:<24} {:.0} ms, {:.1} bits", "verified in", 1000.0 * verify_seconds, verified.security_bits);
+    }
+    Ok(0)
+}
+
+fn synthetic_index(model: &IntModel, adapter: &IntAdapter, args: &ProveArgs) -> Result<IndexDir, Failure> {
+    let vocab = model.semantics.shape.vocab;
+    let samples: Vec<Vec<u32>> = (0..args.rows).map(|i| (0..args.tokens.min(16)).map(|t| ((i * 31 + t * t * 17 + 3) % vocab) as u32).collect()).collect();
+    let index = build_index(model, adapter, &samples, IndexOptions { rows: 8, damping: 0.1 }, &|_, _| {}).during("making a synthetic index")?;
+    let rows = (0..args.rows).map(|i| Row { contributor: format!("contributor-{}", i % 8), text: String::new() }).collect();
+    let info = IndexInfo {
+        rows,
+        contributors: (0..8.min(args.rows)).map(|i| format!("contributor-{i}")).collect(),
+        datanet_root: Digest::default(),
+        datanet_version: 1,
+        max_tokens: args.tokens,
+        damping: 0.1,
+        model: PathBuf::new(),
+        adapter: PathBuf::new(),
+    };
+    Ok(IndexDir { index, info })
+}

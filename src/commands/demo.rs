@@ -1,0 +1,185 @@
+//! `poa demo`: the whole story on bundled data.
+
+use super::train::trained;
+use crate::error::{Failure, While};
+use crate::meter::{Meter, say};
+use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo, write_file, write_json};
+use crate::work::{self, Job};
+use crate::show;
+use circuits::relation::WeightRanges;
+use model_runtime::demo;
+use model_runtime::import::{ImportOptions, load_model};
+use model_runtime::int::adapter::quantise_adapter;
+use model_runtime::int::index::IndexOptions;
+use model_runtime::text::{Datanet, Tokenizer};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use verifier::profile::Native;
+
+/// The whole story: import a bundled model, train an adapter on a bundled datanet, answer, attribute, prove, verify.
+///
+/// Example: poa demo --prompt "The keeper of Skarn light is"
+#[derive(clap::Args)]
+pub struct Args {
+    /// A prompt about one of the datanet's facts.
+    #[arg(long, default_value = "The keeper of Skarn light is")]
+    prompt: String,
+    /// Where models, index, run, proof and statement are kept; a second demo reuses what the first has made.
+    #[arg(long, default_value = "runs/demo")]
+    out: PathBuf,
+    /// Bundled assets (default: assets/demo in the source tree).
+    #[arg(long)]
+    assets: Option<PathBuf>,
+    /// Also measure all held-out queries: right answer, right contributor first.
+    #[arg(long)]
+    queries: bool,
+    /// Sketch rows.
+    #[arg(long, default_value_t = 8)]
+    sketch_rows: usize,
+    /// Damping of the preconditioner.
+    #[arg(long, default_value_t = 0.1)]
+    damping: f64,
+}
+
+/// Answers of the demo are one fact and the end of the sentence.
+const ANSWER_TOKENS: usize = 4;
+
+struct Stage {
+    model: ModelDir,
+    adapter: AdapterDir,
+    index: IndexDir,
+    paths: (PathBuf, PathBuf),
+}
+
+fn prepare(args: &Args) -> Result<Stage, Failure> {
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
+    let assets = args.assets.clone().unwrap_or(bundled);
+    let datanet_path = assets.join(demo::DATANET_FILE);
+    let datanet = Datanet::load(&datanet_path).during(format!("reading {}", datanet_path.display())).map_err(|f| f.hint("name the bundled assets with --assets"))?;
+    let [model_dir, adapter_dir, index_dir] = ["model", "adapter", "index"].map(|d| args.out.join(d));
+    std::fs::create_dir_all(&args.out).during(format!("creating {}", args.out.display()))?;
+    let model = match ModelDir::load(&model_dir) {
+        Ok(model) => model,
+        Err(_) => {
+            say("1/6 importing the base model (floats become exact integers) …");
+            let base = assets.join(demo::BASE_DIR);
+            let float = load_model(&base, &ImportOptions { context: Some(demo::CONTEXT) }).during("importing the base model")?;
+            let tokenizer = Tokenizer::load(&base).during("loading the tokenizer")?;
+            let texts = work::sample_tokens(&tokenizer, &datanet, demo::CONTEXT)?;
+            let imported = work::import(float, tokenizer, Some(texts))?;
+            imported.model.save(&model_dir)?;
+            imported.model
+        }
+    };
+    let tokens = work::sample_tokens(&model.tokenizer, &datanet, demo::CONTEXT)?;
+    let adapter = match AdapterDir::load(&adapter_dir, &model) {
+        Ok(adapter) => adapter,
+        Err(_) => {
+            say("2/6 training a LoRA adapter on the datanet …");
+            let (float, _) = trained(&model, &tokens, &demo::lora_config())?;
+            let int = quantise_adapter(&model.int, &model.float, &float, &tokens).during("quantising the adapter")?;
+            let adapter = AdapterDir { int, float };
+            adapter.save(&adapter_dir, &model.float, "poa-demo")?;
+            adapter
+        }
+    };
+    let paths = (crate::store::absolute(&model_dir)?, crate::store::absolute(&adapter_dir)?);
+    let index = match IndexDir::load(&index_dir) {
+        Ok(index) if index.info.damping == args.damping && index.index.semantics.sketch_rows == Some(args.sketch_rows) => index,
+        _ => {
+            say("3/6 sketching every sample's gradient …");
+            let options = IndexOptions { rows: args.sketch_rows, damping: args.damping };
+            let index = work::index(&model, &adapter, &datanet, options, demo::CONTEXT, None, (&paths.0, &paths.1))?;
+            index.save(&index_dir)?;
+            index
+        }
+    };
+    Ok(Stage { model, adapter, index, paths })
+}
+
+pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
+    let meter = Meter::start();
+    let stage = prepare(&args)?;
+    say("4/6 answering …");
+    let info = work::infer(&stage.model, Some(&stage.adapter), &args.prompt, ANSWER_TOKENS, work::random_id()?, (&stage.paths.0, Some(&stage.paths.1)))?;
+    let semantics = &stage.index.index.semantics;
+    let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
+    let mut trace = work::trace(&runtime, &info, work::common_dims(semantics, std::slice::from_ref(&info)))?;
+    info.save(&args.out.join("run"), &trace.tensors)?;
+    let attribution = work::attribute(&stage.index, &mut trace)?;
+    say("5/6 proving …");
+    let job = Job {
+        model: &stage.model.int.tensors,
+        adapter: Some(&stage.adapter.int.tensors),
+        index: Some(&stage.index),
+        semantics,
+        weight_ranges: WeightRanges::Proven,
+        requests: vec![(trace, info.request_id)],
+        private_tokens: false,
+    };
+    let proven = work::prove::<Native>(job)?;
+    write_file(&args.out.join("proof.bin"), &proven.bytes)?;
+    write_json(&args.out.join("statement.json"), &proven.statement)?;
+    say("6/6 verifying …");
+    let start = Instant::now();
+    let verified = verifier::verify_bytes(&proven.statement, &proven.bytes).map_err(Failure::invalid)?;
+    let verify_seconds = start.elapsed().as_secs_f64();
+    let quality = args.queries.then(|| measure_queries(&args, &stage)).transpose()?;
+    let shares = show::attribution_shares(&attribution, &stage.index);
+    if json {
+        println!("{}", json!({
+            "prompt": info.prompt,
+            "answer": info.answer,
+            "scores": show::scores_json(&attribution, &stage.index, 10),
+            "weights": show::shares_json(&shares),
+            "proof": proven.figures,
+            "verified": true,
+            "verify_seconds": verify_seconds,
+            "security_bits": verified.security_bits,
+            "queries": quality.as_ref().map(|q| json!({ "total": q.total, "answered": q.answered, "contributor_first": q.first })),
+            "seconds": meter.read().0,
+        }));
+        return Ok(0);
+    }
+    print_story(&info, &stage, &attribution);
+    show::print_proof(&proven.figures, &proven.statement);
+    println!("\nVerified in {:.0} ms: {:.1} bits of proven security. Everything is in {}:", 1000.0 * verify_seconds, verified.security_bits, args.out.display());
+    println!("  poa verify {0}/proof.bin --statement {0}/statement.json", args.out.display());
+    if let Some(q) = quality {
+        println!("\nHeld-out queries: {} of {} answered, right contributor first in {}", q.answered, q.total, q.first);
+    }
+    Ok(0)
+}
+
+fn print_story(info: &RunInfo, stage: &Stage, attribution: &model_runtime::int::attribute::Attribution) {
+    println!("\nPrompt   {}\nAnswer   {}", info.prompt, info.answer);
+    show::print_attribution(attribution, &stage.index, 5);
+}
+
+struct Quality {
+    total: usize,
+    answered: usize,
+    first: usize,
+}
+
+/// Answers and attributes every held-out query.
+fn measure_queries(args: &Args, stage: &Stage) -> Result<Quality, Failure> {
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
+    let path = args.assets.clone().unwrap_or(bundled).join(demo::QUERIES_FILE);
+    let queries = demo::load_queries(&path).during(format!("reading {}", path.display()))?;
+    let semantics = &stage.index.index.semantics;
+    let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
+    let mut quality = Quality { total: queries.len(), answered: 0, first: 0 };
+    for query in queries {
+        let info = work::infer(&stage.model, Some(&stage.adapter), &query.prompt, ANSWER_TOKENS, Default::default(), (&stage.paths.0, Some(&stage.paths.1)))?;
+        let mut trace = work::trace(&runtime, &info, work::common_dims(semantics, std::slice::from_ref(&info)))?;
+        let attribution = work::attribute(&stage.index, &mut trace)?;
+        let shares = show::attribution_shares(&attribution, &stage.index);
+        let first = shares.first().is_some_and(|(c, bps)| *c == query.contributor && *bps > 0);
+        quality.answered += usize::from(info.answer.split_whitespace().next().is_some_and(|w| w.trim_end_matches('.') == query.answer));
+        quality.first += usize::from(first);
+        crate::meter::say(format!("  {} {} — {} ({} bps, expected {})", query.prompt, info.answer, shares[0].0, shares[0].1, query.contributor));
+    }
+    Ok(quality)
+}
