@@ -162,12 +162,12 @@ fn gradient_of_another_loss() {
     let tokens = &mut cheat.ctx.requests[0].tokens;
     let last = tokens.last_mut().unwrap();
     *last = (*last + 1) % 30;
-    derive(relation, &mut cheat, "nf.dn");
+    derive(relation, &mut cheat, "dz");
     cheat.ctx = f.honest.ctx.clone();
-    recompute_after(relation, &mut cheat, "nf.dn.r", |_, _| {});
+    recompute_after(relation, &mut cheat, "dz", |_, _| {});
     let weights = |w: &Witness| w.contributor_weights(relation);
     assert_ne!(weights(&cheat), weights(&f.honest));
-    f.trace(&cheat, "nf.dn saturates");
+    f.trace(&cheat, "the loss gradient is scaled");
 }
 
 #[test]

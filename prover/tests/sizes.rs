@@ -69,7 +69,7 @@ fn token_digests_open() {
         |o| o.salt[0] ^= 1,
         |o| o.tokens[0] ^= 1,
         |o| o.prompt_len -= 1,
-        |o| drop(o.tokens.pop()),
+        |o| o.tokens.truncate(o.tokens.len() - 1),
         |o| o.tokens.push(0),
     ];
     let refuse = |opening: Option<TokenOpening>| {

@@ -432,7 +432,6 @@ mod tests {
         }
         assert!(next <= 1 << plan.leaves_log);
         assert_eq!(plan.blocks.len(), relation.lookups.len() + relation.tables.len());
-        assert!(plan.leaves_log <= circuits::relation::MAX_LEAVES_LOG);
     }
 
     /// Nobody's claim is left without a commitment that answers for it, and the calculator counts them all.

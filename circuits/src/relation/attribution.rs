@@ -6,7 +6,6 @@ use super::{Aggregation, Axes, Builder, RelationError, constant, product, public
 use crate::ir::{Axis, Group, Index, Sum, Term, int};
 use crate::public::Public;
 use crate::table::TableKind;
-use model_runtime::semantics::FIELD;
 use model_runtime::shape::Site;
 
 /// The preconditioner's residual is below the scale shifted right by this.
@@ -30,10 +29,6 @@ impl Builder<'_> {
         let theta = self.constant("theta")?;
         if !(0..1 << 15).contains(&theta) {
             return Err(RelationError::Parameter { what: "noise floor theta".into(), found: theta.to_string(), expected: "0 to 32767" });
-        }
-        let largest = i128::from((1 << 15) - 1 - theta) * self.params.rows as i128;
-        if largest >= i128::from(FIELD) {
-            return Err(RelationError::Wraps { name: "contributor weights".into(), bound: largest });
         }
         self.bounded("rel", 1 << 15);
         let relevance = product([self.read("rel")]);

@@ -89,7 +89,6 @@ impl Builder<'_> {
         for name in ["att.w", "att.flag"] {
             self.trace(name, &cells[1..]);
         }
-        self.bounded("att.w", EXP_ONE.into());
         self.trace("att.max", &rows[1..]);
         let acc = vec![(self.coef("att", 0)?, product([self.read("qr"), self.read_keys("kr")]))];
         // A score is an integer because the maximum is one and the gap is one; hence the wider range.
@@ -98,7 +97,7 @@ impl Builder<'_> {
         let causal = || vec![product([public(Public::Causal, &[t, u])])];
         let (weight, flag) = (self.read("att.w"), self.read("att.flag"));
         let tuple = vec![below_max(self.read("att.max"), score), vec![product([weight.clone()])], vec![product([flag.clone()])]];
-        self.look_up_where("attention weights", TableKind::Exp(self.strict_exponent("att.exp_bits")?), &cells, Some(causal()), tuple);
+        self.look_up_where("attention weights", TableKind::Exp(self.exponent("att.exp_bits")?), &cells, Some(causal()), tuple);
         for (name, factor) in [("attention is causal", &weight), ("attention flags are causal", &flag)] {
             let terms = vec![
                 product([factor.clone()]),
@@ -189,7 +188,6 @@ impl Builder<'_> {
         let Axes { b, s, v, .. } = self.x;
         self.trace("out.max", &rows[1..]);
         self.trace("out.w", &cells[1..]);
-        self.bounded("out.w", EXP_ONE.into());
         self.trace("out.flag", &cells[1..]);
         self.signed_range("out.max", 16);
         let acc = vec![(self.coef("out", 0)?, product([self.read("head"), self.read("nf.n")]))];

@@ -151,11 +151,6 @@ impl Builder<'_> {
                 expected: "the width's logarithm to 16, 2^10 to 2^23, 1 to 2^27",
             });
         }
-        // The total of the squares mustn't wrap around: it is normalised as a field element.
-        let largest = (self.sem.shape.width as i128).saturating_mul((1 << (28 - sq_shift)) + 1) + i128::from(eps);
-        if largest >= i128::from(FIELD) {
-            return Err(RelationError::Wraps { name: format!("{x}.sq"), bound: largest });
-        }
         let all: Vec<Axis> = rows.iter().copied().chain([self.x.d]).collect();
         let square = format!("{x}.sq");
         self.trace(&square, &all[1..]);
@@ -188,11 +183,6 @@ impl Builder<'_> {
     /// Softmax row `y` over `rows`: the factor `2^28 / Σ e`.
     pub(super) fn softmax_row(&mut self, y: &str, rows: &[Axis], weights: Factor) -> Result<(), RelationError> {
         debug_assert!(RECIP_BITS == 28);
-        let total = product([weights.clone()]);
-        let largest = self.bound(rows, &[(1, &total)])?;
-        if largest >= i128::from(FIELD) {
-            return Err(RelationError::Wraps { name: format!("{y} total"), bound: largest });
-        }
         self.row_function(y, rows, vec![product([weights])], RowFunction::Reciprocal)
     }
 
@@ -275,6 +265,9 @@ impl Builder<'_> {
         let coef = self.coef(&name("dot"), 0)?;
         let bound = self.dot_bound(x, rows)?.saturating_mul(coef.saturating_abs());
         self.requantise_bounded(&name("dot"), rows, vec![(coef, dot)], Bound::Argued(bound))?;
+        // The range check leaves 16 bits; the sum's bound may leave fewer.
+        let (shift, bits) = (self.op(&name("dot"))?.shift, self.op(&name("dot"))?.bits);
+        self.bounded(&name("dot"), ((bound >> shift) + 1).min(1 << (bits - 1)));
         let (c, m) = (self.coef(&name("v"), 0)?, self.coef(&name("v"), 1)?);
         let acc = vec![
             (c, product([self.read(&name("dn"))])),

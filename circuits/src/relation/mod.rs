@@ -162,32 +162,17 @@ impl Relation {
             builder.attribution()?;
         }
         let relation = builder.finish();
-        relation.check_size()?;
+        relation.check_sizes()?;
         Ok(relation)
     }
 
-    /// Refuses what no prover could commit, and lookups whose number could reach the field's characteristic: `p` copies of a wrong
-    /// fraction cancel in the logarithmic derivative.
-    fn check_size(&self) -> Result<(), RelationError> {
-        let refuse = |what: String, log: usize, expected| Err(RelationError::Parameter { what, found: format!("2^{log}"), expected });
-        for tensor in &self.tensors {
-            let log = self.log(&tensor.axes);
-            if log > MAX_TENSOR_LOG {
-                return refuse(format!("size of `{}`", tensor.name), log, "at most 2^34 values");
-            }
-        }
-        let lookups = self.lookups.iter().map(|l| self.log(&l.free));
-        let tables = self.tables.iter().map(|(kind, _)| kind.log());
-        let aggregation = self.aggregation.iter().flat_map(|a| [self.log(&a.free), self.log(&a.published)]);
-        let mut total = 0u64;
-        for log in lookups.chain(tables).chain(aggregation) {
-            total = total.saturating_add(1u64.checked_shl(u32::try_from(log).unwrap_or(u32::MAX)).unwrap_or(u64::MAX));
-        }
-        if total > 1 << MAX_LEAVES_LOG {
-            let log = total.checked_next_power_of_two().map_or(64, u64::trailing_zeros) as usize;
-            return refuse("number of lookups".into(), log, "at most 2^30, less than the field's characteristic");
-        }
-        Ok(())
+    /// Refuses tensors that nobody could commit before parameters for them are computed.
+    fn check_sizes(&self) -> Result<(), RelationError> {
+        let too_large = self.tensors.iter().find(|t| self.log(&t.axes) > MAX_TENSOR_LOG);
+        too_large.map_or(Ok(()), |t| {
+            let found = format!("2^{} values", self.log(&t.axes));
+            Err(RelationError::Parameter { what: format!("size of `{}`", t.name), found, expected: "at most 2^34 values" })
+        })
     }
 
     /// Log size of a list of axes.
@@ -213,8 +198,6 @@ impl Relation {
 
 /// Largest tensor, in variables.
 const MAX_TENSOR_LOG: usize = 34;
-/// Largest fraction table, in variables; `2^30` is less than the field's characteristic.
-pub const MAX_LEAVES_LOG: usize = 30;
 
 fn check(params: &RelationParams) -> Result<(), RelationError> {
     let padded = |x: usize| x.max(1).checked_next_power_of_two().unwrap_or(0);
@@ -224,8 +207,6 @@ fn check(params: &RelationParams) -> Result<(), RelationError> {
         ("requests", params.requests, 1 << 10),
         ("index rows", padded(params.rows), 1 << 20),
         ("contributors", padded(params.contributors), 1 << 16),
-        ("sketch rows", params.semantics.sketch_rows.unwrap_or(1), 1 << 12),
-        ("LoRA rank", padded(params.semantics.lora.as_ref().map_or(1, |l| l.rank)), 1 << 12),
     ];
     for (what, value, limit) in limits {
         if !value.is_power_of_two() || value > limit {
@@ -236,6 +217,10 @@ fn check(params: &RelationParams) -> Result<(), RelationError> {
     let theta = params.semantics.consts.get("theta").copied().unwrap_or(0).clamp(0, 1 << 15);
     if params.rows as i64 * ((1 << 15) - theta) > 1 << 30 {
         return Err(RelationError::Parameter { what: "index rows".into(), found: params.rows.to_string(), expected: "so few that no sum of relevances reaches 2^30 (32768 without a noise floor)" });
+    }
+    if params.scope == Scope::Forward && (params.rows != 0 || params.contributors != 0) {
+        let found = format!("{} rows, {} contributors", params.rows, params.contributors);
+        return Err(RelationError::Parameter { what: "index".into(), found, expected: "no rows and no contributors without attribution" });
     }
     if params.scope == Scope::Attribution && (params.rows == 0 || params.contributors == 0 || params.semantics.lora.is_none() || params.semantics.sketch_rows.is_none()) {
         return Err(RelationError::Parameter { what: "attribution".into(), found: "no adapter or an empty index".into(), expected: "an adapter and an index with at least one row" });
@@ -251,8 +236,8 @@ fn check_shape(params: &RelationParams) -> Result<(), RelationError> {
     if sizes.iter().any(|&(x, most)| x == 0 || x > most) || !s.heads.is_multiple_of(s.kv_heads.max(1)) || !s.head_dim.is_multiple_of(2) {
         return refuse("architecture", format!("{s:?}"), "positive sizes up to 1024 layers, width 16384, 256 heads of 1024 channels, feed-forward 65536, vocabulary 131072; kv_heads dividing heads; an even head size");
     }
-    if !s.rope_theta.is_finite() || !s.norm_eps.is_finite() {
-        return refuse("architecture", format!("{s:?}"), "finite rope_theta and norm_eps");
+    if ![s.rope_theta, s.norm_eps].iter().all(|x| x.is_finite() && *x > 0.0) {
+        return refuse("architecture", format!("{s:?}"), "finite, positive rope_theta and norm_eps");
     }
     if let Some(lora) = &params.semantics.lora {
         let ordered = lora.sites.windows(2).all(|w| w[0] < w[1]);

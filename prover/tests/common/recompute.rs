@@ -37,6 +37,7 @@ pub fn derive(relation: &Relation, witness: &mut Witness, name: &str) -> bool {
         "gout" => Some("layer gradients are chained"),
         "hin" => Some("layers are chained"),
         "hf" => Some("answer positions are selected"),
+        "dz" => Some("the loss gradient is scaled"),
         _ => None,
     };
     if let Some(constraint) = chained.and_then(|c| relation.constraints.iter().find(|x| x.name == c)) {
