@@ -25,7 +25,7 @@ impl std::str::FromStr for Digest {
     fn from_str(s: &str) -> Result<Self, String> {
         let mut out = [0; 32];
         let expected = || "expected 64 hexadecimal digits".to_owned();
-        if s.len() != 64 || !s.is_ascii() {
+        if s.len() != 64 || !s.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(expected());
         }
         for (byte, pair) in out.iter_mut().zip(s.as_bytes().chunks(2)) {

@@ -1,7 +1,7 @@
 //! A complete witness: every committed tensor's values, the looked-up rows, and the debug checker that names the first violation.
 
 use crate::evaluate::{Values, centred, evaluate};
-use crate::ir::{Axis, F, Group, Lookup, TensorId};
+use crate::ir::{Axis, Constraint, F, Group, Lookup, TensorId};
 use crate::public::{PublicContext, PublicRequest};
 use crate::relation::Relation;
 use crate::table::TableKind;
@@ -137,7 +137,8 @@ impl Witness {
         values
     }
 
-    fn lookup_values(&self, relation: &Relation, lookup: &Lookup) -> LookupValues {
+    /// What a lookup reads.
+    pub fn lookup_values(&self, relation: &Relation, lookup: &Lookup) -> LookupValues {
         let numerator = lookup.numerator.as_ref().map(|n| evaluate(relation, &self.ctx, self, n));
         let tuple = lookup.tuple.iter().map(|s| evaluate(relation, &self.ctx, self, s)).collect();
         LookupValues { numerator, tuple }
@@ -170,13 +171,31 @@ impl Witness {
     ///
     /// Names the first violation and where it is.
     pub fn check(&self, relation: &Relation) -> Result<(), WitnessError> {
-        for constraint in &relation.constraints {
-            let values = evaluate(relation, &self.ctx, self, &constraint.sum);
-            if let Some(i) = values.iter().position(|v| *v != F::ZERO) {
-                return Err(violated(relation, &constraint.name, &constraint.sum.free, i, centred(values[i])));
-            }
-        }
+        relation.constraints.iter().try_for_each(|c| self.check_constraint(relation, c))?;
         self.clone().count(relation).map(|_| ())
+    }
+
+    /// Checks one constraint.
+    ///
+    /// # Errors
+    ///
+    /// Names it and where it fails.
+    pub fn check_constraint(&self, relation: &Relation, constraint: &Constraint) -> Result<(), WitnessError> {
+        let values = evaluate(relation, &self.ctx, self, &constraint.sum);
+        match values.iter().position(|v| *v != F::ZERO) {
+            Some(i) => Err(violated(relation, &constraint.name, &constraint.sum.free, i, centred(values[i]))),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks one lookup.
+    ///
+    /// # Errors
+    ///
+    /// Names it and where it finds no row.
+    pub fn check_lookup(&self, relation: &Relation, lookup: &Lookup) -> Result<(), WitnessError> {
+        let kind = &relation.tables[lookup.table.0].0;
+        self.rows(relation, lookup, &self.lookup_values(relation, lookup), kind, &kind.columns()).map(|_| ())
     }
 
     /// Weight of each contributor in each real request.

@@ -9,6 +9,8 @@ pub mod plan;
 pub mod profile;
 pub mod proof;
 pub mod soundness;
+#[cfg(test)]
+mod test_support;
 pub mod transcript;
 pub mod verify;
 

@@ -410,3 +410,61 @@ pub fn digest_elements(bytes: &[u8; 32]) -> Vec<F> {
 pub fn half() -> EF {
     EF::TWO.inverse()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::relation;
+
+    fn point(n: usize, seed: u64) -> Vec<EF> {
+        (0..n as u64).map(|i| EF::from_u64(seed.wrapping_mul(0x9E37_79B9) + i * 7919 + 3).square()).collect()
+    }
+
+    #[test]
+    fn blocks_are_aligned_and_apart() {
+        let relation = relation();
+        let plan = Plan::new(&relation);
+        let mut next = 0;
+        for block in &plan.blocks {
+            assert_eq!(block.offset, next);
+            assert_eq!(block.offset % (1 << block.log), 0);
+            next += 1 << block.log;
+        }
+        assert!(next <= 1 << plan.leaves_log);
+        assert_eq!(plan.blocks.len(), relation.lookups.len() + relation.tables.len());
+    }
+
+    /// Nobody's claim is left without a commitment that answers for it, and the calculator counts them all.
+    #[test]
+    fn every_claim_is_opened_by_exactly_one_commitment() {
+        let relation = relation();
+        let plan = Plan::new(&relation);
+        let sums: Vec<&Sum> = plan.all_sums().collect();
+        let items: Vec<Item<'_>> = sums.into_iter().map(|sum| Item { sum, weight: EF::ONE }).collect();
+        let claims = plan.claims(&items, &point(plan.leaves_log, 1), &point(plan.sum_rounds, 2));
+        for claim in &claims.list {
+            let slots: Vec<_> = plan.layouts.iter().filter_map(|(_, layout)| layout.slot(claim.tensor)).collect();
+            assert_eq!(slots.len(), 1);
+            assert_eq!(slots[0].log, claim.point.len());
+        }
+        assert!(claims.list.len() <= 8 * relation.tensors.len(), "{} claims", claims.list.len());
+    }
+
+    #[test]
+    fn tuples_are_as_long_as_their_tables() {
+        let relation = relation();
+        for lookup in &relation.lookups {
+            assert_eq!(lookup.tuple.len(), relation.tables[lookup.table.0].0.all_columns().len(), "{}", lookup.name);
+        }
+    }
+
+    #[test]
+    fn a_shift_moves_the_equality_table() {
+        let (tau, sigma) = (point(3, 5), point(3, 6));
+        let (t, s) = (eq_table(&tau), eq_table(&sigma));
+        let next: EF = (0..7).map(|x| t[x + 1] * s[x]).sum();
+        let previous: EF = (1..8).map(|x| t[x - 1] * s[x]).sum();
+        assert_eq!(shifted(&tau, &sigma, Coupling::Next), next);
+        assert_eq!(shifted(&tau, &sigma, Coupling::Previous), previous);
+    }
+}

@@ -21,36 +21,70 @@ const HASH_BITS: f64 = 123.0;
 ///
 /// When a commitment has no sound parameters.
 pub fn bits<C: HashProfile>(plan: &Plan<'_>) -> Result<f64, ParameterError> {
-    let field_bits = (EF::bits() - 1) as f64;
-    let mut lists = 0.0;
-    let mut errors = vec![ErrorBits::from_log2(HASH_BITS)];
-    for (group, layout) in &plan.layouts {
-        let (opening, candidates) = pcs::security::<C>(*group, layout.log)?;
-        errors.push(ErrorBits::from_log2(opening));
-        lists += candidates;
-    }
-    for numerator in numerators(plan) {
-        errors.push(ErrorBits::from_log2(field_bits - lists - numerator.log2()));
-    }
+    let errors: Vec<ErrorBits> = terms::<C>(plan)?.into_iter().map(|(_, bits)| ErrorBits::from_log2(bits)).collect();
     Ok(ErrorBits::sum(&errors).bits())
 }
 
+/// Every way to cheat and its error, in bits.
+///
+/// # Errors
+///
+/// When a commitment has no sound parameters.
+pub fn terms<C: HashProfile>(plan: &Plan<'_>) -> Result<Vec<(String, f64)>, ParameterError> {
+    let field_bits = (EF::bits() - 1) as f64;
+    let mut lists = 0.0;
+    let mut terms = vec![("hash collisions".to_owned(), HASH_BITS)];
+    for (group, layout) in &plan.layouts {
+        let (opening, candidates) = pcs::security::<C>(*group, layout.log)?;
+        terms.push((format!("opening of the {group:?} commitment"), opening));
+        lists += candidates;
+    }
+    let argument = numerators(plan).into_iter().map(|(name, numerator)| (name.to_owned(), field_bits - lists - numerator.log2()));
+    terms.extend(argument);
+    Ok(terms)
+}
+
 /// Numerators of the interactive argument's errors; the denominator is the challenge field's order.
-fn numerators(plan: &Plan<'_>) -> Vec<f64> {
+fn numerators(plan: &Plan<'_>) -> Vec<(&'static str, f64)> {
     let leaves = plan.leaves_log as f64;
     let columns = 4.0;
     let claims = 2.0 * plan.relation.tensors.len() as f64 * 4.0;
     let reduction = plan.layouts.iter().map(|(_, l)| l.log).max().unwrap_or(0) as f64;
     vec![
         // α, β: the fraction table's sum as a polynomial in both.
-        leaves.exp2() * columns,
+        ("lookup challenges", leaves.exp2() * columns),
         // Fraction table: layer k has k rounds of degree 3, a batching and a joining challenge.
-        (0..plan.leaves_log).map(|k| 3.0 * k as f64 + 2.0).sum(),
+        ("fraction table", (0..plan.leaves_log).map(|k| 3.0 * k as f64 + 2.0).sum()),
         // Constraints at a random point, and γ.
-        leaves + plan.sum_count() as f64 + 2.0,
+        ("constraints at a random point, batching", leaves + plan.sum_count() as f64 + 2.0),
         // Batched sumcheck.
-        (SUM_DEGREE * plan.sum_rounds) as f64,
+        ("batched sumcheck", (SUM_DEGREE * plan.sum_rounds) as f64),
         // δ and the claim reduction.
-        claims + 2.0 * reduction,
+        ("claim reduction", claims + 2.0 * reduction),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{Evm, Native};
+    use crate::test_support::relation;
+
+    fn print_and_check<C: HashProfile>() {
+        let relation = relation();
+        let plan = Plan::new(&relation);
+        for (name, bits) in terms::<C>(&plan).unwrap() {
+            eprintln!("{:?}: {name}: {bits:.1} bits", C::PROFILE);
+            assert!(bits >= MIN_SECURITY_BITS, "{name}: {bits}");
+        }
+        let bits = bits::<C>(&plan).unwrap();
+        eprintln!("{:?}: {bits:.1} bits", C::PROFILE);
+        assert!(bits >= MIN_SECURITY_BITS, "{bits}");
+    }
+
+    #[test]
+    fn both_profiles_give_a_hundred_bits() {
+        print_and_check::<Native>();
+        print_and_check::<Evm>();
+    }
 }

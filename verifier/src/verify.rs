@@ -133,11 +133,11 @@ pub fn verify<C: HashProfile>(statement: &Statement, proof: &Proof<C>) -> Result
     if plan.leaves_log > MAX_LEAVES_LOG {
         return Err(VerifyError::TooManyLookups { log: plan.leaves_log });
     }
+    check_shape(&plan, proof)?;
     let security_bits = soundness::bits::<C>(&plan)?;
     if security_bits < MIN_SECURITY_BITS {
         return Err(VerifyError::Security { found: security_bits });
     }
-    check_shape(&plan, proof)?;
     let commitments = commitments::<C>(&plan, statement, proof)?;
     let mut challenger = transcript::start::<C>(statement, &commitments);
     let (claims, sums) = check_sums(&plan, statement, &ctx, proof, &mut challenger)?;

@@ -265,6 +265,9 @@ impl Builder<'_> {
         let coef = self.coef(&name("dot"), 0)?;
         let bound = self.dot_bound(x, rows)?.saturating_mul(coef.saturating_abs());
         self.requantise_bounded(&name("dot"), rows, vec![(coef, dot)], Bound::Argued(bound))?;
+        // The range check leaves 16 bits; the sum's bound may leave fewer.
+        let (shift, bits) = (self.op(&name("dot"))?.shift, self.op(&name("dot"))?.bits);
+        self.bounded(&name("dot"), ((bound >> shift) + 1).min(1 << (bits - 1)));
         let (c, m) = (self.coef(&name("v"), 0)?, self.coef(&name("v"), 1)?);
         let acc = vec![
             (c, product([self.read(&name("dn"))])),

@@ -161,7 +161,18 @@ impl Relation {
             builder.backward()?;
             builder.attribution()?;
         }
-        Ok(builder.finish())
+        let relation = builder.finish();
+        relation.check_sizes()?;
+        Ok(relation)
+    }
+
+    /// Refuses tensors that nobody could commit before parameters for them are computed.
+    fn check_sizes(&self) -> Result<(), RelationError> {
+        let too_large = self.tensors.iter().find(|t| self.log(&t.axes) > MAX_TENSOR_LOG);
+        too_large.map_or(Ok(()), |t| {
+            let found = format!("2^{} values", self.log(&t.axes));
+            Err(RelationError::Parameter { what: format!("size of `{}`", t.name), found, expected: "at most 2^34 values" })
+        })
     }
 
     /// Log size of a list of axes.
@@ -185,13 +196,17 @@ impl Relation {
     }
 }
 
+/// Largest tensor, in variables.
+const MAX_TENSOR_LOG: usize = 34;
+
 fn check(params: &RelationParams) -> Result<(), RelationError> {
+    let padded = |x: usize| x.max(1).checked_next_power_of_two().unwrap_or(0);
     let limits = [
         ("tokens", params.tokens, 1 << 14),
         ("answer slots", params.slots, 1 << 14),
         ("requests", params.requests, 1 << 10),
-        ("index rows", params.rows.max(1).next_power_of_two(), 1 << 20),
-        ("contributors", params.contributors.max(1).next_power_of_two(), 1 << 16),
+        ("index rows", padded(params.rows), 1 << 20),
+        ("contributors", padded(params.contributors), 1 << 16),
     ];
     for (what, value, limit) in limits {
         if !value.is_power_of_two() || value > limit {
@@ -202,6 +217,10 @@ fn check(params: &RelationParams) -> Result<(), RelationError> {
     let theta = params.semantics.consts.get("theta").copied().unwrap_or(0).clamp(0, 1 << 15);
     if params.rows as i64 * ((1 << 15) - theta) > 1 << 30 {
         return Err(RelationError::Parameter { what: "index rows".into(), found: params.rows.to_string(), expected: "so few that no sum of relevances reaches 2^30 (32768 without a noise floor)" });
+    }
+    if params.scope == Scope::Forward && (params.rows != 0 || params.contributors != 0) {
+        let found = format!("{} rows, {} contributors", params.rows, params.contributors);
+        return Err(RelationError::Parameter { what: "index".into(), found, expected: "no rows and no contributors without attribution" });
     }
     if params.scope == Scope::Attribution && (params.rows == 0 || params.contributors == 0 || params.semantics.lora.is_none() || params.semantics.sketch_rows.is_none()) {
         return Err(RelationError::Parameter { what: "attribution".into(), found: "no adapter or an empty index".into(), expected: "an adapter and an index with at least one row" });
@@ -217,8 +236,8 @@ fn check_shape(params: &RelationParams) -> Result<(), RelationError> {
     if sizes.iter().any(|&(x, most)| x == 0 || x > most) || !s.heads.is_multiple_of(s.kv_heads.max(1)) || !s.head_dim.is_multiple_of(2) {
         return refuse("architecture", format!("{s:?}"), "positive sizes up to 1024 layers, width 16384, 256 heads of 1024 channels, feed-forward 65536, vocabulary 131072; kv_heads dividing heads; an even head size");
     }
-    if !s.rope_theta.is_finite() || !s.norm_eps.is_finite() {
-        return refuse("architecture", format!("{s:?}"), "finite rope_theta and norm_eps");
+    if ![s.rope_theta, s.norm_eps].iter().all(|x| x.is_finite() && *x > 0.0) {
+        return refuse("architecture", format!("{s:?}"), "finite, positive rope_theta and norm_eps");
     }
     if let Some(lora) = &params.semantics.lora {
         let ordered = lora.sites.windows(2).all(|w| w[0] < w[1]);

@@ -345,10 +345,14 @@ impl<'a> Planner<'a> {
         }
         let (a, b, u) = (format!("a{}", site.name()), format!("b{}", site.name()), format!("u{}", site.name()));
         let term = self.product(&a, x_exp, length);
-        let target = fitting_exponent(self.ranges.max(&u), ACT_BITS, FILL);
-        self.activation(&u, vec![term], target, ACT_BITS)?;
+        // The branch's unit is at most `SPREAD` bits finer than the base's, less for every bit that the field bound takes from B.
         let base = self.exp(&format!("w{}", site.name())) + x_exp;
-        self.set(&b, self.exp(&b).min(base + SPREAD - self.exp(&u)));
+        let unit = base + SPREAD - (ACT_BITS - self.weight_bits(&b)) as i32;
+        // Activations give way to a weak B, down to eight bits.
+        let (wanted, least) = (fitting_exponent(self.stats[&b].max, 7, FILL), fitting_exponent(self.ranges.max(&u), 8, FILL));
+        let target = fitting_exponent(self.ranges.max(&u), ACT_BITS, FILL).min((unit - wanted).max(least));
+        self.activation(&u, vec![term], target, ACT_BITS)?;
+        self.set(&b, self.exp(&b).min(unit - self.exp(&u)));
         Ok(Some(self.product(&b, self.exp(&u), f64::MAX)))
     }
 

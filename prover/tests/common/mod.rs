@@ -1,6 +1,10 @@
 //! A small random model, its runs and its proofs, shared by the prover's tests.
 #![allow(dead_code)]
 
+pub mod cheat;
+pub mod mutate;
+pub mod recompute;
+
 use circuits::public::PublicRequest;
 use circuits::relation::{Relation, RelationParams, Scope, WeightRanges};
 use circuits::ir::Group;
@@ -13,7 +17,7 @@ use model_runtime::int::index::{Index, IndexOptions, build_index};
 use model_runtime::int::sketch::sketch;
 use model_runtime::int::trace::Keep;
 use model_runtime::int::{IntModel, Mode, Runtime, Trace, quantise_base};
-use model_runtime::semantics::Dims;
+use model_runtime::semantics::{Dims, Semantics};
 use model_runtime::shape::{FloatAdapter, FloatLayer, FloatModel, LoraShape, ModelShape, Site};
 use model_runtime::tensor::{Tensor, TensorMap};
 use prover::commit::Committed;
@@ -117,39 +121,22 @@ pub fn random_adapter(shape: &ModelShape, rank: usize, sites: &[Site]) -> FloatA
 }
 
 pub fn full(layers: usize, requests: usize, sites: &[Site]) -> Full {
+    full_with(layers, requests, sites, |_| {})
+}
+
+/// The same with other semantics for what follows the index.
+pub fn full_with(layers: usize, requests: usize, sites: &[Site], tweak: impl Fn(&mut Semantics)) -> Full {
     let shape = small_shape(layers);
     let float = random_model(&shape, 7);
     let calibration: Vec<Vec<u32>> = (0..4).map(|i| (0..8).map(|t| (t * 7 + i * 5 + 1) % 30).collect()).collect();
     let model = quantise_base(&float, &calibration).unwrap();
     let adapter = quantise_adapter(&model, &float, &random_adapter(&shape, 3, sites), &calibration).unwrap();
     let samples: Vec<Vec<u32>> = (0..11u32).map(|i| (0..5 + i % 4).map(|t| (t * t * 3 + i * 11 + 1) % 30).collect()).collect();
-    let contributors: Vec<u32> = (0..11).map(|i| i % CONTRIBUTORS as u32).collect();
     let options = IndexOptions { rows: 2, damping: 0.1 };
-    let index = build_index(&model, &adapter, &samples, options, &|_, _| {}).unwrap();
-    let runtime = Runtime::new(index.semantics.clone(), &model.tensors, Some(&adapter.tensors)).unwrap();
-    let dims = Dims::new(&index.semantics, 8, 7);
-    let padded = index.rows.next_power_of_two();
-    let pad = |mut v: Vec<i32>| {
-        v.resize(padded, 0);
-        Tensor::new(&[padded], v).unwrap()
-    };
+    let mut index = build_index(&model, &adapter, &samples, options, &|_, _| {}).unwrap();
+    tweak(&mut index.semantics);
     let mut index_tensors = index.tensors.clone();
-    index_tensors.insert("contributor".into(), pad(contributors.iter().map(|&c| c as i32).collect()));
-    let traces = (0..requests as u32)
-        .map(|i| {
-            let prompt = [1, 5 + i, 9];
-            let mut tokens = prompt.to_vec();
-            tokens.extend(runtime.generate(&prompt, 3 + (i as usize) % 2, None).unwrap());
-            let mut trace = runtime.run(&tokens, 1, dims, Mode::Sample, Keep::All, true).unwrap();
-            trace.prompt_len = 3;
-            let sketch = sketch(&index.semantics, &trace).unwrap();
-            let attribution = attribute(&index, &sketch, &contributors, None).unwrap();
-            trace.tensors.extend(sketch);
-            trace.tensors.insert("rel".into(), pad(attribution.rel.iter().map(|&x| x as i32).collect()));
-            trace.tensors.extend(attribution.tensors);
-            trace
-        })
-        .collect();
+    index_tensors.insert("contributor".into(), pad_rows(&index, contributors(&index).iter().map(|&c| c as i32).collect()));
     let params = RelationParams {
         semantics: index.semantics.clone(),
         scope: Scope::Attribution,
@@ -161,14 +148,58 @@ pub fn full(layers: usize, requests: usize, sites: &[Site]) -> Full {
         contributors: CONTRIBUTORS,
     };
     let relation = Relation::new(&params).unwrap();
-    Full { model, adapter, index, index_tensors, traces, relation }
+    let mut full = Full { model, adapter, index, index_tensors, traces: vec![], relation };
+    let runtime = full.runtime(&full.model.tensors);
+    full.traces = (0..requests as u32)
+        .map(|i| {
+            let prompt = [1, 5 + i, 9];
+            let mut tokens = prompt.to_vec();
+            tokens.extend(runtime.generate(&prompt, 3 + (i as usize) % 2, None).unwrap());
+            full.trace(&runtime, &tokens, 3)
+        })
+        .collect();
+    full
+}
+
+/// Who made each row.
+pub fn contributors(index: &Index) -> Vec<u32> {
+    (0..index.rows as u32).map(|i| i % CONTRIBUTORS as u32).collect()
+}
+
+fn pad_rows(index: &Index, mut rows: Vec<i32>) -> Tensor {
+    let padded = index.rows.next_power_of_two();
+    rows.resize(padded, 0);
+    Tensor::new(&[padded], rows).unwrap()
 }
 
 impl Full {
+    /// The runtime over a base model's tensors.
+    pub fn runtime(&self, base: &TensorMap) -> Runtime {
+        Runtime::new(self.index.semantics.clone(), base, Some(&self.adapter.tensors)).unwrap()
+    }
+
+    /// Runs and attributes.
+    pub fn trace(&self, runtime: &Runtime, tokens: &[u32], prompt_len: usize) -> Trace {
+        let dims = Dims::new(&self.index.semantics, 8, 7);
+        let mut trace = runtime.run(tokens, 1, dims, Mode::Sample, Keep::All, true).unwrap();
+        trace.prompt_len = prompt_len;
+        let sketch = sketch(&self.index.semantics, &trace).unwrap();
+        let attribution = attribute(&self.index, &sketch, &contributors(&self.index), None).unwrap();
+        trace.tensors.extend(sketch);
+        trace.tensors.insert("rel".into(), pad_rows(&self.index, attribution.rel.iter().map(|&x| x as i32).collect()));
+        trace.tensors.extend(attribution.tensors);
+        trace
+    }
+
+    /// A witness from other tensors than the fixture's.
+    pub fn witness_of(&self, base: &TensorMap, index: &TensorMap, traces: &[Trace]) -> Witness {
+        let fixed = Fixed { base, adapter: &self.adapter.tensors, index };
+        let tensors: Vec<&TensorMap> = traces.iter().map(|t| &t.tensors).collect();
+        Witness::new(&self.relation, fixed, &tensors, traces.iter().map(public_request).collect()).unwrap()
+    }
+
     pub fn witness(&self) -> Witness {
-        let fixed = Fixed { base: &self.model.tensors, adapter: &self.adapter.tensors, index: &self.index_tensors };
-        let traces: Vec<&TensorMap> = self.traces.iter().map(|t| &t.tensors).collect();
-        Witness::new(&self.relation, fixed, &traces, self.traces.iter().map(public_request).collect()).unwrap()
+        self.witness_of(&self.model.tensors, &self.index_tensors, &self.traces)
     }
 
     /// Commits the long-lived groups of a witness.
@@ -180,7 +211,7 @@ impl Full {
     pub fn statement<C: HashProfile>(&self, witness: &Witness, fixed: &[Committed<C>]) -> Statement {
         let [base, adapter, commitment] = [0, 1, 2].map(|i| fixed[i].digest());
         let weights = witness.contributor_weights(&self.relation);
-        let requests = self.traces.iter().zip(weights).enumerate().map(|(i, (t, weights))| RequestStatement {
+        let requests = witness.ctx.requests.iter().zip(weights).enumerate().map(|(i, (t, weights))| RequestStatement {
             id: circuits::statement::keccak(&[i as u8]),
             tokens: Tokens::Public { tokens: t.tokens.clone(), prompt_len: t.prompt_len },
             total: weights.iter().sum(),
