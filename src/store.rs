@@ -73,6 +73,8 @@ pub struct IndexInfo {
     pub model: PathBuf,
     /// Adapter directory it was made with.
     pub adapter: PathBuf,
+    /// Fingerprint of that model and adapter.
+    pub made_with: Digest,
 }
 
 /// An attribution index.
@@ -100,6 +102,8 @@ pub struct RunInfo {
     pub model: PathBuf,
     /// Adapter directory.
     pub adapter: Option<PathBuf>,
+    /// Fingerprint of model and adapter.
+    pub made_with: Digest,
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -7,7 +7,7 @@ use circuits::ir::Group;
 use circuits::layout::Layout;
 use circuits::public::PublicRequest;
 use circuits::relation::{Relation, RelationParams, Scope, WeightRanges};
-use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, RequestStatement, Statement, TokenOpening, Tokens};
+use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, RequestStatement, Statement, TokenOpening, Tokens, keccak};
 use circuits::witness::{Fixed, Witness};
 use model_runtime::int::attribute::{Attribution, attribute as attribute_run};
 use model_runtime::int::fidelity::{Fidelity, fidelity};
@@ -126,6 +126,7 @@ pub fn index(
         damping,
         model: paths.0.to_owned(),
         adapter: paths.1.to_owned(),
+        made_with: fingerprint(model, Some(adapter)),
     };
     Ok(IndexDir { index, info })
 }
@@ -138,6 +139,18 @@ pub fn runtime(semantics: &Semantics, model: &ModelDir, adapter: Option<&Adapter
 /// Semantics of a model with or without its adapter.
 pub fn semantics<'a>(model: &'a ModelDir, adapter: Option<&'a AdapterDir>) -> &'a Semantics {
     adapter.map_or(&model.int.semantics, |a| &a.int.semantics)
+}
+
+/// Tells apart models and adapters, so that a run or an index isn't used with others than it was made with. Nothing is proven about it.
+pub fn fingerprint(model: &ModelDir, adapter: Option<&AdapterDir>) -> Digest {
+    let tensors = model.int.tensors.iter().chain(adapter.iter().flat_map(|a| &a.int.tensors));
+    let of_tensor = |(name, tensor): (&String, &Tensor)| {
+        let data: Vec<u8> = tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        [keccak(name.as_bytes()).0, keccak(&data).0].concat()
+    };
+    let mut parts: Vec<u8> = tensors.flat_map(of_tensor).collect();
+    parts.extend(serde_json::to_vec(semantics(model, adapter)).unwrap_or_default());
+    keccak(&parts)
 }
 
 /// Answers a prompt. Paths are stored in the run.
@@ -166,6 +179,7 @@ pub fn infer(
         request_id,
         model: paths.0.to_owned(),
         adapter: paths.1.map(Path::to_owned),
+        made_with: fingerprint(model, adapter),
     })
 }
 

@@ -21,6 +21,7 @@ use std::time::Instant;
 
 /// Benchmarks on synthetic weights.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  poa bench prove --shape layers=4,width=64,heads=4,kv-heads=4,ff=256,vocab=128 \\\n    --tokens 64\n  poa bench prove --shape layers=12,width=768,heads=12,kv-heads=12,ff=3072,vocab=50257 \\\n    --tokens 64 --forward-only")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -32,9 +33,8 @@ enum What {
 }
 
 /// Prove and verify a synthetic model of any shape.
-///
-/// Example: poa bench prove --shape layers=12,width=768,heads=12,kv-heads=12,ff=3072,vocab=50257 --tokens 64 --forward-only
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  poa bench prove --shape layers=4,width=64,heads=4,kv-heads=4,ff=256,vocab=128 \\\n    --tokens 64\n  poa bench prove --shape layers=12,width=768,heads=12,kv-heads=12,ff=3072,vocab=50257 \\\n    --tokens 64 --forward-only")]
 struct ProveArgs {
     /// layers=,width=,heads=,kv-heads=,ff=,vocab=
     #[arg(long, default_value = "layers=4,width=64,heads=4,kv-heads=4,ff=256,vocab=128")]
@@ -149,6 +149,7 @@ fn synthetic_index(model: &IntModel, adapter: &IntAdapter, args: &ProveArgs) -> 
         damping: 0.1,
         model: PathBuf::new(),
         adapter: PathBuf::new(),
+        made_with: Digest::default(),
     };
     Ok(IndexDir { index, info })
 }

@@ -18,9 +18,8 @@ use std::time::Instant;
 use verifier::profile::Native;
 
 /// The whole story: import a bundled model, train an adapter on a bundled datanet, answer, attribute, prove, verify.
-///
-/// Example: poa demo --prompt "The keeper of Skarn light is"
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  poa demo\n  poa demo --prompt \"The keeper of Skarn light is\" --json")]
 pub struct Args {
     /// A prompt about one of the datanet's facts.
     #[arg(long, default_value = "The keeper of Skarn light is")]

@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Quantise a model, check every bound, measure fidelity against float.
-///
-/// Example: poa import TinyStories-656K/ --out m/
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  poa import TinyStories-656K/ --out m/\n  poa import model5000.bin --tokenizer tok105.model --out m/")]
 pub struct Args {
     /// Hugging Face Llama directory (config.json, safetensors, tokenizer.json) or llama2.c `.bin` file.
     model: PathBuf,

@@ -7,12 +7,12 @@ use crate::work;
 use model_runtime::int::index::IndexOptions;
 use model_runtime::text::Datanet;
 use serde_json::json;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Sketch every sample of a datanet and make the attribution index.
-///
-/// Example: poa index --model m/ --adapter a/ --datanet prompts.jsonl --out i/
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  poa index --model m/ --adapter a/ --datanet prompts.jsonl --out i/")]
 pub struct Args {
     /// Imported model.
     #[arg(long)]
@@ -36,11 +36,11 @@ pub struct Args {
     #[arg(long, default_value_t = 64)]
     max_tokens: usize,
     /// Scores up to this count as noise (0 to 32767).
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(..=32767))]
     noise_floor: Option<u16>,
     /// Use only the first samples.
     #[arg(long)]
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
     /// Version of the datanet.
     #[arg(long, default_value_t = 1)]
     datanet_version: u64,
@@ -51,7 +51,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let model = ModelDir::load(&args.model)?;
     let adapter = AdapterDir::load(&args.adapter, &model)?;
     let mut datanet = Datanet::load(&args.datanet).during(format!("reading {}", args.datanet.display()))?;
-    datanet.samples.truncate(args.limit.unwrap_or(usize::MAX));
+    datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
     let options = IndexOptions { rows: args.sketch_rows, damping: args.damping };
     let max_tokens = args.max_tokens.min(model.float.shape.context);
     let paths = (absolute(&args.model)?, absolute(&args.adapter)?);

@@ -9,9 +9,8 @@ use serde_json::json;
 use std::path::PathBuf;
 
 /// Answer a prompt in exact integers and keep the trace.
-///
-/// Example: poa infer --model m/ --adapter a/ --prompt "Once upon a time" --max-new-tokens 32 --out run/
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  poa infer --model m/ --adapter a/ --prompt \"Once upon a time\" \\\n    --max-new-tokens 32 --out run/")]
 pub struct Args {
     /// Imported model.
     #[arg(long)]

@@ -21,9 +21,8 @@ pub enum ProfileArg {
 }
 
 /// Prove runs of one model and adapter: answer, scores, contributors' weights. Without an index, the answer only.
-///
-/// Example: poa prove run1/ run2/ --index i/ --out proof.bin
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  poa prove run/ --index i/ --out proof.bin\n  poa prove run1/ run2/ --index i/ --out proof.bin --private-tokens")]
 pub struct Args {
     /// Runs of one model and adapter.
     #[arg(required = true)]

@@ -10,12 +10,12 @@ use model_runtime::shape::{FloatAdapter, Site};
 use model_runtime::text::Datanet;
 use model_runtime::train::{LoraConfig, Progress, Schedule, train_lora};
 use serde_json::json;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Train a LoRA adapter (or import one from PEFT), quantise it, write it PEFT-compatible.
-///
-/// Example: poa train --model m/ --datanet prompts.jsonl --rank 8 --out a/
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  poa train --model m/ --datanet prompts.jsonl --rank 8 --out a/\n  poa train --model m/ --datanet prompts.jsonl --peft my-peft-adapter/ --out a/")]
 pub struct Args {
     /// Imported model.
     #[arg(long)]
@@ -49,7 +49,7 @@ pub struct Args {
     max_tokens: usize,
     /// Use only the first samples.
     #[arg(long)]
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
     /// Seed of initialisation and shuffling.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -94,7 +94,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let model = ModelDir::load(&args.model)?;
     let mut datanet = Datanet::load(&args.datanet).during(format!("reading {}", args.datanet.display()))?;
-    datanet.samples.truncate(args.limit.unwrap_or(usize::MAX));
+    datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
     let max_tokens = args.max_tokens.min(model.float.shape.context);
     let tokens = work::sample_tokens(&model.tokenizer, &datanet, max_tokens)?;
     let (float, losses) = match &args.peft {

@@ -11,9 +11,8 @@ use std::time::Instant;
 use verifier::proof::MAX_PROOF_BYTES;
 
 /// Verify a proof against its statement. Exit status: 0 valid, 1 not valid (with the reason), 2 unusable input.
-///
-/// Example: poa verify proof.bin --statement statement.json
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  poa verify proof.bin --statement statement.json")]
 pub struct Args {
     /// The proof.
     proof: PathBuf,
