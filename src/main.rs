@@ -19,7 +19,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(usage) => {
             if usage.use_stderr() && std::env::args().any(|a| a == "--json") {
-                println!("{}", serde_json::json!({ "error": usage.render().to_string().trim(), "hint": null }));
+                let text = usage.render().to_string();
+                println!("{}", serde_json::json!({ "error": text.trim().trim_start_matches("error: "), "hint": null }));
             }
             usage.exit()
         }

@@ -107,21 +107,21 @@ pub struct RunInfo {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).during(format!("reading {}", path.display()))
+    fs::read(path).during_path("reading", path)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    write_atomic(path, bytes).during(format!("writing {}", path.display()))
+    write_atomic(path, bytes).during_path("writing", path)
 }
 
 /// Reads a JSON file.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    serde_json::from_slice(&read(path)?).during(format!("reading {}", path.display()))
+    serde_json::from_slice(&read(path)?).during_path("reading", path)
 }
 
 /// Writes a JSON file.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Failure> {
-    let mut bytes = serde_json::to_vec_pretty(value).during(format!("writing {}", path.display()))?;
+    let mut bytes = serde_json::to_vec_pretty(value).during_path("writing", path)?;
     bytes.push(b'\n');
     write(path, &bytes)
 }
@@ -129,7 +129,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Failure> {
 /// Writes bytes, creating the parent directory.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        fs::create_dir_all(parent).during(format!("creating {}", parent.display()))?;
+        fs::create_dir_all(parent).during_path("creating", parent)?;
     }
     write(path, bytes)
 }
@@ -144,8 +144,8 @@ pub fn write_tensors(path: &Path, tensors: &TensorMap) -> Result<(), Failure> {
         .iter()
         .map(|(name, dims, data)| Ok((name.as_str(), TensorView::new(Dtype::I32, dims.clone(), data)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-        .during(format!("writing {}", path.display()))?;
-    let encoded = safetensors::serialize(views, None).during(format!("writing {}", path.display()))?;
+        .during_path("writing", path)?;
+    let encoded = safetensors::serialize(views, None).during_path("writing", path)?;
     write(path, &encoded)
 }
 
@@ -176,7 +176,7 @@ fn write_dir(dir: &Path, kind: &str, fill: impl FnOnce(&Path) -> Result<(), Fail
     name.push(".tmp");
     let temporary = dir.with_file_name(name);
     let _ = fs::remove_dir_all(&temporary);
-    fs::create_dir_all(&temporary).during(format!("creating {}", temporary.display()))?;
+    fs::create_dir_all(&temporary).during_path("creating", &temporary)?;
     fill(&temporary)?;
     write_json(&temporary.join("poa.json"), &Header { format: FORMAT, kind: kind.into() })?;
     let _ = fs::remove_dir_all(dir);
@@ -222,8 +222,8 @@ impl ModelDir {
         let plan: Plan = read_json(&dir.join("semantics.json"))?;
         let tensors = read_tensors(&dir.join("tensors.safetensors"))?;
         let options = ImportOptions { context: Some(plan.semantics.shape.context) };
-        let float = load_hf(&dir.join("float"), &options).during(format!("reading {}", dir.display()))?;
-        let tokenizer = Tokenizer::load(dir).during(format!("reading {}", dir.display()))?;
+        let float = load_hf(&dir.join("float"), &options).during_path("reading", dir)?;
+        let tokenizer = Tokenizer::load(dir).during_path("reading", dir)?;
         Ok(Self { int: IntModel { semantics: plan.semantics, tensors, calibrated: plan.calibrated }, float, tokenizer })
     }
 }
@@ -246,7 +246,7 @@ impl AdapterDir {
             return Err(Failure::input(format!("the adapter {} belongs to another model", dir.display())).hint("train it again for this model"));
         }
         let tensors = read_tensors(&dir.join("tensors.safetensors"))?;
-        let float = load_peft(dir, &model.float.shape).during(format!("reading {}", dir.display()))?;
+        let float = load_peft(dir, &model.float.shape).during_path("reading", dir)?;
         Ok(Self { int: IntAdapter { semantics: plan.semantics, tensors, calibrated: plan.calibrated }, float })
     }
 }

@@ -238,7 +238,7 @@ fn needed<'a>(stated: bool, given: &'a Option<PathBuf>, what: &str) -> Result<Op
 
 fn load_indexed(index: &Path, datanet: &Path) -> Result<Indexed, Failure> {
     let index = IndexDir::load(index)?;
-    let mut datanet_ = Datanet::load(datanet).during(format!("reading {}", datanet.display()))?;
+    let mut datanet_ = Datanet::load(datanet).during_path("reading", datanet)?;
     let (rows, samples) = (index.info.rows.len(), datanet_.samples.len());
     if rows < samples {
         say(format!("the index is of the datanet's first {rows} samples; {} has {samples}", datanet.display()));
@@ -249,12 +249,12 @@ fn load_indexed(index: &Path, datanet: &Path) -> Result<Indexed, Failure> {
 
 /// The request's token opening, out of the proof.
 fn opening(path: &Path, profile: Profile, request: usize) -> Result<Option<TokenOpening>, Failure> {
-    let bytes = std::fs::read(path).during(format!("reading {}", path.display()))?;
+    let bytes = std::fs::read(path).during_path("reading", path)?;
     let mut tokens = match profile {
         Profile::Native => Proof::<Native>::from_bytes(&bytes).map(|p| p.tokens),
         Profile::Evm => Proof::<Evm>::from_bytes(&bytes).map(|p| p.tokens),
     }
-    .during(format!("reading {}", path.display()))?;
+    .during_path("reading", path)?;
     Ok(if request < tokens.len() { tokens.swap_remove(request) } else { None })
 }
 

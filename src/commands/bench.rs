@@ -68,6 +68,9 @@ fn parse_shape(text: &str, tokens: usize) -> Result<ModelShape, Failure> {
         let wrong = || Failure::input(format!("--shape: `{part}` isn't one of layers=, width=, heads=, kv-heads=, ff=, vocab= with a positive number"));
         let (name, value) = part.split_once('=').ok_or_else(wrong)?;
         let value: usize = value.trim().parse().map_err(|_| wrong())?;
+        if value == 0 {
+            return Err(wrong());
+        }
         match name.trim() {
             "layers" => shape.layers = value,
             "width" => shape.width = value,
@@ -78,7 +81,7 @@ fn parse_shape(text: &str, tokens: usize) -> Result<ModelShape, Failure> {
             _ => return Err(wrong()),
         }
     }
-    if shape.heads == 0 || shape.kv_heads == 0 || !shape.width.is_multiple_of(2 * shape.heads) || !shape.heads.is_multiple_of(shape.kv_heads) {
+    if !shape.width.is_multiple_of(2 * shape.heads) || !shape.heads.is_multiple_of(shape.kv_heads) {
         return Err(Failure::input("--shape: width must be a multiple of twice the heads, heads a multiple of kv-heads"));
     }
     shape.head_dim = shape.width / shape.heads;

@@ -34,14 +34,14 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         return Err(Failure::input(format!("--context is {}, expected at least 2", args.context)));
     }
     let options = ImportOptions { context: Some(args.context) };
-    let float = load_model(&args.model, &options).during(format!("importing {}", args.model.display()))?;
+    let float = load_model(&args.model, &options).during_path("importing", &args.model)?;
     let source = args.tokenizer.as_ref().unwrap_or(&args.model);
     let tokenizer = Tokenizer::load(source)
-        .during(format!("loading the tokenizer of {}", source.display()))
+        .during_path("loading the tokenizer of", source)
         .map_err(|f| f.hint("name one with --tokenizer"))?;
     let texts = match &args.calibration {
         Some(path) => {
-            let datanet = Datanet::load(path).during(format!("reading {}", path.display()))?;
+            let datanet = Datanet::load(path).during_path("reading", path)?;
             Some(work::sample_tokens(&tokenizer, &datanet, float.shape.context.min(64))?)
         }
         None => None,

@@ -50,7 +50,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let model = ModelDir::load(&args.model)?;
     let adapter = AdapterDir::load(&args.adapter, &model)?;
-    let mut datanet = Datanet::load(&args.datanet).during(format!("reading {}", args.datanet.display()))?;
+    let mut datanet = Datanet::load(&args.datanet).during_path("reading", &args.datanet)?;
     datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
     let options = IndexOptions { rows: args.sketch_rows, damping: args.damping };
     let max_tokens = args.max_tokens.min(model.float.shape.context);

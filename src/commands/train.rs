@@ -93,12 +93,12 @@ pub fn curve(losses: &[f32]) -> Vec<f32> {
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let model = ModelDir::load(&args.model)?;
-    let mut datanet = Datanet::load(&args.datanet).during(format!("reading {}", args.datanet.display()))?;
+    let mut datanet = Datanet::load(&args.datanet).during_path("reading", &args.datanet)?;
     datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
     let max_tokens = args.max_tokens.min(model.float.shape.context);
     let tokens = work::sample_tokens(&model.tokenizer, &datanet, max_tokens)?;
     let (float, losses) = match &args.peft {
-        Some(dir) => (load_peft(dir, &model.float.shape).during(format!("importing {}", dir.display()))?, vec![]),
+        Some(dir) => (load_peft(dir, &model.float.shape).during_path("importing", dir)?, vec![]),
         None => {
             let schedule = Schedule { epochs: args.epochs, batch: args.batch, learning_rate: args.learning_rate, warmup: 0.1, weight_decay: 0.01, seed: args.seed };
             let alpha = args.alpha.unwrap_or(2.0 * args.rank as f32);
@@ -108,7 +108,8 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     };
     say("quantising the adapter …");
     let calibration: Vec<Vec<u32>> = tokens.iter().step_by(tokens.len().div_ceil(24)).cloned().collect();
-    let int = quantise_adapter(&model.int, &model.float, &float, &calibration).during("quantising the adapter")?;
+    let int = quantise_adapter(&model.int, &model.float, &float, &calibration).during("quantising the adapter");
+    let int = int.map_err(|f| f.hint("where too few bits are left, the adapter is too small beside the model: train longer or raise --learning-rate"))?;
     let adapter = AdapterDir { int, float };
     adapter.save(&args.out, &model.float, &args.model.display().to_string())?;
     let (seconds, cpu_seconds) = meter.read();

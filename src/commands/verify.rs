@@ -23,11 +23,11 @@ pub struct Args {
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let statement: Statement = read_json(&args.statement)?;
-    let length = std::fs::metadata(&args.proof).during(format!("reading {}", args.proof.display()))?.len();
+    let length = std::fs::metadata(&args.proof).during_path("reading", &args.proof)?.len();
     if length > MAX_PROOF_BYTES as u64 {
         return Err(Failure::input(format!("{} has {length} bytes, at most {MAX_PROOF_BYTES} are read", args.proof.display())));
     }
-    let bytes = std::fs::read(&args.proof).during(format!("reading {}", args.proof.display()))?;
+    let bytes = std::fs::read(&args.proof).during_path("reading", &args.proof)?;
     let start = Instant::now();
     let result = verifier::verify_bytes(&statement, &bytes);
     let seconds = start.elapsed().as_secs_f64();
