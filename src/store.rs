@@ -126,11 +126,17 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Failure> {
     write(path, &bytes)
 }
 
-/// Writes bytes, creating the parent directory.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+/// Creates a file's directory.
+pub fn create_parent(path: &Path) -> Result<(), Failure> {
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         fs::create_dir_all(parent).during_path("creating", parent)?;
     }
+    Ok(())
+}
+
+/// Writes bytes, creating the parent directory.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    create_parent(path)?;
     write(path, bytes)
 }
 
@@ -168,6 +174,9 @@ pub fn read_tensors(path: &Path) -> Result<TensorMap, Failure> {
 
 /// Builds a directory beside its place, then renames it; an existing directory of the same kind is replaced.
 fn write_dir(dir: &Path, kind: &str, fill: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+    if dir.exists() && !dir.is_dir() {
+        return Err(Failure::input(format!("{} exists and isn't a directory", dir.display())).hint("choose another --out"));
+    }
     if dir.exists() && check_header(dir, kind).is_err() && fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some()) {
         let failure = Failure::input(format!("{} exists and isn't a poa {kind} directory", dir.display()));
         return Err(failure.hint("choose another --out, or remove it yourself"));
@@ -183,9 +192,19 @@ fn write_dir(dir: &Path, kind: &str, fill: impl FnOnce(&Path) -> Result<(), Fail
     fs::rename(&temporary, dir).during(format!("renaming {} to {}", temporary.display(), dir.display()))
 }
 
+/// The command that makes such directories.
+fn maker(kind: &str) -> &str {
+    match kind {
+        "model" => "import",
+        "adapter" => "train",
+        "run" => "infer",
+        other => other,
+    }
+}
+
 fn check_header(dir: &Path, kind: &str) -> Result<(), Failure> {
     let path = dir.join("poa.json");
-    let wrong = |what: String| Failure::input(what).hint(format!("give a directory made by the command that makes a {kind}"));
+    let wrong = |what: String| Failure::input(what).hint(format!("give a directory that `poa {}` made", maker(kind)));
     let header: Header = read_json(&path).map_err(|e| wrong(format!("{} is no poa {kind} directory: {}", dir.display(), e.message)))?;
     if header.kind != kind || header.format != FORMAT {
         return Err(wrong(format!("{} holds a {} (format {}), expected a {kind} (format {FORMAT})", dir.display(), header.kind, header.format)));

@@ -96,6 +96,29 @@ pub fn sample_tokens(tokenizer: &Tokenizer, datanet: &Datanet, max_tokens: usize
     datanet.samples.iter().enumerate().map(encode).collect()
 }
 
+/// Samples need a first token and one to predict.
+pub fn check_max_tokens(max_tokens: usize) -> Result<(), Failure> {
+    if max_tokens < 2 {
+        return Err(Failure::input(format!("--max-tokens is {max_tokens}, expected at least 2")));
+    }
+    Ok(())
+}
+
+/// Most elements of all preconditioners.
+const MAX_PRECONDITIONER: usize = 1 << 28;
+
+/// Refuses sketches whose preconditioners wouldn't fit in memory.
+pub fn check_sketch_rows(rows: usize, adapter: &AdapterDir) -> Result<(), Failure> {
+    let lora = &adapter.float.shape;
+    let blocks = adapter.int.semantics.shape.layers * lora.sites.len();
+    let elements = rows.saturating_mul(lora.rank).saturating_pow(2).saturating_mul(blocks);
+    if elements > MAX_PRECONDITIONER {
+        let message = format!("--sketch-rows is {rows}: the preconditioners would have {elements} elements, at most {MAX_PRECONDITIONER} are made");
+        return Err(Failure::input(message).hint("use fewer sketch rows or a smaller rank"));
+    }
+    Ok(())
+}
+
 /// Makes an index of a datanet.
 #[allow(clippy::too_many_arguments)]
 pub fn index(
@@ -164,10 +187,14 @@ pub fn infer(
 ) -> Result<RunInfo, Failure> {
     let runtime = runtime(semantics(model, adapter), model, adapter)?;
     let prompt_tokens = model.tokenizer.encode(prompt).during("reading the prompt")?;
+    let context = model.int.semantics.shape.context;
+    if prompt_tokens.len() >= context {
+        let message = format!("no room for an answer: the prompt has {} tokens, the context {context}", prompt_tokens.len());
+        return Err(Failure::input(message).hint("shorten the prompt, or import the model with a larger --context"));
+    }
     let answer = runtime.generate(&prompt_tokens, max_new, Some(model.tokenizer.eos())).during("answering")?;
     if answer.is_empty() {
-        let context = model.int.semantics.shape.context;
-        return Err(Failure::input(format!("no room for an answer: the prompt has {} tokens, the context {context}", prompt_tokens.len())).hint("shorten the prompt"));
+        return Err(Failure::input("the model's answer is empty").hint("try another prompt"));
     }
     let mut tokens = prompt_tokens.clone();
     tokens.extend(&answer);
@@ -285,6 +312,7 @@ pub fn prove<C: HashProfile>(job: Job<'_>) -> Result<Proven, Failure> {
     let fixed = stages.run("commit model", || commit_fixed::<C>(&relation, &witness))?;
     let openings = openings(&job)?;
     let statement = statement::<C>(&job, &relation, &witness, &fixed, &openings);
+    statement.check().during("the statement to prove")?;
     let inputs = Inputs { statement: &statement, relation: &relation, tokens: openings, fixed: fixed.iter().collect() };
     let proof = prove_statement(inputs, witness, &mut stages).during("proving")?;
     let bytes = proof.to_bytes();

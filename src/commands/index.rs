@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, default_value_t = 8)]
     sketch_rows: usize,
     /// Damping of the preconditioner, as a share of the second moment's mean diagonal.
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
     damping: f64,
     /// Samples are cut after this many tokens.
     #[arg(long, default_value_t = 64)]
@@ -54,6 +54,8 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
     let options = IndexOptions { rows: args.sketch_rows, damping: args.damping };
     let max_tokens = args.max_tokens.min(model.float.shape.context);
+    work::check_max_tokens(max_tokens)?;
+    work::check_sketch_rows(args.sketch_rows, &adapter)?;
     let paths = (absolute(&args.model)?, absolute(&args.adapter)?);
     let floor = args.noise_floor.map(i64::from);
     let mut index = work::index(&model, &adapter, &datanet, options, max_tokens, floor, (&paths.0, &paths.1))?;

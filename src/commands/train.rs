@@ -96,6 +96,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let mut datanet = Datanet::load(&args.datanet).during_path("reading", &args.datanet)?;
     datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
     let max_tokens = args.max_tokens.min(model.float.shape.context);
+    work::check_max_tokens(max_tokens)?;
     let tokens = work::sample_tokens(&model.tokenizer, &datanet, max_tokens)?;
     let (float, losses) = match &args.peft {
         Some(dir) => (load_peft(dir, &model.float.shape).during_path("importing", dir)?, vec![]),
