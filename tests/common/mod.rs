@@ -108,7 +108,7 @@ pub fn check_proof_figures(proof: &Value) {
 pub fn check_weights(weights: &Value) {
     let bps: Vec<u64> = weights.as_array().unwrap().iter().map(|w| w["bps"].as_u64().unwrap()).collect();
     assert!(weights.as_array().unwrap().iter().all(|w| w["contributor"].is_string()), "{weights}");
-    assert!(bps.is_sorted_by(|a, b| a >= b) && (9_900..=10_000).contains(&bps.iter().sum()), "{weights}");
+    assert!(bps.is_sorted_by(|a, b| a >= b) && (9_900..=10_000).contains(&bps.iter().sum::<u64>()), "{weights}");
 }
 
 /// A rejected proof: exit status 1, `valid: false`, and a reason.
