@@ -142,10 +142,8 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 
 /// Writes integer tensors as safetensors.
 pub fn write_tensors(path: &Path, tensors: &TensorMap) -> Result<(), Failure> {
-    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, t)| (name.clone(), t.dims.clone(), t.data.iter().flat_map(|x| x.to_le_bytes()).collect()))
-        .collect();
+    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> =
+        tensors.iter().map(|(name, t)| (name.clone(), t.dims.clone(), t.data.iter().flat_map(|x| x.to_le_bytes()).collect())).collect();
     let views = bytes
         .iter()
         .map(|(name, dims, data)| Ok((name.as_str(), TensorView::new(Dtype::I32, dims.clone(), data)?)))

@@ -107,8 +107,7 @@ fn both_runs_pass_the_audit() {
 #[test]
 fn a_run_without_adapter_is_proven_forward_only() {
     let Some(real) = real() else { return };
-    let [m, i, run, proof, statement] =
-        ["m", "i", "plain", "plain-proof/proof.bin", "plain-proof/statement.json"].map(|name| real.path(name));
+    let [m, i, run, proof, statement] = ["m", "i", "plain", "plain-proof/proof.bin", "plain-proof/statement.json"].map(|name| real.path(name));
     poa(["infer", "--model", &m, "--prompt", "Once upon a time", "--max-new-tokens", "4", "--out", &run]).success();
     check_proof_figures(&poa(["prove", &run, "--out", &proof]).success());
     assert_eq!(poa(["verify", &proof, "--statement", &statement]).success()["valid"], true);
@@ -128,6 +127,36 @@ fn parts_of_another_model_are_refused() {
     check_unusable(&poa(["infer", "--model", &a, "--prompt", "x", "--out", &run1]), "expected a model");
     check_unusable(&poa(["train", "--model", &m, "--datanet", &real.datanet, "--sites", "q,w", "--out", &a]), "`w`");
     check_unusable(&poa(["import", &real.datanet, "--out", &m]), "samples.jsonl");
+}
+
+#[test]
+fn unusable_options_are_refused_before_any_work() {
+    let Some(real) = real() else { return };
+    let [m, a, i, run1, out] = ["m", "a", "i", "run1", "never"].map(|name| real.path(name));
+    let index = |option: &str, value: &str| {
+        poa(["index", "--model", &m, "--adapter", &a, "--datanet", &real.datanet, "--limit", "2", "--out", &out, option, value])
+    };
+    check_unusable(&index("--sketch-rows", "4096"), "--sketch-rows is 4096");
+    check_unusable(&index("--sketch-rows", "3"), "power of two");
+    check_unusable(&index("--max-tokens", "1"), "--max-tokens is 1");
+    check_unusable(&index("--damping", "-1"), "damping");
+    check_unusable(&poa(["prove", &run1, &run1, "--index", &i, "--out", &out]), "same request id");
+    check_unusable(&poa(["bench", "prove", "--shape", "vocab=0"]), "`vocab=0`");
+    check_unusable(&poa(["bench", "prove", "--shape", "layers"]), "`layers`");
+    check_unusable(&poa(["infer", "--model", &m, "--prompt", &"long ".repeat(400), "--out", &out]), "the context 128");
+    check_unusable(&poa(["infer", "--model", &m, "--prompt", "x", "--out", &real.datanet]), "isn't a directory");
+    check_unusable(&poa(["infer", "--model", &m, "--prompt", "x", "--out", &a]), "isn't a poa run directory");
+    assert!(!real.dir.join("never").exists());
+}
+
+#[test]
+fn a_datanet_that_is_not_text_is_refused_by_line() {
+    let Some(real) = real() else { return };
+    let (m, out) = (real.path("m"), real.path("never-a"));
+    for (name, bytes) in [("bad.jsonl", &b"{\"contributor\":\"a\",\"text\":\"\xff\"}\n"[..]), ("bad.csv", b"contributor,text\na,\xff\n")] {
+        std::fs::write(real.dir.join(name), bytes).unwrap();
+        check_unusable(&poa(["train", "--model", &m, "--datanet", &real.path(name), "--out", &out]), "line");
+    }
 }
 
 #[test]

@@ -52,12 +52,15 @@ pub fn load(dir: &Path) -> Result<Loaded, Failure> {
 /// Refuses an index that was made with another model or adapter than the run.
 pub fn check_index(run: &Loaded, index: &IndexDir) -> Result<(), Failure> {
     if run.info.adapter.is_none() {
-        return Err(Failure::input("the run was made without an adapter, so nothing can be attributed").hint("answer the prompt again with `poa infer --adapter DIR`"));
+        return Err(Failure::input("the run was made without an adapter, so nothing can be attributed")
+            .hint("answer the prompt again with `poa infer --adapter DIR`"));
     }
     if index.info.made_with != run.info.made_with {
         let (model, adapter) = (index.info.model.display(), index.info.adapter.display());
         let message = format!("the index was made with another model or adapter than the run: with {model} and {adapter}, as they were then");
-        return Err(Failure::input(message).hint("make the index again with `poa index`, or the run with `poa infer`, for the same model and adapter"));
+        return Err(
+            Failure::input(message).hint("make the index again with `poa index`, or the run with `poa infer`, for the same model and adapter")
+        );
     }
     Ok(())
 }

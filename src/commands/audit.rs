@@ -303,7 +303,10 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         }
     }
     if json {
-        println!("{}", json!({ "agrees": difference.is_none(), "step": difference.as_ref().map(|d| d.0), "difference": difference.as_ref().map(|d| &d.1) }));
+        println!(
+            "{}",
+            json!({ "agrees": difference.is_none(), "step": difference.as_ref().map(|d| d.0), "difference": difference.as_ref().map(|d| &d.1) })
+        );
     } else {
         match &difference {
             None if audit.indexed.is_some() => println!("everything agrees: statement, commitments, trace, weights, index"),

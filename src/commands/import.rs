@@ -36,9 +36,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let options = ImportOptions { context: Some(args.context) };
     let float = load_model(&args.model, &options).during_path("importing", &args.model)?;
     let source = args.tokenizer.as_ref().unwrap_or(&args.model);
-    let tokenizer = Tokenizer::load(source)
-        .during_path("loading the tokenizer of", source)
-        .map_err(|f| f.hint("name one with --tokenizer"))?;
+    let tokenizer = Tokenizer::load(source).during_path("loading the tokenizer of", source).map_err(|f| f.hint("name one with --tokenizer"))?;
     let texts = match &args.calibration {
         Some(path) => {
             let datanet = Datanet::load(path).during_path("reading", path)?;
@@ -75,7 +73,10 @@ fn summary(imported: &work::Imported) -> Value {
 fn print(model: &ModelDir, out: &str) {
     let sem = &model.int.semantics;
     let s = &sem.shape;
-    println!("Imported to {out}: {} layers of width {}, {} heads ({} key/value), feed-forward {}, vocabulary {}, context {}", s.layers, s.width, s.heads, s.kv_heads, s.ff, s.vocab, s.context);
+    println!(
+        "Imported to {out}: {} layers of width {}, {} heads ({} key/value), feed-forward {}, vocabulary {}, context {}",
+        s.layers, s.width, s.heads, s.kv_heads, s.ff, s.vocab, s.context
+    );
     println!("\n  {:<8} {:>5} {:>9}   unit", "tensor", "bits", "elements");
     for (name, tensor) in &model.int.tensors {
         let (bits, k) = (sem.weight_bits.get(name).copied().unwrap_or(0), sem.exps.get(name).copied().unwrap_or(0));

@@ -65,9 +65,17 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let elements: usize = index.index.tensors.values().map(|t| t.data.len()).sum();
     let root = index.info.datanet_root;
     if json {
-        println!("{}", json!({ "samples": index.index.rows, "contributors": index.info.contributors.len(), "elements": elements, "datanet_root": root, "seconds": seconds, "cpu_seconds": cpu_seconds }));
+        println!(
+            "{}",
+            json!({ "samples": index.index.rows, "contributors": index.info.contributors.len(), "elements": elements, "datanet_root": root, "seconds": seconds, "cpu_seconds": cpu_seconds })
+        );
     } else {
-        println!("Index of {} samples by {} contributors in {}, {elements} elements, {seconds:.1} s", index.index.rows, index.info.contributors.len(), args.out.display());
+        println!(
+            "Index of {} samples by {} contributors in {}, {elements} elements, {seconds:.1} s",
+            index.index.rows,
+            index.info.contributors.len(),
+            args.out.display()
+        );
         println!("  datanet root {root}");
     }
     Ok(0)

@@ -46,7 +46,10 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     run.save(&args.out, &trace.tensors)?;
     let (seconds, _) = meter.read();
     if json {
-        println!("{}", json!({ "answer": run.answer, "prompt_tokens": run.prompt_len, "answer_tokens": run.tokens.len() - run.prompt_len, "request_id": run.request_id, "seconds": seconds }));
+        println!(
+            "{}",
+            json!({ "answer": run.answer, "prompt_tokens": run.prompt_len, "answer_tokens": run.tokens.len() - run.prompt_len, "request_id": run.request_id, "seconds": seconds })
+        );
     } else {
         println!("{} {}", run.prompt, run.answer);
     }

@@ -3,9 +3,9 @@
 use super::attribute::{Loaded, check_index, load};
 use crate::error::Failure;
 use crate::meter::say;
+use crate::show;
 use crate::store::{IndexDir, create_parent, write_file, write_json};
 use crate::work::{self, Job, Proven};
-use crate::show;
 use circuits::relation::WeightRanges;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -89,11 +89,8 @@ fn prove_runs(runs: &[Loaded], index: Option<&IndexDir>, profile: ProfileArg, pr
     let runtime = work::runtime(semantics, &first.model, first.adapter.as_ref())?;
     say("executing …");
     let request = |run: &Loaded| {
-        let mut trace = if dims == run.trace.dims || (runs.len() == 1 && index.is_none()) {
-            run.trace.clone()
-        } else {
-            work::trace(&runtime, &run.info, dims)?
-        };
+        let mut trace =
+            if dims == run.trace.dims || (runs.len() == 1 && index.is_none()) { run.trace.clone() } else { work::trace(&runtime, &run.info, dims)? };
         index.map(|index| work::attribute(index, &mut trace)).transpose()?;
         Ok((trace, run.info.request_id))
     };

@@ -1,8 +1,8 @@
 //! `poa verify`: is a proof valid?
 
 use crate::error::{Failure, While};
-use crate::store::read_json;
 use crate::show;
+use crate::store::read_json;
 use circuits::relation::WeightRanges;
 use circuits::statement::{Statement, Tokens};
 use serde_json::json;
