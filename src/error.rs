@@ -1,6 +1,7 @@
 //! What a command ends with when it doesn't succeed: an exit status, what happened, and what to do.
 
 use std::fmt::Display;
+use std::path::Path;
 
 /// A failed command.
 #[derive(Debug)]
@@ -35,10 +36,21 @@ impl Failure {
 pub trait While<T> {
     /// `what` reads like "importing model.bin".
     fn during(self, what: impl Display) -> Result<T, Failure>;
+
+    /// The same of a file or directory, named once: `what` reads like "reading" or "importing".
+    fn during_path(self, what: &str, path: &Path) -> Result<T, Failure>;
 }
 
 impl<T, E: Display> While<T> for Result<T, E> {
     fn during(self, what: impl Display) -> Result<T, Failure> {
         self.map_err(|e| Failure::input(format!("{what}: {e}")))
+    }
+
+    fn during_path(self, what: &str, path: &Path) -> Result<T, Failure> {
+        let path = path.display().to_string();
+        self.map_err(|e| {
+            let e = e.to_string();
+            Failure::input(if e.contains(&path) { format!("{what} {e}") } else { format!("{what} {path}: {e}") })
+        })
     }
 }

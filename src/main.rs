@@ -3,6 +3,7 @@
 //! Results go to standard output, progress to standard error. Exit status: 0 done or valid, 1 not valid, 2 unusable input.
 
 mod commands;
+mod compare;
 mod error;
 mod meter;
 mod show;
@@ -14,7 +15,16 @@ use commands::Cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            if usage.use_stderr() && std::env::args().any(|a| a == "--json") {
+                let text = usage.render().to_string();
+                println!("{}", serde_json::json!({ "error": text.trim().trim_start_matches("error: "), "hint": null }));
+            }
+            usage.exit()
+        }
+    };
     let json = cli.json;
     match commands::run(cli) {
         Ok(status) => ExitCode::from(status),

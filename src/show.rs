@@ -30,8 +30,7 @@ fn ranked(scores: &[i32], rows: &[Row]) -> Vec<(usize, i32)> {
 /// Contributors' shares in basis points, largest first.
 pub fn shares(weights: &[u64], contributors: &[String]) -> Vec<(String, u32)> {
     let total = weights.iter().map(|&w| u128::from(w)).sum::<u128>().max(1);
-    let mut list: Vec<(String, u32)> =
-        contributors.iter().zip(weights).map(|(c, &w)| (c.clone(), (u128::from(w) * 10_000 / total) as u32)).collect();
+    let mut list: Vec<(String, u32)> = contributors.iter().zip(weights).map(|(c, &w)| (c.clone(), (u128::from(w) * 10_000 / total) as u32)).collect();
     list.sort_by_key(|(c, bps)| (std::cmp::Reverse(*bps), c.clone()));
     list
 }

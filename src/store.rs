@@ -73,6 +73,8 @@ pub struct IndexInfo {
     pub model: PathBuf,
     /// Adapter directory it was made with.
     pub adapter: PathBuf,
+    /// Fingerprint of that model and adapter.
+    pub made_with: Digest,
 }
 
 /// An attribution index.
@@ -100,48 +102,54 @@ pub struct RunInfo {
     pub model: PathBuf,
     /// Adapter directory.
     pub adapter: Option<PathBuf>,
+    /// Fingerprint of model and adapter.
+    pub made_with: Digest,
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).during(format!("reading {}", path.display()))
+    fs::read(path).during_path("reading", path)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    write_atomic(path, bytes).during(format!("writing {}", path.display()))
+    write_atomic(path, bytes).during_path("writing", path)
 }
 
 /// Reads a JSON file.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
-    serde_json::from_slice(&read(path)?).during(format!("reading {}", path.display()))
+    serde_json::from_slice(&read(path)?).during_path("reading", path)
 }
 
 /// Writes a JSON file.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Failure> {
-    let mut bytes = serde_json::to_vec_pretty(value).during(format!("writing {}", path.display()))?;
+    let mut bytes = serde_json::to_vec_pretty(value).during_path("writing", path)?;
     bytes.push(b'\n');
     write(path, &bytes)
 }
 
+/// Creates a file's directory.
+pub fn create_parent(path: &Path) -> Result<(), Failure> {
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs::create_dir_all(parent).during_path("creating", parent)?;
+    }
+    Ok(())
+}
+
 /// Writes bytes, creating the parent directory.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        fs::create_dir_all(parent).during(format!("creating {}", parent.display()))?;
-    }
+    create_parent(path)?;
     write(path, bytes)
 }
 
 /// Writes integer tensors as safetensors.
 pub fn write_tensors(path: &Path, tensors: &TensorMap) -> Result<(), Failure> {
-    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, t)| (name.clone(), t.dims.clone(), t.data.iter().flat_map(|x| x.to_le_bytes()).collect()))
-        .collect();
+    let bytes: Vec<(String, Vec<usize>, Vec<u8>)> =
+        tensors.iter().map(|(name, t)| (name.clone(), t.dims.clone(), t.data.iter().flat_map(|x| x.to_le_bytes()).collect())).collect();
     let views = bytes
         .iter()
         .map(|(name, dims, data)| Ok((name.as_str(), TensorView::new(Dtype::I32, dims.clone(), data)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-        .during(format!("writing {}", path.display()))?;
-    let encoded = safetensors::serialize(views, None).during(format!("writing {}", path.display()))?;
+        .during_path("writing", path)?;
+    let encoded = safetensors::serialize(views, None).during_path("writing", path)?;
     write(path, &encoded)
 }
 
@@ -164,6 +172,9 @@ pub fn read_tensors(path: &Path) -> Result<TensorMap, Failure> {
 
 /// Builds a directory beside its place, then renames it; an existing directory of the same kind is replaced.
 fn write_dir(dir: &Path, kind: &str, fill: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+    if dir.exists() && !dir.is_dir() {
+        return Err(Failure::input(format!("{} exists and isn't a directory", dir.display())).hint("choose another --out"));
+    }
     if dir.exists() && check_header(dir, kind).is_err() && fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some()) {
         let failure = Failure::input(format!("{} exists and isn't a poa {kind} directory", dir.display()));
         return Err(failure.hint("choose another --out, or remove it yourself"));
@@ -172,16 +183,26 @@ fn write_dir(dir: &Path, kind: &str, fill: impl FnOnce(&Path) -> Result<(), Fail
     name.push(".tmp");
     let temporary = dir.with_file_name(name);
     let _ = fs::remove_dir_all(&temporary);
-    fs::create_dir_all(&temporary).during(format!("creating {}", temporary.display()))?;
+    fs::create_dir_all(&temporary).during_path("creating", &temporary)?;
     fill(&temporary)?;
     write_json(&temporary.join("poa.json"), &Header { format: FORMAT, kind: kind.into() })?;
     let _ = fs::remove_dir_all(dir);
     fs::rename(&temporary, dir).during(format!("renaming {} to {}", temporary.display(), dir.display()))
 }
 
+/// The command that makes such directories.
+fn maker(kind: &str) -> &str {
+    match kind {
+        "model" => "import",
+        "adapter" => "train",
+        "run" => "infer",
+        other => other,
+    }
+}
+
 fn check_header(dir: &Path, kind: &str) -> Result<(), Failure> {
     let path = dir.join("poa.json");
-    let wrong = |what: String| Failure::input(what).hint(format!("give a directory made by the command that makes a {kind}"));
+    let wrong = |what: String| Failure::input(what).hint(format!("give a directory that `poa {}` made", maker(kind)));
     let header: Header = read_json(&path).map_err(|e| wrong(format!("{} is no poa {kind} directory: {}", dir.display(), e.message)))?;
     if header.kind != kind || header.format != FORMAT {
         return Err(wrong(format!("{} holds a {} (format {}), expected a {kind} (format {FORMAT})", dir.display(), header.kind, header.format)));
@@ -218,8 +239,8 @@ impl ModelDir {
         let plan: Plan = read_json(&dir.join("semantics.json"))?;
         let tensors = read_tensors(&dir.join("tensors.safetensors"))?;
         let options = ImportOptions { context: Some(plan.semantics.shape.context) };
-        let float = load_hf(&dir.join("float"), &options).during(format!("reading {}", dir.display()))?;
-        let tokenizer = Tokenizer::load(dir).during(format!("reading {}", dir.display()))?;
+        let float = load_hf(&dir.join("float"), &options).during_path("reading", dir)?;
+        let tokenizer = Tokenizer::load(dir).during_path("reading", dir)?;
         Ok(Self { int: IntModel { semantics: plan.semantics, tensors, calibrated: plan.calibrated }, float, tokenizer })
     }
 }
@@ -242,7 +263,7 @@ impl AdapterDir {
             return Err(Failure::input(format!("the adapter {} belongs to another model", dir.display())).hint("train it again for this model"));
         }
         let tensors = read_tensors(&dir.join("tensors.safetensors"))?;
-        let float = load_peft(dir, &model.float.shape).during(format!("reading {}", dir.display()))?;
+        let float = load_peft(dir, &model.float.shape).during_path("reading", dir)?;
         Ok(Self { int: IntAdapter { semantics: plan.semantics, tensors, calibrated: plan.calibrated }, float })
     }
 }

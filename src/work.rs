@@ -7,7 +7,7 @@ use circuits::ir::Group;
 use circuits::layout::Layout;
 use circuits::public::PublicRequest;
 use circuits::relation::{Relation, RelationParams, Scope, WeightRanges};
-use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, RequestStatement, Statement, TokenOpening, Tokens};
+use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, RequestStatement, Statement, TokenOpening, Tokens, keccak};
 use circuits::witness::{Fixed, Witness};
 use model_runtime::int::attribute::{Attribution, attribute as attribute_run};
 use model_runtime::int::fidelity::{Fidelity, fidelity};
@@ -96,6 +96,29 @@ pub fn sample_tokens(tokenizer: &Tokenizer, datanet: &Datanet, max_tokens: usize
     datanet.samples.iter().enumerate().map(encode).collect()
 }
 
+/// Samples need a first token and one to predict.
+pub fn check_max_tokens(max_tokens: usize) -> Result<(), Failure> {
+    if max_tokens < 2 {
+        return Err(Failure::input(format!("--max-tokens is {max_tokens}, expected at least 2")));
+    }
+    Ok(())
+}
+
+/// Most elements of all preconditioners.
+const MAX_PRECONDITIONER: usize = 1 << 28;
+
+/// Refuses sketches whose preconditioners wouldn't fit in memory.
+pub fn check_sketch_rows(rows: usize, adapter: &AdapterDir) -> Result<(), Failure> {
+    let lora = &adapter.float.shape;
+    let blocks = adapter.int.semantics.shape.layers * lora.sites.len();
+    let elements = rows.saturating_mul(lora.rank).saturating_pow(2).saturating_mul(blocks);
+    if elements > MAX_PRECONDITIONER {
+        let message = format!("--sketch-rows is {rows}: the preconditioners would have {elements} elements, at most {MAX_PRECONDITIONER} are made");
+        return Err(Failure::input(message).hint("use fewer sketch rows or a smaller rank"));
+    }
+    Ok(())
+}
+
 /// Makes an index of a datanet.
 #[allow(clippy::too_many_arguments)]
 pub fn index(
@@ -127,6 +150,7 @@ pub fn index(
         damping,
         model: paths.0.to_owned(),
         adapter: paths.1.to_owned(),
+        made_with: fingerprint(model, Some(adapter)),
     };
     Ok(IndexDir { index, info })
 }
@@ -164,6 +188,18 @@ pub fn semantics<'a>(model: &'a ModelDir, adapter: Option<&'a AdapterDir>) -> &'
     adapter.map_or(&model.int.semantics, |a| &a.int.semantics)
 }
 
+/// Tells apart models and adapters, so that a run or an index isn't used with others than it was made with. Nothing is proven about it.
+pub fn fingerprint(model: &ModelDir, adapter: Option<&AdapterDir>) -> Digest {
+    let tensors = model.int.tensors.iter().chain(adapter.iter().flat_map(|a| &a.int.tensors));
+    let of_tensor = |(name, tensor): (&String, &Tensor)| {
+        let data: Vec<u8> = tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect();
+        [keccak(name.as_bytes()).0, keccak(&data).0].concat()
+    };
+    let mut parts: Vec<u8> = tensors.flat_map(of_tensor).collect();
+    parts.extend(serde_json::to_vec(semantics(model, adapter)).unwrap_or_default());
+    keccak(&parts)
+}
+
 /// Answers a prompt. Paths are stored in the run.
 pub fn infer(
     model: &ModelDir,
@@ -175,10 +211,14 @@ pub fn infer(
 ) -> Result<RunInfo, Failure> {
     let runtime = runtime(semantics(model, adapter), model, adapter)?;
     let prompt_tokens = model.tokenizer.encode(prompt).during("reading the prompt")?;
+    let context = model.int.semantics.shape.context;
+    if prompt_tokens.len() >= context {
+        let message = format!("no room for an answer: the prompt has {} tokens, the context {context}", prompt_tokens.len());
+        return Err(Failure::input(message).hint("shorten the prompt, or import the model with a larger --context"));
+    }
     let answer = runtime.generate(&prompt_tokens, max_new, Some(model.tokenizer.eos())).during("answering")?;
     if answer.is_empty() {
-        let context = model.int.semantics.shape.context;
-        return Err(Failure::input(format!("no room for an answer: the prompt has {} tokens, the context {context}", prompt_tokens.len())).hint("shorten the prompt"));
+        return Err(Failure::input("the model's answer is empty").hint("try another prompt"));
     }
     let mut tokens = prompt_tokens.clone();
     tokens.extend(&answer);
@@ -190,6 +230,7 @@ pub fn infer(
         request_id,
         model: paths.0.to_owned(),
         adapter: paths.1.map(Path::to_owned),
+        made_with: fingerprint(model, adapter),
     })
 }
 
@@ -331,6 +372,7 @@ pub fn prove<C: HashProfile>(job: Job<'_>) -> Result<Proven, Failure> {
     let fixed = stages.run("commit model", || commit_fixed::<C>(&relation, &witness))?;
     let openings = openings(&job)?;
     let statement = statement::<C>(&job, &relation, &witness, &fixed, &openings);
+    statement.check().during("the statement to prove")?;
     let inputs = Inputs { statement: &statement, relation: &relation, tokens: openings, fixed: fixed.iter().collect() };
     let proof = prove_statement(inputs, witness, &mut stages).during("proving")?;
     let bytes = proof.to_bytes();

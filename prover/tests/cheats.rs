@@ -11,7 +11,7 @@ use common::cheat::{Outcome, attempt, behind_honest_roots, refused, trace_cheat,
 use common::recompute::{derive, quotients, recompute_after, values};
 use common::{Full, full, full_with, public_request};
 use model_runtime::int::gadgets::softmax_row;
-use model_runtime::int::{Mode, Trace};
+use model_runtime::int::Trace;
 use model_runtime::shape::Site;
 use model_runtime::tables::{exp_table, recip_table};
 use prover::commit::Committed;
@@ -70,7 +70,7 @@ fn another_token() {
     let last = tokens.last_mut().unwrap();
     *last = (*last + 1) % 30;
     // A sample needn't be greedy: the trace is honest but for the choice of its last token.
-    let trace: Trace = f.full.trace(&runtime, &tokens, 1, Mode::Sample);
+    let trace: Trace = f.full.trace(&runtime, &tokens, 1);
     let cheat = f.full.witness_of(&f.full.model.tensors, &f.full.index_tensors, &[trace]);
     f.trace(&cheat, "the chosen token has the largest logit");
 }

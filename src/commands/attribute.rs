@@ -8,9 +8,8 @@ use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Score every sample of the index for an answer and weigh the contributors.
-///
-/// Example: poa attribute run/ --index i/ --top 10
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  poa attribute run/ --index i/ --top 10")]
 pub struct Args {
     /// A run.
     run: PathBuf,
@@ -40,6 +39,10 @@ pub fn load(dir: &Path) -> Result<Loaded, Failure> {
     let moved = |f: Failure| f.hint("the run remembers where its model and adapter were; put them back or run `poa infer` again");
     let model = ModelDir::load(&info.model).map_err(moved)?;
     let adapter = info.adapter.as_ref().map(|a| AdapterDir::load(a, &model)).transpose().map_err(moved)?;
+    if work::fingerprint(&model, adapter.as_ref()) != info.made_with {
+        let message = format!("the model or adapter of {} has changed since the run was made", dir.display());
+        return Err(Failure::input(message).hint("run `poa infer` again"));
+    }
     let semantics = work::semantics(&model, adapter.as_ref());
     let dims = work::common_dims(semantics, work::Coverage::of(semantics), std::slice::from_ref(&info));
     let trace = Trace { dims, tensors: RunInfo::trace(dir)?, tokens: info.tokens.clone(), prompt_len: info.prompt_len };
@@ -48,12 +51,16 @@ pub fn load(dir: &Path) -> Result<Loaded, Failure> {
 
 /// Refuses an index that was made with another model or adapter than the run.
 pub fn check_index(run: &Loaded, index: &IndexDir) -> Result<(), Failure> {
-    let mut semantics = index.index.semantics.clone();
-    let own = work::semantics(&run.model, run.adapter.as_ref());
-    let shared = |s: &model_runtime::semantics::Semantics| (s.shape.clone(), s.lora.clone());
-    let same_ops = own.ops.iter().all(|(name, op)| semantics.ops.remove(name).as_ref() == Some(op));
-    if shared(own) != shared(&index.index.semantics) || !same_ops || run.info.adapter.as_deref() != Some(index.info.adapter.as_path()) {
-        return Err(Failure::input("the index was made with another model or adapter than the run").hint("make one with `poa index` for this adapter"));
+    if run.info.adapter.is_none() {
+        return Err(Failure::input("the run was made without an adapter, so nothing can be attributed")
+            .hint("answer the prompt again with `poa infer --adapter DIR`"));
+    }
+    if index.info.made_with != run.info.made_with {
+        let (model, adapter) = (index.info.model.display(), index.info.adapter.display());
+        let message = format!("the index was made with another model or adapter than the run: with {model} and {adapter}, as they were then");
+        return Err(
+            Failure::input(message).hint("make the index again with `poa index`, or the run with `poa infer`, for the same model and adapter")
+        );
     }
     Ok(())
 }

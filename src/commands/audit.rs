@@ -1,123 +1,153 @@
 //! `poa audit`: replay everything, bit for bit, and name the first difference.
 
-use super::attribute::{Loaded, load};
+use crate::compare;
 use crate::error::{Failure, While};
 use crate::meter::say;
-use crate::store::{AdapterDir, IndexDir, ModelDir, read_json};
+use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo, read_json};
 use crate::work;
 use circuits::ir::Group;
 use circuits::relation::Relation;
-use circuits::statement::{Digest, Profile, Statement, Tokens};
+use circuits::statement::{Digest, IndexStatement, Profile, Statement, TokenOpening, Tokens};
 use model_runtime::int::index::IndexOptions;
+use model_runtime::semantics::{Dims, Semantics};
 use model_runtime::tensor::TensorMap;
 use model_runtime::text::Datanet;
 use prover::commit::digest_of;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use verifier::profile::{Evm, Native};
+use verifier::proof::Proof;
 
 /// Replay a run and its attribution from model, adapter and datanet, and compare with what is stored and stated.
 ///
-/// Example: poa audit run/ --model m/ --adapter a/ --index i/ --datanet prompts.jsonl --statement statement.json
+/// Exit status: 0 everything agrees, 1 something differs (the first difference is named), 2 unusable input.
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  poa audit run/ --model m/ --adapter a/ --index i/ \\\n    --datanet prompts.jsonl --statement statement.json")]
 pub struct Args {
     /// The run.
     run: PathBuf,
     /// Imported model.
     #[arg(long)]
     model: PathBuf,
-    /// Adapter.
+    /// Adapter; needed where the statement names one.
     #[arg(long)]
-    adapter: PathBuf,
-    /// Index.
-    #[arg(long)]
-    index: PathBuf,
+    adapter: Option<PathBuf>,
+    /// Index; needed where the statement claims attribution.
+    #[arg(long, requires = "datanet")]
+    index: Option<PathBuf>,
     /// The datanet the index claims to be of.
     #[arg(long)]
-    datanet: PathBuf,
+    datanet: Option<PathBuf>,
     /// The statement.
     #[arg(long)]
     statement: PathBuf,
-    /// Which of the statement's requests this run is.
-    #[arg(long, default_value_t = 0)]
-    request: usize,
+    /// Which of the statement's requests this run is, from 0 (default: the one with the run's request id).
+    #[arg(long)]
+    request: Option<usize>,
+    /// The proof; it opens hidden tokens' digests.
+    #[arg(long)]
+    proof: Option<PathBuf>,
+}
+
+/// The first difference found, if any.
+type Difference = Result<Option<String>, Failure>;
+
+struct Indexed {
+    index: IndexDir,
+    datanet: Datanet,
 }
 
 struct Audit {
     model: ModelDir,
-    adapter: AdapterDir,
-    index: IndexDir,
-    datanet: Datanet,
+    adapter: Option<AdapterDir>,
+    indexed: Option<Indexed>,
+    run: RunInfo,
+    stored: TensorMap,
     statement: Statement,
+    request: usize,
+    opening: Option<TokenOpening>,
 }
 
-/// The first position at which two sets of tensors differ.
-fn first_difference(expected: &TensorMap, found: &TensorMap) -> Option<String> {
-    let missing = expected.keys().find(|name| !found.contains_key(*name)).map(|name| format!("tensor `{name}` is missing"));
-    let differs = || {
-        expected.iter().find_map(|(name, e)| {
-            let f = found.get(name)?;
-            if e.dims != f.dims {
-                return Some(format!("tensor `{name}` has dimensions {:?}, expected {:?}", f.dims, e.dims));
-            }
-            let i = e.data.iter().zip(&f.data).position(|(a, b)| a != b)?;
-            Some(format!("tensor `{name}` at {}: {} instead of {}", position(&e.dims, i), f.data[i], e.data[i]))
-        })
-    };
-    missing.or_else(differs)
-}
-
-fn position(dims: &[usize], mut index: usize) -> String {
-    let mut at: Vec<usize> = dims
-        .iter()
-        .rev()
-        .map(|&d| {
-            let x = index % d;
-            index /= d;
-            x
-        })
-        .collect();
-    at.reverse();
-    format!("{at:?}")
+fn differs(what: impl Into<String>) -> Difference {
+    Ok(Some(what.into()))
 }
 
 impl Audit {
-    /// The stored trace is what the model computes for the stated tokens.
-    fn trace(&self, run: &Loaded, request: usize) -> Result<Option<String>, Failure> {
-        let runtime = work::runtime(&self.adapter.int.semantics, &self.model, Some(&self.adapter))?;
-        let replayed = work::trace_run(&runtime, &run.info, run.trace.dims)?;
-        let stated = &self.statement.requests[request];
-        if let Tokens::Public { tokens, prompt_len } = &stated.tokens
-            && (tokens != &run.info.tokens || *prompt_len != run.info.prompt_len)
-        {
-            return Ok(Some("the statement's tokens are not the run's".into()));
+    /// Semantics of the statement's scope.
+    fn semantics(&self) -> &Semantics {
+        match &self.indexed {
+            Some(indexed) => &indexed.index.index.semantics,
+            None => work::semantics(&self.model, self.adapter.as_ref()),
         }
-        if stated.id != run.info.request_id {
-            return Ok(Some(format!("the statement's request id is {}, the run's {}", stated.id, run.info.request_id)));
-        }
-        Ok(first_difference(&replayed.tensors, &run.trace.tensors))
     }
 
-    /// The index is what sketching the datanet gives.
-    fn index(&self) -> Result<Option<String>, Failure> {
-        let info = &self.index.info;
-        if Digest(self.datanet.root()) != info.datanet_root {
-            return Ok(Some("the datanet's root is not the index's".into()));
+    /// Padded sizes of the stored trace.
+    fn dims(&self) -> Dims {
+        let semantics = work::semantics(&self.model, self.adapter.as_ref());
+        work::common_dims(semantics, work::Coverage::of(semantics), std::slice::from_ref(&self.run))
+    }
+
+    /// The statement speaks of this run, under these parameters, of this index.
+    fn statement(&self) -> Difference {
+        if let Err(e) = self.statement.check() {
+            return differs(e.to_string());
         }
-        let options = IndexOptions { rows: self.index.index.semantics.sketch_rows.unwrap_or(1), damping: info.damping };
-        let floor = self.index.index.semantics.consts.get("theta").copied();
-        let again = work::index(&self.model, &self.adapter, &self.datanet, options, info.max_tokens, floor, (&info.model, &info.adapter))?;
-        if again.index.semantics != self.index.index.semantics {
-            return Ok(Some("the index's parameters are not what the datanet gives".into()));
+        if let Some(what) = compare::parameters(self.semantics(), &self.statement.relation.semantics) {
+            return differs(format!("the statement's semantics, {what}"));
         }
-        if again.info.rows != info.rows || again.info.contributors != info.contributors {
-            return Ok(Some("the index's rows are not the datanet's samples".into()));
+        if let (Some(indexed), Some(stated)) = (&self.indexed, &self.statement.index)
+            && let Some(what) = self.provenance(&indexed.index, stated)
+        {
+            return Ok(Some(what));
         }
-        Ok(first_difference(&again.committed(), &self.index.committed()))
+        self.request()
+    }
+
+    /// Rows, datanet and contributors' names of the stated index.
+    fn provenance(&self, index: &IndexDir, stated: &IndexStatement) -> Option<String> {
+        let info = &index.info;
+        let facts = [
+            ("number of index rows", self.statement.relation.rows.to_string(), info.rows.len().to_string()),
+            ("datanet root", stated.datanet_root.to_string(), info.datanet_root.to_string()),
+            ("datanet version", stated.datanet_version.to_string(), info.datanet_version.to_string()),
+            ("number of contributors", stated.contributors.len().to_string(), info.contributors.len().to_string()),
+        ];
+        let fact = facts.into_iter().find(|(_, said, own)| said != own);
+        let name = || info.contributors.iter().zip(&stated.contributors).position(|(own, said)| own != said);
+        fact.map(|(what, said, own)| format!("the {what} is {own} in the index, {said} in the statement")).or_else(|| {
+            name().map(|i| format!("contributor {i} is `{}` in the index, `{}` in the statement", info.contributors[i], stated.contributors[i]))
+        })
+    }
+
+    /// The stated id and tokens are the run's, and the run's texts are its tokens'.
+    fn request(&self) -> Difference {
+        let (run, stated) = (&self.run, &self.statement.requests[self.request]);
+        if stated.id != run.request_id {
+            return differs(format!("the request id is {} in the run, {} in the statement", run.request_id, stated.id));
+        }
+        let (tokens, prompt_len) = match (&stated.tokens, &self.opening) {
+            (Tokens::Public { tokens, prompt_len }, _) => (tokens, *prompt_len),
+            (Tokens::Digest(digest), Some(opening)) if opening.digest() == *digest => (&opening.tokens, opening.prompt_len),
+            (Tokens::Digest(_), Some(_)) => return differs("the proof doesn't open the statement's token digest"),
+            (Tokens::Digest(_), None) => (&run.tokens, run.prompt_len),
+        };
+        if tokens != &run.tokens || prompt_len != run.prompt_len {
+            return differs("the statement's tokens are not the run's");
+        }
+        let Some((prompt, answer)) = run.tokens.split_at_checked(run.prompt_len) else {
+            return differs("the run's prompt is longer than its tokens");
+        };
+        if self.model.tokenizer.encode(&run.prompt).ok().as_deref() != Some(prompt) {
+            return differs("the run's prompt is not its tokens'");
+        }
+        if self.model.tokenizer.decode(answer).trim() != run.answer {
+            return differs("the run's answer is not its tokens'");
+        }
+        Ok(None)
     }
 
     /// The statement's commitments are those of model, adapter and index.
-    fn commitments(&self) -> Result<Option<String>, Failure> {
+    fn commitments(&self) -> Difference {
         let relation = Relation::new(&self.statement.relation).during("building the relation")?;
         let digest = |group: Group, tensors: &TensorMap| {
             match self.statement.profile {
@@ -126,70 +156,160 @@ impl Audit {
             }
             .during("committing")
         };
-        let stated_index = self.statement.index.as_ref().map(|i| i.commitment);
+        let index = self.indexed.as_ref().map(|i| i.index.committed());
         let all = [
-            ("base model", Group::Base, &self.model.int.tensors, Some(self.statement.base)),
-            ("adapter", Group::Adapter, &self.adapter.int.tensors, self.statement.adapter),
-            ("index", Group::Index, &self.index.committed(), stated_index),
+            ("base model", Group::Base, Some(&self.model.int.tensors), Some(self.statement.base)),
+            ("adapter", Group::Adapter, self.adapter.as_ref().map(|a| &a.int.tensors), self.statement.adapter),
+            ("index", Group::Index, index.as_ref(), self.statement.index.as_ref().map(|i| i.commitment)),
         ];
         for (what, group, tensors, stated) in all {
-            if let Some(stated) = stated {
+            if let (Some(tensors), Some(stated)) = (tensors, stated) {
                 let own = digest(group, tensors)?;
                 if own != stated {
-                    return Ok(Some(format!("the {what}'s commitment is {own}, the statement says {stated}")));
+                    return differs(format!("the {what}'s commitment is {own}, the statement says {stated}"));
                 }
             }
         }
         Ok(None)
     }
 
+    /// The stored trace is what the model computes for the tokens.
+    fn trace(&self) -> Difference {
+        let semantics = work::semantics(&self.model, self.adapter.as_ref());
+        let runtime = work::runtime(semantics, &self.model, self.adapter.as_ref())?;
+        match work::trace_run(&runtime, &self.run, self.dims()) {
+            Ok(replayed) => Ok(compare::tensors(&replayed.tensors, &self.stored)),
+            Err(failure) => differs(failure.message),
+        }
+    }
+
     /// The stated weights are what the scores give.
-    fn weights(&self, run: &Loaded, request: usize) -> Result<Option<String>, Failure> {
-        let runtime = work::runtime(&self.index.index.semantics, &self.model, Some(&self.adapter))?;
-        let mut trace = work::trace_run(&runtime, &run.info, run.trace.dims)?;
-        let attribution = work::attribute(&self.index, &mut trace)?;
-        let stated = &self.statement.requests[request].weights;
-        let wrong = self.index.info.contributors.iter().enumerate().find_map(|(i, c)| {
-            let own = attribution.weights.get(&(i as u32)).copied().unwrap_or(0);
-            let said = stated.get(i).copied().unwrap_or(0);
-            (own != said).then(|| format!("the weight of {c} is {own}, the statement says {said}"))
+    fn weights(&self) -> Difference {
+        let Some(Indexed { index, .. }) = &self.indexed else { return Ok(None) };
+        let runtime = work::runtime(&index.index.semantics, &self.model, self.adapter.as_ref())?;
+        let mut trace = work::trace_run(&runtime, &self.run, self.dims())?;
+        let attribution = work::attribute(index, &mut trace)?;
+        let stated = &self.statement.requests[self.request].weights;
+        let wrong = index.info.contributors.iter().zip(0u32..).zip(stated).find_map(|((c, i), said)| {
+            let own = attribution.weights.get(&i).copied().unwrap_or(0);
+            (own != *said).then(|| format!("the weight of {c} is {own}, the statement says {said}"))
         });
         Ok(wrong)
     }
+
+    /// The index is what sketching the datanet gives.
+    fn index(&self) -> Difference {
+        let Some(Indexed { index, datanet }) = &self.indexed else { return Ok(None) };
+        let Some(adapter) = &self.adapter else { return differs("there is an index but no adapter") };
+        let info = &index.info;
+        let root = Digest(datanet.root());
+        if root != info.datanet_root {
+            return differs(format!("the datanet's root is {root}, the index says {}", info.datanet_root));
+        }
+        let options = IndexOptions { rows: index.index.semantics.sketch_rows.unwrap_or(1), damping: info.damping };
+        let floor = index.index.semantics.consts.get("theta").copied();
+        let again = work::index(&self.model, adapter, datanet, options, info.max_tokens, floor, (&info.model, &info.adapter))?;
+        if let Some(what) = compare::parameters(&again.index.semantics, &index.index.semantics) {
+            return differs(format!("the index's semantics, {what}"));
+        }
+        if let Some(i) = again.info.rows.iter().zip(&info.rows).position(|(a, b)| a != b) {
+            return differs(format!("the index's row {i} is not the datanet's sample"));
+        }
+        if again.info.contributors != info.contributors {
+            return differs("the index's contributors are not the datanet's");
+        }
+        Ok(compare::tensors(&again.committed(), &index.committed()))
+    }
+}
+
+/// What the statement needs is given; what it doesn't speak of is left out.
+fn needed<'a>(stated: bool, given: &'a Option<PathBuf>, what: &str) -> Result<Option<&'a Path>, Failure> {
+    match (stated, given) {
+        (true, None) => Err(Failure::input(format!("the statement names an {what}")).hint(format!("give it with --{what}"))),
+        (true, Some(path)) => Ok(Some(path)),
+        (false, Some(_)) => {
+            say(format!("the statement names no {what}; --{what} is left out"));
+            Ok(None)
+        }
+        (false, None) => Ok(None),
+    }
+}
+
+fn load_indexed(index: &Path, datanet: &Path) -> Result<Indexed, Failure> {
+    let index = IndexDir::load(index)?;
+    let mut datanet_ = Datanet::load(datanet).during_path("reading", datanet)?;
+    let (rows, samples) = (index.info.rows.len(), datanet_.samples.len());
+    if rows < samples {
+        say(format!("the index is of the datanet's first {rows} samples; {} has {samples}", datanet.display()));
+    }
+    datanet_.samples.truncate(rows);
+    Ok(Indexed { index, datanet: datanet_ })
+}
+
+/// The request's token opening, out of the proof.
+fn opening(path: &Path, profile: Profile, request: usize) -> Result<Option<TokenOpening>, Failure> {
+    let bytes = std::fs::read(path).during_path("reading", path)?;
+    let mut tokens = match profile {
+        Profile::Native => Proof::<Native>::from_bytes(&bytes).map(|p| p.tokens),
+        Profile::Evm => Proof::<Evm>::from_bytes(&bytes).map(|p| p.tokens),
+    }
+    .during_path("reading", path)?;
+    Ok(if request < tokens.len() { tokens.swap_remove(request) } else { None })
+}
+
+fn prepare(args: &Args) -> Result<Audit, Failure> {
+    let statement: Statement = read_json(&args.statement)?;
+    let run = RunInfo::load(&args.run)?;
+    let model = ModelDir::load(&args.model)?;
+    let adapter = needed(statement.adapter.is_some(), &args.adapter, "adapter")?.map(|dir| AdapterDir::load(dir, &model)).transpose()?;
+    let indexed = match (needed(statement.index.is_some(), &args.index, "index")?, &args.datanet) {
+        (Some(index), Some(datanet)) => Some(load_indexed(index, datanet)?),
+        _ => None,
+    };
+    let found = || statement.requests.iter().position(|r| r.id == run.request_id).unwrap_or(0);
+    let request = args.request.unwrap_or_else(found);
+    let Some(stated) = statement.requests.get(request) else {
+        return Err(Failure::input(format!("the statement has {} requests, there is no request {request}", statement.requests.len())));
+    };
+    let hidden = matches!(stated.tokens, Tokens::Digest(_));
+    let opening = match &args.proof {
+        Some(path) if hidden => opening(path, statement.profile, request)?,
+        _ => None,
+    };
+    if hidden && opening.is_none() {
+        say("the statement hides its tokens; without --proof nothing shows that they are the run's");
+    }
+    let stored = RunInfo::trace(&args.run)?;
+    Ok(Audit { model, adapter, indexed, run, stored, statement, request, opening })
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
-    let model = ModelDir::load(&args.model)?;
-    let adapter = AdapterDir::load(&args.adapter, &model)?;
-    let index = IndexDir::load(&args.index)?;
-    let mut datanet = Datanet::load(&args.datanet).during(format!("reading {}", args.datanet.display()))?;
-    datanet.samples.truncate(index.info.rows.len());
-    let statement: Statement = read_json(&args.statement)?;
-    statement.check().during("the statement")?;
-    if args.request >= statement.requests.len() {
-        return Err(Failure::input(format!("the statement has {} requests", statement.requests.len())));
-    }
-    let run = load(&args.run)?;
-    let audit = Audit { model, adapter, index, datanet, statement };
-    let steps: [(&str, &dyn Fn() -> Result<Option<String>, Failure>); 4] = [
-        ("commitments", &|| audit.commitments()),
-        ("trace", &|| audit.trace(&run, args.request)),
-        ("weights", &|| audit.weights(&run, args.request)),
-        ("index", &|| audit.index()),
+    let audit = prepare(&args)?;
+    type Step = fn(&Audit) -> Difference;
+    let steps: [(&str, Step); 5] = [
+        ("statement", Audit::statement),
+        ("commitments", Audit::commitments),
+        ("trace", Audit::trace),
+        ("weights", Audit::weights),
+        ("index", Audit::index),
     ];
     let mut difference = None;
     for (name, step) in steps {
         say(format!("replaying: {name} …"));
-        if let Some(what) = step()? {
+        if let Some(what) = step(&audit)? {
             difference = Some((name, what));
             break;
         }
     }
     if json {
-        println!("{}", json!({ "agrees": difference.is_none(), "step": difference.as_ref().map(|d| d.0), "difference": difference.as_ref().map(|d| &d.1) }));
+        println!(
+            "{}",
+            json!({ "agrees": difference.is_none(), "step": difference.as_ref().map(|d| d.0), "difference": difference.as_ref().map(|d| &d.1) })
+        );
     } else {
         match &difference {
-            None => println!("everything agrees: commitments, trace, weights, index"),
+            None if audit.indexed.is_some() => println!("everything agrees: statement, commitments, trace, weights, index"),
+            None => println!("everything agrees: statement, commitments, trace"),
             Some((step, what)) => println!("DIFFERS ({step}): {what}"),
         }
     }

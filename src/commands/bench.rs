@@ -8,8 +8,8 @@ use crate::store::{IndexDir, IndexInfo, Row};
 use crate::work::{self, Coverage, Job};
 use circuits::relation::WeightRanges;
 use circuits::statement::{Digest, keccak};
-use model_runtime::int::index::{IndexOptions, build_index};
 use model_runtime::int::adapter::IntAdapter;
+use model_runtime::int::index::{IndexOptions, build_index};
 use model_runtime::int::synthetic::synthetic_model;
 use model_runtime::int::{IntModel, Runtime};
 use model_runtime::semantics::Dims;
@@ -20,6 +20,9 @@ use std::time::Instant;
 
 /// Benchmarks on synthetic weights.
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  poa bench prove --shape layers=4,width=64,heads=4,kv-heads=4,ff=256,vocab=128 \\\n    --tokens 64\n  poa bench prove --shape layers=12,width=768,heads=12,kv-heads=12,ff=3072,vocab=50257 \\\n    --tokens 64 --forward-only"
+)]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -31,9 +34,10 @@ enum What {
 }
 
 /// Prove and verify a synthetic model of any shape.
-///
-/// Example: poa bench prove --shape layers=12,width=768,heads=12,kv-heads=12,ff=3072,vocab=50257 --tokens 64 --forward-only
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  poa bench prove --shape layers=4,width=64,heads=4,kv-heads=4,ff=256,vocab=128 \\\n    --tokens 64\n  poa bench prove --shape layers=12,width=768,heads=12,kv-heads=12,ff=3072,vocab=50257 \\\n    --tokens 64 --forward-only"
+)]
 struct ProveArgs {
     /// layers=,width=,heads=,kv-heads=,ff=,vocab=
     #[arg(long, default_value = "layers=4,width=64,heads=4,kv-heads=4,ff=256,vocab=128")]
@@ -62,11 +66,26 @@ struct ProveArgs {
 }
 
 fn parse_shape(text: &str, tokens: usize) -> Result<ModelShape, Failure> {
-    let mut shape = ModelShape { layers: 4, width: 64, heads: 4, kv_heads: 4, head_dim: 0, ff: 256, vocab: 128, rope_theta: 10_000.0, norm_eps: 1e-5, context: tokens };
+    let mut shape = ModelShape {
+        layers: 4,
+        width: 64,
+        heads: 4,
+        kv_heads: 4,
+        head_dim: 0,
+        ff: 256,
+        vocab: 128,
+        rope_theta: 10_000.0,
+        norm_eps: 1e-5,
+        context: tokens,
+    };
     for part in text.split(',') {
-        let wrong = || Failure::input(format!("--shape: `{part}` isn't one of layers=, width=, heads=, kv-heads=, ff=, vocab= with a positive number"));
+        let wrong =
+            || Failure::input(format!("--shape: `{part}` isn't one of layers=, width=, heads=, kv-heads=, ff=, vocab= with a positive number"));
         let (name, value) = part.split_once('=').ok_or_else(wrong)?;
         let value: usize = value.trim().parse().map_err(|_| wrong())?;
+        if value == 0 {
+            return Err(wrong());
+        }
         match name.trim() {
             "layers" => shape.layers = value,
             "width" => shape.width = value,
@@ -77,7 +96,7 @@ fn parse_shape(text: &str, tokens: usize) -> Result<ModelShape, Failure> {
             _ => return Err(wrong()),
         }
     }
-    if shape.heads == 0 || shape.kv_heads == 0 || !shape.width.is_multiple_of(2 * shape.heads) || !shape.heads.is_multiple_of(shape.kv_heads) {
+    if !shape.width.is_multiple_of(2 * shape.heads) || !shape.heads.is_multiple_of(shape.kv_heads) {
         return Err(Failure::input("--shape: width must be a multiple of twice the heads, heads a multiple of kv-heads"));
     }
     shape.head_dim = shape.width / shape.heads;
@@ -137,7 +156,8 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
 
 fn synthetic_index(model: &IntModel, adapter: &IntAdapter, args: &ProveArgs) -> Result<IndexDir, Failure> {
     let vocab = model.semantics.shape.vocab;
-    let samples: Vec<Vec<u32>> = (0..args.rows).map(|i| (0..args.tokens.min(16)).map(|t| ((i * 31 + t * t * 17 + 3) % vocab) as u32).collect()).collect();
+    let samples: Vec<Vec<u32>> =
+        (0..args.rows).map(|i| (0..args.tokens.min(16)).map(|t| ((i * 31 + t * t * 17 + 3) % vocab) as u32).collect()).collect();
     let index = build_index(model, adapter, &samples, IndexOptions { rows: 8, damping: 0.1 }, &|_, _| {}).during("making a synthetic index")?;
     let rows = (0..args.rows).map(|i| Row { contributor: format!("contributor-{}", i % 8), text: String::new() }).collect();
     let info = IndexInfo {
@@ -149,6 +169,7 @@ fn synthetic_index(model: &IntModel, adapter: &IntAdapter, args: &ProveArgs) -> 
         damping: 0.1,
         model: PathBuf::new(),
         adapter: PathBuf::new(),
+        made_with: Digest::default(),
     };
     Ok(IndexDir { index, info })
 }

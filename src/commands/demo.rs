@@ -18,9 +18,8 @@ use std::time::Instant;
 use verifier::profile::Native;
 
 /// The whole story: import a bundled model, train an adapter on a bundled datanet, answer, attribute, prove, verify.
-///
-/// Example: poa demo --prompt "The keeper of Skarn light is"
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  poa demo\n  poa demo --prompt \"The keeper of Skarn light is\" --json")]
 pub struct Args {
     /// A prompt about one of the datanet's facts.
     #[arg(long, default_value = "The keeper of Skarn light is")]
@@ -56,9 +55,9 @@ fn prepare(args: &Args) -> Result<Stage, Failure> {
     let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
     let assets = args.assets.clone().unwrap_or(bundled);
     let datanet_path = assets.join(demo::DATANET_FILE);
-    let datanet = Datanet::load(&datanet_path).during(format!("reading {}", datanet_path.display())).map_err(|f| f.hint("name the bundled assets with --assets"))?;
+    let datanet = Datanet::load(&datanet_path).during_path("reading", &datanet_path).map_err(|f| f.hint("name the bundled assets with --assets"))?;
     let [model_dir, adapter_dir, index_dir] = ["model", "adapter", "index"].map(|d| args.out.join(d));
-    std::fs::create_dir_all(&args.out).during(format!("creating {}", args.out.display()))?;
+    std::fs::create_dir_all(&args.out).during_path("creating", &args.out)?;
     let model = match ModelDir::load(&model_dir) {
         Ok(model) => model,
         Err(_) => {
@@ -167,7 +166,7 @@ struct Quality {
 fn measure_queries(args: &Args, stage: &Stage) -> Result<Quality, Failure> {
     let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
     let path = args.assets.clone().unwrap_or(bundled).join(demo::QUERIES_FILE);
-    let queries = demo::load_queries(&path).during(format!("reading {}", path.display()))?;
+    let queries = demo::load_queries(&path).during_path("reading", &path)?;
     let semantics = &stage.index.index.semantics;
     let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
     let mut quality = Quality { total: queries.len(), answered: 0, first: 0 };

@@ -10,9 +10,8 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Quantise a model, check every bound, measure fidelity against float.
-///
-/// Example: poa import TinyStories-656K/ --out m/
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  poa import TinyStories-656K/ --out m/\n  poa import model5000.bin --tokenizer tok105.model --out m/")]
 pub struct Args {
     /// Hugging Face Llama directory (config.json, safetensors, tokenizer.json) or llama2.c `.bin` file.
     model: PathBuf,
@@ -35,14 +34,12 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         return Err(Failure::input(format!("--context is {}, expected at least 2", args.context)));
     }
     let options = ImportOptions { context: Some(args.context) };
-    let float = load_model(&args.model, &options).during(format!("importing {}", args.model.display()))?;
+    let float = load_model(&args.model, &options).during_path("importing", &args.model)?;
     let source = args.tokenizer.as_ref().unwrap_or(&args.model);
-    let tokenizer = Tokenizer::load(source)
-        .during(format!("loading the tokenizer of {}", source.display()))
-        .map_err(|f| f.hint("name one with --tokenizer"))?;
+    let tokenizer = Tokenizer::load(source).during_path("loading the tokenizer of", source).map_err(|f| f.hint("name one with --tokenizer"))?;
     let texts = match &args.calibration {
         Some(path) => {
-            let datanet = Datanet::load(path).during(format!("reading {}", path.display()))?;
+            let datanet = Datanet::load(path).during_path("reading", path)?;
             Some(work::sample_tokens(&tokenizer, &datanet, float.shape.context.min(64))?)
         }
         None => None,
@@ -76,7 +73,10 @@ fn summary(imported: &work::Imported) -> Value {
 fn print(model: &ModelDir, out: &str) {
     let sem = &model.int.semantics;
     let s = &sem.shape;
-    println!("Imported to {out}: {} layers of width {}, {} heads ({} key/value), feed-forward {}, vocabulary {}, context {}", s.layers, s.width, s.heads, s.kv_heads, s.ff, s.vocab, s.context);
+    println!(
+        "Imported to {out}: {} layers of width {}, {} heads ({} key/value), feed-forward {}, vocabulary {}, context {}",
+        s.layers, s.width, s.heads, s.kv_heads, s.ff, s.vocab, s.context
+    );
     println!("\n  {:<8} {:>5} {:>9}   unit", "tensor", "bits", "elements");
     for (name, tensor) in &model.int.tensors {
         let (bits, k) = (sem.weight_bits.get(name).copied().unwrap_or(0), sem.exps.get(name).copied().unwrap_or(0));

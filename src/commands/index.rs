@@ -7,12 +7,12 @@ use crate::work;
 use model_runtime::int::index::IndexOptions;
 use model_runtime::text::Datanet;
 use serde_json::json;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Sketch every sample of a datanet and make the attribution index.
-///
-/// Example: poa index --model m/ --adapter a/ --datanet prompts.jsonl --out i/
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  poa index --model m/ --adapter a/ --datanet prompts.jsonl --out i/")]
 pub struct Args {
     /// Imported model.
     #[arg(long)]
@@ -30,17 +30,17 @@ pub struct Args {
     #[arg(long, default_value_t = 8)]
     sketch_rows: usize,
     /// Damping of the preconditioner, as a share of the second moment's mean diagonal.
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
     damping: f64,
     /// Samples are cut after this many tokens.
     #[arg(long, default_value_t = 64)]
     max_tokens: usize,
     /// Scores up to this count as noise (0 to 32767).
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(..=32767))]
     noise_floor: Option<u16>,
     /// Use only the first samples.
     #[arg(long)]
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
     /// Version of the datanet.
     #[arg(long, default_value_t = 1)]
     datanet_version: u64,
@@ -50,10 +50,12 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let model = ModelDir::load(&args.model)?;
     let adapter = AdapterDir::load(&args.adapter, &model)?;
-    let mut datanet = Datanet::load(&args.datanet).during(format!("reading {}", args.datanet.display()))?;
-    datanet.samples.truncate(args.limit.unwrap_or(usize::MAX));
+    let mut datanet = Datanet::load(&args.datanet).during_path("reading", &args.datanet)?;
+    datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
     let options = IndexOptions { rows: args.sketch_rows, damping: args.damping };
     let max_tokens = args.max_tokens.min(model.float.shape.context);
+    work::check_max_tokens(max_tokens)?;
+    work::check_sketch_rows(args.sketch_rows, &adapter)?;
     let paths = (absolute(&args.model)?, absolute(&args.adapter)?);
     let floor = args.noise_floor.map(i64::from);
     let mut index = work::index(&model, &adapter, &datanet, options, max_tokens, floor, (&paths.0, &paths.1))?;
@@ -63,9 +65,17 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let elements: usize = index.index.tensors.values().map(|t| t.data.len()).sum();
     let root = index.info.datanet_root;
     if json {
-        println!("{}", json!({ "samples": index.index.rows, "contributors": index.info.contributors.len(), "elements": elements, "datanet_root": root, "seconds": seconds, "cpu_seconds": cpu_seconds }));
+        println!(
+            "{}",
+            json!({ "samples": index.index.rows, "contributors": index.info.contributors.len(), "elements": elements, "datanet_root": root, "seconds": seconds, "cpu_seconds": cpu_seconds })
+        );
     } else {
-        println!("Index of {} samples by {} contributors in {}, {elements} elements, {seconds:.1} s", index.index.rows, index.info.contributors.len(), args.out.display());
+        println!(
+            "Index of {} samples by {} contributors in {}, {elements} elements, {seconds:.1} s",
+            index.index.rows,
+            index.info.contributors.len(),
+            args.out.display()
+        );
         println!("  datanet root {root}");
     }
     Ok(0)

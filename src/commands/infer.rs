@@ -6,12 +6,12 @@ use crate::store::{AdapterDir, ModelDir, absolute};
 use crate::work;
 use circuits::statement::Digest;
 use serde_json::json;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Answer a prompt in exact integers and keep the trace.
-///
-/// Example: poa infer --model m/ --adapter a/ --prompt "Once upon a time" --max-new-tokens 32 --out run/
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  poa infer --model m/ --adapter a/ --prompt \"Once upon a time\" \\\n    --max-new-tokens 32 --out run/")]
 pub struct Args {
     /// Imported model.
     #[arg(long)]
@@ -23,8 +23,8 @@ pub struct Args {
     #[arg(long)]
     prompt: String,
     /// Most tokens to answer with.
-    #[arg(long, default_value_t = 32)]
-    max_new_tokens: usize,
+    #[arg(long, default_value = "32")]
+    max_new_tokens: NonZeroUsize,
     /// Where the run goes.
     #[arg(long)]
     out: PathBuf,
@@ -39,14 +39,17 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let adapter = args.adapter.as_ref().map(|dir| AdapterDir::load(dir, &model)).transpose()?;
     let paths = (absolute(&args.model)?, args.adapter.as_ref().map(|p| absolute(p)).transpose()?);
     let id = args.request_id.map_or_else(work::random_id, Ok)?;
-    let run = work::infer(&model, adapter.as_ref(), &args.prompt, args.max_new_tokens, id, (&paths.0, paths.1.as_deref()))?;
+    let run = work::infer(&model, adapter.as_ref(), &args.prompt, args.max_new_tokens.get(), id, (&paths.0, paths.1.as_deref()))?;
     let semantics = work::semantics(&model, adapter.as_ref());
     let runtime = work::runtime(semantics, &model, adapter.as_ref())?;
     let trace = work::trace_alone(&runtime, &run)?;
     run.save(&args.out, &trace.tensors)?;
     let (seconds, _) = meter.read();
     if json {
-        println!("{}", json!({ "answer": run.answer, "prompt_tokens": run.prompt_len, "answer_tokens": run.tokens.len() - run.prompt_len, "request_id": run.request_id, "seconds": seconds }));
+        println!(
+            "{}",
+            json!({ "answer": run.answer, "prompt_tokens": run.prompt_len, "answer_tokens": run.tokens.len() - run.prompt_len, "request_id": run.request_id, "seconds": seconds })
+        );
     } else {
         println!("{} {}", run.prompt, run.answer);
     }

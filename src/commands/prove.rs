@@ -3,11 +3,12 @@
 use super::attribute::{Loaded, check_index, load};
 use crate::error::Failure;
 use crate::meter::say;
-use crate::store::{IndexDir, write_file, write_json};
-use crate::work::{self, Coverage, Job, Proven};
 use crate::show;
+use crate::store::{IndexDir, create_parent, write_file, write_json};
+use crate::work::{self, Coverage, Job, Proven};
 use circuits::relation::WeightRanges;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use verifier::profile::{Evm, Native};
 
@@ -21,9 +22,8 @@ pub enum ProfileArg {
 }
 
 /// Prove runs of one model and adapter: answer, scores, contributors' weights. Without an index, the answer only.
-///
-/// Example: poa prove run1/ run2/ --index i/ --out proof.bin
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  poa prove run/ --index i/ --out proof.bin\n  poa prove run1/ run2/ --index i/ --out proof.bin --private-tokens")]
 pub struct Args {
     /// Runs of one model and adapter.
     #[arg(required = true)]
@@ -62,8 +62,14 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
             return Err(Failure::input("the runs are of different models or adapters").hint("prove them separately"));
         }
     }
-    let proven = prove_runs(&runs, index.as_ref(), args.profile, args.private_tokens)?;
+    let distinct: BTreeSet<_> = runs.iter().map(|run| run.info.request_id).collect();
+    if distinct.len() < runs.len() {
+        return Err(Failure::input("two runs have the same request id").hint("give each run once; `poa infer --request-id` sets ids"));
+    }
     let statement_path = args.statement.clone().unwrap_or_else(|| args.out.with_file_name("statement.json"));
+    create_parent(&args.out)?;
+    create_parent(&statement_path)?;
+    let proven = prove_runs(&runs, index.as_ref(), args.profile, args.private_tokens)?;
     write_file(&args.out, &proven.bytes)?;
     write_json(&statement_path, &proven.statement)?;
     if json {

@@ -10,12 +10,14 @@ use model_runtime::shape::{FloatAdapter, Site};
 use model_runtime::text::Datanet;
 use model_runtime::train::{LoraConfig, Progress, Schedule, train_lora};
 use serde_json::json;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// Train a LoRA adapter (or import one from PEFT), quantise it, write it PEFT-compatible.
-///
-/// Example: poa train --model m/ --datanet prompts.jsonl --rank 8 --out a/
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  poa train --model m/ --datanet prompts.jsonl --rank 8 --out a/\n  poa train --model m/ --datanet prompts.jsonl --peft my-peft-adapter/ --out a/"
+)]
 pub struct Args {
     /// Imported model.
     #[arg(long)]
@@ -49,7 +51,7 @@ pub struct Args {
     max_tokens: usize,
     /// Use only the first samples.
     #[arg(long)]
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
     /// Seed of initialisation and shuffling.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -93,14 +95,22 @@ pub fn curve(losses: &[f32]) -> Vec<f32> {
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let model = ModelDir::load(&args.model)?;
-    let mut datanet = Datanet::load(&args.datanet).during(format!("reading {}", args.datanet.display()))?;
-    datanet.samples.truncate(args.limit.unwrap_or(usize::MAX));
+    let mut datanet = Datanet::load(&args.datanet).during_path("reading", &args.datanet)?;
+    datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
     let max_tokens = args.max_tokens.min(model.float.shape.context);
+    work::check_max_tokens(max_tokens)?;
     let tokens = work::sample_tokens(&model.tokenizer, &datanet, max_tokens)?;
     let (float, losses) = match &args.peft {
-        Some(dir) => (load_peft(dir, &model.float.shape).during(format!("importing {}", dir.display()))?, vec![]),
+        Some(dir) => (load_peft(dir, &model.float.shape).during_path("importing", dir)?, vec![]),
         None => {
-            let schedule = Schedule { epochs: args.epochs, batch: args.batch, learning_rate: args.learning_rate, warmup: 0.1, weight_decay: 0.01, seed: args.seed };
+            let schedule = Schedule {
+                epochs: args.epochs,
+                batch: args.batch,
+                learning_rate: args.learning_rate,
+                warmup: 0.1,
+                weight_decay: 0.01,
+                seed: args.seed,
+            };
             let alpha = args.alpha.unwrap_or(2.0 * args.rank as f32);
             let config = LoraConfig { rank: args.rank, alpha, sites: sites(&args.sites)?, context: max_tokens, schedule };
             trained(&model, &tokens, &config)?
@@ -108,12 +118,17 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     };
     say("quantising the adapter …");
     let calibration: Vec<Vec<u32>> = tokens.iter().step_by(tokens.len().div_ceil(24)).cloned().collect();
-    let int = quantise_adapter(&model.int, &model.float, &float, &calibration).during("quantising the adapter")?;
+    let int = quantise_adapter(&model.int, &model.float, &float, &calibration).during("quantising the adapter");
+    let int =
+        int.map_err(|f| f.hint("where too few bits are left, the adapter is too small beside the model: train longer or raise --learning-rate"))?;
     let adapter = AdapterDir { int, float };
     adapter.save(&args.out, &model.float, &args.model.display().to_string())?;
     let (seconds, cpu_seconds) = meter.read();
     if json {
-        println!("{}", json!({ "rank": adapter.float.shape.rank, "sites": adapter.float.shape.sites, "samples": tokens.len(), "loss": curve(&losses), "seconds": seconds, "cpu_seconds": cpu_seconds }));
+        println!(
+            "{}",
+            json!({ "rank": adapter.float.shape.rank, "sites": adapter.float.shape.sites, "samples": tokens.len(), "loss": curve(&losses), "seconds": seconds, "cpu_seconds": cpu_seconds })
+        );
     } else {
         println!("Adapter of rank {} in {}, {} samples, {seconds:.1} s", adapter.float.shape.rank, args.out.display(), tokens.len());
         let curve = curve(&losses);

@@ -1,8 +1,8 @@
 //! `poa verify`: is a proof valid?
 
 use crate::error::{Failure, While};
-use crate::store::read_json;
 use crate::show;
+use crate::store::read_json;
 use circuits::relation::WeightRanges;
 use circuits::statement::{Statement, Tokens};
 use serde_json::json;
@@ -11,9 +11,8 @@ use std::time::Instant;
 use verifier::proof::MAX_PROOF_BYTES;
 
 /// Verify a proof against its statement. Exit status: 0 valid, 1 not valid (with the reason), 2 unusable input.
-///
-/// Example: poa verify proof.bin --statement statement.json
 #[derive(clap::Args)]
+#[command(after_help = "Example:\n  poa verify proof.bin --statement statement.json")]
 pub struct Args {
     /// The proof.
     proof: PathBuf,
@@ -24,11 +23,11 @@ pub struct Args {
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let statement: Statement = read_json(&args.statement)?;
-    let length = std::fs::metadata(&args.proof).during(format!("reading {}", args.proof.display()))?.len();
+    let length = std::fs::metadata(&args.proof).during_path("reading", &args.proof)?.len();
     if length > MAX_PROOF_BYTES as u64 {
         return Err(Failure::input(format!("{} has {length} bytes, at most {MAX_PROOF_BYTES} are read", args.proof.display())));
     }
-    let bytes = std::fs::read(&args.proof).during(format!("reading {}", args.proof.display()))?;
+    let bytes = std::fs::read(&args.proof).during_path("reading", &args.proof)?;
     let start = Instant::now();
     let result = verifier::verify_bytes(&statement, &bytes);
     let seconds = start.elapsed().as_secs_f64();

@@ -1,0 +1,191 @@
+//! The demo from end to end by the binary: its JSON, its proof under tampering, its audit.
+
+mod common;
+
+use common::{check_invalid, check_proof_figures, check_unusable, check_weights, copy_dir, flip, poa, read_json, scratch, text, write_json};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+struct Demo {
+    dir: PathBuf,
+    report: Value,
+}
+
+/// One demo, training included, for all tests of this file.
+fn demo() -> &'static Demo {
+    static DEMO: OnceLock<Demo> = OnceLock::new();
+    DEMO.get_or_init(|| {
+        let dir = scratch("demo");
+        let report = poa(["demo", "--out", &text(&dir)]).success();
+        Demo { dir, report }
+    })
+}
+
+fn verify(proof: &Path, statement: &Path) -> common::Ran {
+    poa(["verify", &text(proof), "--statement", &text(statement)])
+}
+
+fn audit(run: &Path, statement: &Path) -> common::Ran {
+    let dir = &demo().dir;
+    let datanet = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo/datanet.jsonl");
+    let [model, adapter, index] = ["model", "adapter", "index"].map(|d| text(dir.join(d)));
+    let (run, datanet, statement) = (text(run), text(datanet), text(statement));
+    poa(["audit", &run, "--model", &model, "--adapter", &adapter, "--index", &index, "--datanet", &datanet, "--statement", &statement])
+}
+
+/// The demo's statement, changed, in a file.
+fn changed(name: &str, change: impl FnOnce(&mut Value)) -> PathBuf {
+    let mut statement = read_json(&demo().dir.join("statement.json"));
+    let before = statement.clone();
+    change(&mut statement);
+    assert_ne!(statement, before, "{name} changes nothing");
+    let path = demo().dir.join(format!("statement-{name}.json"));
+    write_json(&path, &statement);
+    path
+}
+
+fn increment(value: &mut Value) {
+    *value = json!(value.as_u64().unwrap() + 1);
+}
+
+#[test]
+fn reports_answer_weights_and_proof() {
+    let report = &demo().report;
+    assert!(report["answer"].as_str().is_some_and(|a| !a.is_empty()), "{report}");
+    check_weights(&report["weights"]);
+    check_proof_figures(&report["proof"]);
+    assert_eq!(report["verified"], true);
+}
+
+#[test]
+fn its_proof_verifies() {
+    let dir = &demo().dir;
+    let report = verify(&dir.join("proof.bin"), &dir.join("statement.json")).success();
+    assert_eq!((&report["valid"], &report["reason"]), (&json!(true), &Value::Null));
+    assert!(report["seconds"].as_f64().is_some_and(|s| s > 0.0) && report["security_bits"].as_f64().is_some_and(|b| b >= 100.0), "{report}");
+}
+
+#[test]
+fn an_altered_statement_does_not_verify() {
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 8] = [
+        ("token", |s| increment(&mut s["requests"][0]["tokens"]["public"]["tokens"][1])),
+        ("prompt", |s| increment(&mut s["requests"][0]["tokens"]["public"]["prompt_len"])),
+        ("id", |s| s["requests"][0]["id"] = json!("00".repeat(32))),
+        ("weight", |s| s["requests"][0]["weights"].as_array_mut().unwrap().rotate_left(1)),
+        ("total", |s| increment(&mut s["requests"][0]["total"])),
+        ("name", |s| s["index"]["contributors"][0] = json!("somebody-else")),
+        ("version", |s| increment(&mut s["index"]["datanet_version"])),
+        ("floor", |s| increment(&mut s["relation"]["semantics"]["consts"]["theta"])),
+    ];
+    let proof = demo().dir.join("proof.bin");
+    for (name, change) in changes {
+        check_invalid(&verify(&proof, &changed(name, change)));
+    }
+}
+
+#[test]
+fn a_damaged_proof_does_not_verify() {
+    let dir = &demo().dir;
+    let honest = fs::read(dir.join("proof.bin")).unwrap();
+    let mut flipped = honest.clone();
+    flipped[honest.len() / 2] ^= 1;
+    let cases: [(&str, &[u8]); 5] =
+        [("garbage", b"not a proof"), ("empty", b""), ("header", &honest[..5]), ("short", &honest[..honest.len() - 1]), ("flipped", &flipped)];
+    for (name, bytes) in cases {
+        let path = dir.join(format!("proof-{name}.bin"));
+        fs::write(&path, bytes).unwrap();
+        check_invalid(&verify(&path, &dir.join("statement.json")));
+    }
+}
+
+#[test]
+fn unusable_input_is_named() {
+    let dir = &demo().dir;
+    let (proof, statement) = (dir.join("proof.bin"), dir.join("statement.json"));
+    check_unusable(&verify(&dir.join("absent.bin"), &statement), "absent.bin");
+    check_unusable(&verify(&proof, &dir.join("absent.json")), "absent.json");
+    check_unusable(&verify(&proof, &proof), "proof.bin");
+    check_unusable(&poa(["verify", &text(&proof)]), "--statement");
+    check_unusable(&audit(&dir.join("model"), &statement), "expected a run");
+    check_unusable(&poa(["attribute", &text(dir.join("run")), "--index", &text(dir.join("adapter"))]), "expected a index");
+}
+
+#[test]
+fn an_audit_agrees() {
+    let dir = &demo().dir;
+    let report = audit(&dir.join("run"), &dir.join("statement.json")).success();
+    assert_eq!(report["agrees"], true, "{report}");
+}
+
+/// Expects a difference in `step` that mentions `what`.
+fn check_difference(ran: &common::Ran, step: &str, what: &str) {
+    assert_eq!(ran.status, 1, "{ran:?}");
+    assert_eq!((&ran.json["agrees"], &ran.json["step"]), (&json!(false), &json!(step)), "{ran:?}");
+    assert!(ran.json["difference"].as_str().is_some_and(|d| d.contains(what)), "{ran:?}");
+}
+
+#[test]
+fn an_audit_names_a_flipped_value_of_the_trace() {
+    let dir = &demo().dir;
+    let run = dir.join("run-flipped");
+    copy_dir(&dir.join("run"), &run);
+    flip(&run.join("trace.safetensors"), "q", 3);
+    check_difference(&audit(&run, &dir.join("statement.json")), "trace", "tensor `q` at [0, 0, 0, 0, 3]");
+}
+
+#[test]
+fn an_audit_names_what_a_statement_changes() {
+    type Change = fn(&mut Value);
+    let changes: [(&str, &str, &str, Change); 6] = [
+        ("audit-name", "statement", "contributor 0", |s| s["index"]["contributors"][0] = json!("somebody-else")),
+        ("audit-version", "statement", "datanet version", |s| increment(&mut s["index"]["datanet_version"])),
+        ("audit-root", "statement", "datanet root", |s| s["index"]["datanet_root"] = json!("00".repeat(32))),
+        ("audit-floor", "statement", "consts.theta", |s| increment(&mut s["relation"]["semantics"]["consts"]["theta"])),
+        ("audit-base", "commitments", "base model", |s| {
+            s["base"] = json!("00".repeat(32));
+            s["index"]["base"] = json!("00".repeat(32));
+        }),
+        ("audit-weight", "weights", "the weight of", |s| {
+            increment(&mut s["requests"][0]["weights"][0]);
+            increment(&mut s["requests"][0]["total"]);
+        }),
+    ];
+    for (name, step, what, change) in changes {
+        check_difference(&audit(&demo().dir.join("run"), &changed(name, change)), step, what);
+    }
+}
+
+#[test]
+fn attribute_gives_the_demos_weights() {
+    let dir = &demo().dir;
+    let report = poa(["attribute", &text(dir.join("run")), "--index", &text(dir.join("index")), "--top", "3"]).success();
+    assert_eq!(report["weights"], demo().report["weights"]);
+    let scores = report["scores"].as_array().unwrap();
+    assert_eq!(scores.len(), 3);
+    assert!(scores.iter().all(|s| s["sample"].is_u64() && s["contributor"].is_string() && s["score"].is_i64()), "{report}");
+}
+
+#[test]
+fn hidden_tokens_are_proven_and_audited() {
+    let dir = &demo().dir;
+    let (run, index) = (text(dir.join("run")), text(dir.join("index")));
+    let (proof, statement) = (dir.join("private/proof.bin"), dir.join("private/statement.json"));
+    check_proof_figures(&poa(["prove", &run, "--index", &index, "--private-tokens", "--out", &text(&proof)]).success());
+    assert!(read_json(&statement)["requests"][0]["tokens"]["digest"].is_string());
+    assert_eq!(verify(&proof, &statement).success()["valid"], true);
+    check_difference_free_with_proof(&statement, &proof);
+    // The other proof, of public tokens, opens nothing.
+    check_invalid(&verify(&dir.join("proof.bin"), &statement));
+}
+
+fn check_difference_free_with_proof(statement: &Path, proof: &Path) {
+    let dir = &demo().dir;
+    let datanet = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo/datanet.jsonl");
+    let [run, model, adapter, index] = ["run", "model", "adapter", "index"].map(|d| text(dir.join(d)));
+    let (datanet, statement, proof) = (text(datanet), text(statement), text(proof));
+    let args = ["audit", &run, "--model", &model, "--adapter", &adapter, "--index", &index, "--datanet", &datanet, "--statement", &statement];
+    assert_eq!(poa(args.into_iter().chain(["--proof", &proof])).success()["agrees"], true);
+}
