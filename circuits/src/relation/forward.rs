@@ -111,7 +111,10 @@ impl Builder<'_> {
         self.softmax_row("att", &rows, weight)?;
         self.expect_shift("p", RECIP_BITS - PROB_BITS)?;
         let acc = self.times_factor("att", || self.read("att.w"));
-        self.requantise_unsigned("p", &cells, acc, Bound::Argued(PRODUCT_MAX))
+        self.requantise_unsigned("p", &cells, acc, Bound::Argued(PRODUCT_MAX))?;
+        // (e·f + 2^15) >> 16 of a product up to PRODUCT_MAX: tighter than the range check.
+        self.bounded("p", (PRODUCT_MAX >> (RECIP_BITS - PROB_BITS)) + 1);
+        Ok(())
     }
 
     /// Probabilities have a fixed point that later bounds rely on.
