@@ -381,7 +381,16 @@ pub fn prove<C: HashProfile>(job: Job<'_>) -> Result<Proven, Failure> {
     let (lookups, committed_elements) = prover::prove::size(&relation);
     let stages = stages.list;
     let (seconds, cpu_seconds) = meter.read();
-    let figures = ProofFigures { seconds, cpu_seconds, peak_rss_mb: meter::peak_rss_mb(), committed_elements, lookups, proof_bytes: bytes.len(), security_bits, stages };
+    let figures = ProofFigures {
+        seconds,
+        cpu_seconds,
+        peak_rss_mb: meter::peak_rss_mb(),
+        committed_elements,
+        lookups,
+        proof_bytes: bytes.len(),
+        security_bits,
+        stages,
+    };
     Ok(Proven { statement, bytes, figures })
 }
 
@@ -414,7 +423,13 @@ fn openings(job: &Job<'_>) -> Result<Vec<Option<TokenOpening>>, Failure> {
     job.requests.iter().map(open).collect()
 }
 
-fn statement<C: HashProfile>(job: &Job<'_>, relation: &Relation, witness: &Witness, fixed: &[Committed<C>], openings: &[Option<TokenOpening>]) -> Statement {
+fn statement<C: HashProfile>(
+    job: &Job<'_>,
+    relation: &Relation,
+    witness: &Witness,
+    fixed: &[Committed<C>],
+    openings: &[Option<TokenOpening>],
+) -> Statement {
     let digest = |group: Group| fixed.iter().find(|c| c.group == group).map(Committed::digest);
     let base = digest(Group::Base).unwrap_or_default();
     let adapter = digest(Group::Adapter);
@@ -437,5 +452,13 @@ fn statement<C: HashProfile>(job: &Job<'_>, relation: &Relation, witness: &Witne
         datanet_version: index.info.datanet_version,
         contributors: index.info.contributors.clone(),
     });
-    Statement { version: PROTOCOL_VERSION, profile: C::PROFILE, relation: relation.params.clone(), base, adapter, requests: requests.collect(), index }
+    Statement {
+        version: PROTOCOL_VERSION,
+        profile: C::PROFILE,
+        relation: relation.params.clone(),
+        base,
+        adapter,
+        requests: requests.collect(),
+        index,
+    }
 }

@@ -45,13 +45,8 @@ impl Layout {
 
     /// The layout of a group; `None` if the relation commits nothing in it.
     pub fn of(relation: &Relation, group: Group) -> Option<Self> {
-        let items: Vec<_> = relation
-            .tensors
-            .iter()
-            .enumerate()
-            .filter(|(_, t)| t.group == group)
-            .map(|(i, t)| (TensorId(i), relation.log(&t.axes)))
-            .collect();
+        let items: Vec<_> =
+            relation.tensors.iter().enumerate().filter(|(_, t)| t.group == group).map(|(i, t)| (TensorId(i), relation.log(&t.axes))).collect();
         (!items.is_empty()).then(|| Self::stack(items, MIN_LOG))
     }
 

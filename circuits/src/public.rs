@@ -321,39 +321,39 @@ mod tests {
     fn evaluation_agrees_with_the_dense_form() {
         let request = |tokens: &[u32], prompt_len| PublicRequest { tokens: tokens.to_vec(), prompt_len };
         for whole in [false, true] {
-        let ctx = PublicContext {
-            whole,
-            requests: vec![request(&[1, 5, 9, 2, 7], 2), request(&[3, 3, 8], 1), request(&[1, 2, 3, 4], 3)],
-            vocab: 11,
-            rope_theta: 10_000.0,
-            head_dim: 6,
-        };
-        let cases: [(Public, &[usize]); 17] = [
-            (Public::Token, &[2, 3, 4]),
-            (Public::Target, &[2, 2, 4]),
-            (Public::AnswerTarget, &[2, 2, 4]),
-            (Public::AnswerSlot, &[2, 2]),
-            (Public::Live, &[2, 2, 4]),
-            (Public::BelowTarget, &[2, 2, 4]),
-            (Public::LiveSlot, &[2, 2]),
-            (Public::Select, &[2, 2, 3]),
-            (Public::Causal, &[3, 3]),
-            (Public::Cos, &[3, 2]),
-            (Public::SinForward, &[3, 1, 2]),
-            (Public::SinInverse, &[3, 1, 2]),
-            (Public::Projection(Site::Up), &[2, 5]),
-            (Public::Projection(Site::Q), &[2, 1, 1, 1, 2]),
-            (Public::Identity, &[1, 2, 1, 2]),
-            (Public::Below(5), &[3]),
-            (Public::RequestNumber, &[2]),
-        ];
-        for (i, (public, logs)) in cases.into_iter().enumerate() {
-            let points: Vec<Vec<EF>> = logs.iter().enumerate().map(|(k, &n)| point(n, (i * 10 + k) as u64)).collect();
-            let slices: Vec<&[EF]> = points.iter().map(Vec::as_slice).collect();
-            let dense = public.dense(&ctx, logs).unwrap();
-            let expected: EF = eq_table(&points.concat()).iter().zip(&dense).map(|(&e, &x)| e * x).sum();
-            assert_eq!(public.evaluate(&ctx, &slices), Some(expected), "{public:?}");
-        }
+            let ctx = PublicContext {
+                whole,
+                requests: vec![request(&[1, 5, 9, 2, 7], 2), request(&[3, 3, 8], 1), request(&[1, 2, 3, 4], 3)],
+                vocab: 11,
+                rope_theta: 10_000.0,
+                head_dim: 6,
+            };
+            let cases: [(Public, &[usize]); 17] = [
+                (Public::Token, &[2, 3, 4]),
+                (Public::Target, &[2, 2, 4]),
+                (Public::AnswerTarget, &[2, 2, 4]),
+                (Public::AnswerSlot, &[2, 2]),
+                (Public::Live, &[2, 2, 4]),
+                (Public::BelowTarget, &[2, 2, 4]),
+                (Public::LiveSlot, &[2, 2]),
+                (Public::Select, &[2, 2, 3]),
+                (Public::Causal, &[3, 3]),
+                (Public::Cos, &[3, 2]),
+                (Public::SinForward, &[3, 1, 2]),
+                (Public::SinInverse, &[3, 1, 2]),
+                (Public::Projection(Site::Up), &[2, 5]),
+                (Public::Projection(Site::Q), &[2, 1, 1, 1, 2]),
+                (Public::Identity, &[1, 2, 1, 2]),
+                (Public::Below(5), &[3]),
+                (Public::RequestNumber, &[2]),
+            ];
+            for (i, (public, logs)) in cases.into_iter().enumerate() {
+                let points: Vec<Vec<EF>> = logs.iter().enumerate().map(|(k, &n)| point(n, (i * 10 + k) as u64)).collect();
+                let slices: Vec<&[EF]> = points.iter().map(Vec::as_slice).collect();
+                let dense = public.dense(&ctx, logs).unwrap();
+                let expected: EF = eq_table(&points.concat()).iter().zip(&dense).map(|(&e, &x)| e * x).sum();
+                assert_eq!(public.evaluate(&ctx, &slices), Some(expected), "{public:?}");
+            }
         }
     }
 }

@@ -124,4 +124,3 @@ impl TableKind {
 pub fn exp_is_strict(k: i32) -> bool {
     exp_table(k).get(1).is_some_and(|&x| x < EXP_ONE)
 }
-

@@ -157,9 +157,7 @@ impl Witness {
                 return Ok(None);
             }
             let first = centred(values.tuple[0][i]);
-            let row = kind.row(first).filter(|&row| {
-                values.tuple[1..].iter().zip(columns).all(|(t, c)| centred(t[i]) == c[row])
-            });
+            let row = kind.row(first).filter(|&row| values.tuple[1..].iter().zip(columns).all(|(t, c)| centred(t[i]) == c[row]));
             row.map(Some).ok_or_else(|| violated(relation, &lookup.name, &lookup.free, i, first))
         };
         (0..values.tuple[0].len()).into_par_iter().map(find).collect()

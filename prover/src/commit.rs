@@ -68,8 +68,8 @@ impl<C: HashProfile> Committed<C> {
         let (_, fold) = pcs::rate_and_fold(group, layout.log);
         let witness = PrefixProver::<F, EF>::new_witness(vec![table], fold);
         // The transcript absorbs the root later, in the schedule's order.
-        let (root, data) =
-            <Pcs<C> as MultilinearPcs<EF, C::Challenger>>::commit(&pcs, witness, &mut C::challenger()).map_err(|e| ProveError::Opening(e.to_string()))?;
+        let (root, data) = <Pcs<C> as MultilinearPcs<EF, C::Challenger>>::commit(&pcs, witness, &mut C::challenger())
+            .map_err(|e| ProveError::Opening(e.to_string()))?;
         Ok(Self { group, layout, values, root, pcs, data })
     }
 
@@ -90,9 +90,7 @@ impl<C: HashProfile> Committed<C> {
     /// When the opening scheme refuses.
     pub fn open(&self, point: &[EF], challenger: &mut C::Challenger) -> Result<Opening<C>, ProveError> {
         let points = [Point::new(point.to_vec())];
-        self.pcs
-            .open_at(self.data.clone(), &pcs::protocol(point.len()), &points, challenger)
-            .map_err(|e| ProveError::Opening(e.to_string()))
+        self.pcs.open_at(self.data.clone(), &pcs::protocol(point.len()), &points, challenger).map_err(|e| ProveError::Opening(e.to_string()))
     }
 }
 

@@ -4,7 +4,7 @@ use crate::ProveError;
 use crate::commit::Committed;
 use crate::lookups;
 use crate::sumcheck::{Reduction, prove_reduction, prove_sums};
-use crate::terms::{self, TermTables, Tensors};
+use crate::terms::{self, Tensors, TermTables};
 use circuits::ir::{EF, F, Group, TensorId};
 use circuits::layout::Layout;
 use circuits::relation::Relation;
@@ -106,7 +106,12 @@ pub fn prove<C: HashProfile>(inputs: Inputs<'_, C>, mut witness: Witness, stages
 /// # Errors
 ///
 /// When parameters are missing.
-pub fn prove_counted<C: HashProfile>(inputs: Inputs<'_, C>, witness: Witness, values: Vec<LookupValues>, stages: &mut Stages<'_>) -> Result<Proof<C>, ProveError> {
+pub fn prove_counted<C: HashProfile>(
+    inputs: Inputs<'_, C>,
+    witness: Witness,
+    values: Vec<LookupValues>,
+    stages: &mut Stages<'_>,
+) -> Result<Proof<C>, ProveError> {
     let Inputs { statement, relation, tokens, fixed } = inputs;
     let plan = Plan::new(relation);
     let layout = Layout::of(relation, Group::Trace).ok_or(ProveError::NoGroup(Group::Trace))?;
@@ -142,9 +147,8 @@ pub fn prove_counted<C: HashProfile>(inputs: Inputs<'_, C>, witness: Witness, va
     let (reduction_rounds, point, finals) = stages.run("reduce claims", || prove_reduction(reductions, rounds, &mut challenger));
     challenger.observe_algebra_slice(&finals);
 
-    let openings = stages.run("open", || {
-        all.iter().map(|c| c.open(&point[point.len() - c.layout.log..], &mut challenger)).collect::<Result<Vec<_>, _>>()
-    })?;
+    let openings =
+        stages.run("open", || all.iter().map(|c| c.open(&point[point.len() - c.layout.log..], &mut challenger)).collect::<Result<Vec<_>, _>>())?;
     Ok(Proof { tokens, trace: trace.digest(), lookups, sum_rounds, evaluations, reduction_rounds, finals, openings })
 }
 

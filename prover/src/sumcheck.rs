@@ -4,8 +4,8 @@
 
 use crate::terms::TermTables;
 use circuits::ir::{EF, F};
-use p3_field::{Field, PrimeCharacteristicRing};
 use p3_challenger::FieldChallenger;
+use p3_field::{Field, PrimeCharacteristicRing};
 use rayon::prelude::*;
 use verifier::transcript;
 

@@ -123,7 +123,9 @@ fn kept_offsets(relation: &Relation, round_axes: &[Axis], steps: &[(Axis, bool, 
     let mut kept = vec![0usize];
     for axis in round_axes {
         let size = 1usize << relation.axes[axis.0].log;
-        let shift = |x: usize| steps.iter().filter(|(a, ..)| a == axis).map(|&(_, flip, stride)| if flip { (size - 1 - x) * stride } else { x * stride }).sum::<usize>();
+        let shift = |x: usize| {
+            steps.iter().filter(|(a, ..)| a == axis).map(|&(_, flip, stride)| if flip { (size - 1 - x) * stride } else { x * stride }).sum::<usize>()
+        };
         kept = kept.iter().flat_map(|&base| (0..size).map(move |x| base + shift(x))).collect();
     }
     kept

@@ -20,7 +20,12 @@ fn fixture() -> &'static (Full, Witness) {
 }
 
 /// The first overwritten entry that makes `check` fail.
-fn breaks(relation: &Relation, honest: &Witness, tensors: &[usize], check: impl Fn(&Witness) -> Result<(), WitnessError>) -> Option<(Witness, WitnessError)> {
+fn breaks(
+    relation: &Relation,
+    honest: &Witness,
+    tensors: &[usize],
+    check: impl Fn(&Witness) -> Result<(), WitnessError>,
+) -> Option<(Witness, WitnessError)> {
     let multiplicities: Vec<usize> = relation.tables.iter().map(|(_, m)| m.0).collect();
     let mut cheat = honest.clone();
     for &tensor in tensors.iter().filter(|t| !multiplicities.contains(t)) {

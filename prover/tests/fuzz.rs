@@ -164,33 +164,64 @@ fn argument_changes(out: &mut Vec<Change>) {
     list(out, "openings", |p| &mut p.openings, |o| bump(&mut o.whir.initial_ood_answers[0]));
 }
 
-fn sumcheck(out: &mut Vec<Change>, what: &str, get: impl for<'a> Fn(&'a mut Proof<Native>) -> &'a mut SumcheckData<F, EF> + Clone + Send + Sync + 'static) {
+fn sumcheck(
+    out: &mut Vec<Change>,
+    what: &str,
+    get: impl for<'a> Fn(&'a mut Proof<Native>) -> &'a mut SumcheckData<F, EF> + Clone + Send + Sync + 'static,
+) {
     let inner = get.clone();
     list(out, &format!("{what} polynomials"), move |p| &mut inner(p).polynomial_evaluations, |m| bump(&mut m[0]));
     list(out, &format!("{what} grinding"), move |p| &mut get(p).pow_witnesses, bump_base);
 }
 
-fn query(out: &mut Vec<Change>, what: &str, get: impl for<'a> Fn(&'a mut Proof<Native>) -> &'a mut QueryOpenings<F, EF, Paths> + Clone + Send + Sync + 'static) {
+fn query(
+    out: &mut Vec<Change>,
+    what: &str,
+    get: impl for<'a> Fn(&'a mut Proof<Native>) -> &'a mut QueryOpenings<F, EF, Paths> + Clone + Send + Sync + 'static,
+) {
     let is_base = matches!(get(&mut decoded()), QueryOpenings::Base(_));
     let paths = get.clone();
-    list(out, &format!("{what} paths"), move |p| match paths(p) {
-        QueryOpenings::Base(o) => &mut o.proof.sibling_hashes,
-        QueryOpenings::Extension(o) => &mut o.proof.sibling_hashes,
-    }, |d| bump_base(&mut d[0]));
+    list(
+        out,
+        &format!("{what} paths"),
+        move |p| match paths(p) {
+            QueryOpenings::Base(o) => &mut o.proof.sibling_hashes,
+            QueryOpenings::Extension(o) => &mut o.proof.sibling_hashes,
+        },
+        |d| bump_base(&mut d[0]),
+    );
     if is_base {
         let rows = get.clone();
-        list(out, &format!("{what} rows"), move |p| match rows(p) {
-            QueryOpenings::Base(o) => &mut o.rows,
-            QueryOpenings::Extension(_) => unreachable!(),
-        }, |r| bump_base(&mut r[0]));
-        change(out, format!("{what} row extended"), move |p| if let QueryOpenings::Base(o) = get(p) { o.rows[0].push(F::ZERO) });
+        list(
+            out,
+            &format!("{what} rows"),
+            move |p| match rows(p) {
+                QueryOpenings::Base(o) => &mut o.rows,
+                QueryOpenings::Extension(_) => unreachable!(),
+            },
+            |r| bump_base(&mut r[0]),
+        );
+        change(out, format!("{what} row extended"), move |p| {
+            if let QueryOpenings::Base(o) = get(p) {
+                o.rows[0].push(F::ZERO)
+            }
+        });
     } else {
         let rows = get.clone();
-        list(out, &format!("{what} rows"), move |p| match rows(p) {
-            QueryOpenings::Extension(o) => &mut o.rows,
-            QueryOpenings::Base(_) => unreachable!(),
-        }, |r| bump(&mut r[0]));
-        change(out, format!("{what} row extended"), move |p| if let QueryOpenings::Extension(o) = get(p) { o.rows[0].push(EF::ZERO) });
+        list(
+            out,
+            &format!("{what} rows"),
+            move |p| match rows(p) {
+                QueryOpenings::Extension(o) => &mut o.rows,
+                QueryOpenings::Base(_) => unreachable!(),
+            },
+            |r| bump(&mut r[0]),
+        );
+        change(out, format!("{what} row extended"), move |p| {
+            if let QueryOpenings::Extension(o) = get(p) {
+                o.rows[0].push(EF::ZERO)
+            }
+        });
     }
 }
 

@@ -65,13 +65,8 @@ fn token_digests_open() {
     let proof = prove(inputs, witness, &mut Stages::new(&mut Silent)).unwrap();
     let bytes = proof.to_bytes();
     verify_bytes(&statement, &bytes).unwrap();
-    let wrong: [fn(&mut TokenOpening); 5] = [
-        |o| o.salt[0] ^= 1,
-        |o| o.tokens[0] ^= 1,
-        |o| o.prompt_len -= 1,
-        |o| o.tokens.truncate(o.tokens.len() - 1),
-        |o| o.tokens.push(0),
-    ];
+    let wrong: [fn(&mut TokenOpening); 5] =
+        [|o| o.salt[0] ^= 1, |o| o.tokens[0] ^= 1, |o| o.prompt_len -= 1, |o| o.tokens.truncate(o.tokens.len() - 1), |o| o.tokens.push(0)];
     let refuse = |opening: Option<TokenOpening>| {
         let mut proof = Proof::<Native>::from_bytes(&bytes).unwrap();
         proof.tokens = vec![opening];
@@ -125,12 +120,7 @@ fn counts(relation: &Relation) -> String {
 fn golden_values() {
     let full = full(2, 1, &Site::ALL);
     let (statement, bytes) = proven(&full);
-    let digests = format!(
-        "statement {}\nrelation {}\nproof header {:?}\n",
-        statement.digest(),
-        statement.relation.digest(),
-        &bytes[..5]
-    );
+    let digests = format!("statement {}\nrelation {}\nproof header {:?}\n", statement.digest(), statement.relation.digest(), &bytes[..5]);
     golden("digests.txt", &digests);
     golden("attribution.txt", &counts(&full.relation));
     golden("forward.txt", &counts(&common::forward(2, 1).relation));

@@ -3,9 +3,9 @@
 use super::train::trained;
 use crate::error::{Failure, While};
 use crate::meter::{Meter, say};
+use crate::show;
 use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo, write_file, write_json};
 use crate::work::{self, Job};
-use crate::show;
 use circuits::relation::WeightRanges;
 use model_runtime::demo;
 use model_runtime::import::{ImportOptions, load_model};
@@ -101,7 +101,8 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let stage = prepare(&args)?;
     say("4/6 answering …");
-    let info = work::infer(&stage.model, Some(&stage.adapter), &args.prompt, ANSWER_TOKENS, work::random_id()?, (&stage.paths.0, Some(&stage.paths.1)))?;
+    let info =
+        work::infer(&stage.model, Some(&stage.adapter), &args.prompt, ANSWER_TOKENS, work::random_id()?, (&stage.paths.0, Some(&stage.paths.1)))?;
     let semantics = &stage.index.index.semantics;
     let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
     let mut trace = work::trace_alone(&runtime, &info)?;
@@ -127,23 +128,31 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let quality = args.queries.then(|| measure_queries(&args, &stage)).transpose()?;
     let shares = show::attribution_shares(&attribution, &stage.index);
     if json {
-        println!("{}", json!({
-            "prompt": info.prompt,
-            "answer": info.answer,
-            "scores": show::scores_json(&attribution, &stage.index, 10),
-            "weights": show::shares_json(&shares),
-            "proof": proven.figures,
-            "verified": true,
-            "verify_seconds": verify_seconds,
-            "security_bits": verified.security_bits,
-            "queries": quality.as_ref().map(|q| json!({ "total": q.total, "answered": q.answered, "contributor_first": q.first })),
-            "seconds": meter.read().0,
-        }));
+        println!(
+            "{}",
+            json!({
+                "prompt": info.prompt,
+                "answer": info.answer,
+                "scores": show::scores_json(&attribution, &stage.index, 10),
+                "weights": show::shares_json(&shares),
+                "proof": proven.figures,
+                "verified": true,
+                "verify_seconds": verify_seconds,
+                "security_bits": verified.security_bits,
+                "queries": quality.as_ref().map(|q| json!({ "total": q.total, "answered": q.answered, "contributor_first": q.first })),
+                "seconds": meter.read().0,
+            })
+        );
         return Ok(0);
     }
     print_story(&info, &stage, &attribution);
     show::print_proof(&proven.figures, &proven.statement);
-    println!("\nVerified in {:.0} ms: {:.1} bits of proven security. Everything is in {}:", 1000.0 * verify_seconds, verified.security_bits, args.out.display());
+    println!(
+        "\nVerified in {:.0} ms: {:.1} bits of proven security. Everything is in {}:",
+        1000.0 * verify_seconds,
+        verified.security_bits,
+        args.out.display()
+    );
     println!("  poa verify {0}/proof.bin --statement {0}/statement.json", args.out.display());
     if let Some(q) = quality {
         println!("\nHeld-out queries: {} of {} answered, right contributor first in {}", q.answered, q.total, q.first);
@@ -171,7 +180,14 @@ fn measure_queries(args: &Args, stage: &Stage) -> Result<Quality, Failure> {
     let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
     let mut quality = Quality { total: queries.len(), answered: 0, first: 0 };
     for query in queries {
-        let info = work::infer(&stage.model, Some(&stage.adapter), &query.prompt, ANSWER_TOKENS, Default::default(), (&stage.paths.0, Some(&stage.paths.1)))?;
+        let info = work::infer(
+            &stage.model,
+            Some(&stage.adapter),
+            &query.prompt,
+            ANSWER_TOKENS,
+            Default::default(),
+            (&stage.paths.0, Some(&stage.paths.1)),
+        )?;
         let mut trace = work::trace_alone(&runtime, &info)?;
         let attribution = work::attribute(&stage.index, &mut trace)?;
         let shares = show::attribution_shares(&attribution, &stage.index);

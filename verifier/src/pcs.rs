@@ -9,9 +9,9 @@ use p3_dft::Radix2DFTSmallBatch;
 use p3_multilinear_util::point::Point;
 use p3_sumcheck::layout::PrefixProver;
 use p3_sumcheck::{OpeningBatch, OpeningProtocol, PrescribedPointPcs, TableShape, TableSpec};
+use p3_whir::PcsProof;
 use p3_whir::parameters::{FoldingFactor, ProtocolParameters, SecurityAssumption, WhirConfig};
 use p3_whir::pcs::prover::WhirProver;
-use p3_whir::PcsProof;
 use thiserror::Error;
 
 /// Bits asked of every error term; the composed figure is [`crate::soundness`]'s.
@@ -51,9 +51,7 @@ pub fn rate_and_fold(group: Group, log: usize) -> (usize, usize) {
 fn parameters(group: Group, log: usize, pow_bits: usize) -> Result<ProtocolParameters, ParameterError> {
     let (rate, first) = rate_and_fold(group, log);
     let folding_factor = if first == 4 { FoldingFactor::Constant(4) } else { FoldingFactor::ConstantFromSecondRound(first, 4) };
-    let schedule = folding_factor
-        .compute_folding_schedule(log)
-        .map_err(|e| ParameterError { log, reason: e.to_string() })?;
+    let schedule = folding_factor.compute_folding_schedule(log).map_err(|e| ParameterError { log, reason: e.to_string() })?;
     let mut current = rate;
     let folds = schedule.iter().take(schedule.len().saturating_sub(1));
     let round_log_inv_rates = folds

@@ -94,9 +94,10 @@ impl<'a> Plan<'a> {
     pub fn new(relation: &'a Relation) -> Self {
         let lookups = relation.lookups.iter().enumerate().map(|(i, l)| (BlockKind::Lookup(i), relation.log(&l.free)));
         let tables = relation.tables.iter().enumerate().map(|(i, (kind, _))| (BlockKind::Table(i), kind.log()));
-        let aggregation = relation.aggregation.iter().flat_map(|a| {
-            [(BlockKind::Values, relation.log(&a.free)), (BlockKind::Published, relation.log(&a.published))]
-        });
+        let aggregation = relation
+            .aggregation
+            .iter()
+            .flat_map(|a| [(BlockKind::Values, relation.log(&a.free)), (BlockKind::Published, relation.log(&a.published))]);
         let mut sizes: Vec<_> = lookups.chain(tables).chain(aggregation).collect();
         sizes.sort_by_key(|&(kind, log)| (std::cmp::Reverse(log), kind));
         let mut offset = 0;
@@ -404,7 +405,6 @@ impl Claims {
 pub fn digest_elements(bytes: &[u8; 32]) -> Vec<F> {
     bytes.chunks(2).map(|pair| pair.iter().fold(F::ZERO, |acc, &b| acc * F::from_u32(256) + F::from_u8(b))).collect()
 }
-
 
 /// One half.
 pub fn half() -> EF {

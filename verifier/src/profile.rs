@@ -4,8 +4,8 @@ use circuits::ir::F;
 use circuits::statement::{Digest, Profile};
 use p3_bn254::{BN254_POSEIDON2_HALF_FULL_ROUNDS, BN254_POSEIDON2_PARTIAL_ROUNDS_3, Bn254, Poseidon2Bn254};
 use p3_challenger::{
-    CanObserve, CanSample, CanSampleBits, CanSampleUniformBits, DuplexChallenger, FieldChallenger, GrindingChallenger,
-    MultiField32Challenger, ResamplingError,
+    CanObserve, CanSample, CanSampleBits, CanSampleUniformBits, DuplexChallenger, FieldChallenger, GrindingChallenger, MultiField32Challenger,
+    ResamplingError,
 };
 use p3_commit::Mmcs;
 use p3_field::{Field, PrimeCharacteristicRing, PrimeField, PrimeField32};
@@ -29,7 +29,9 @@ pub trait HashProfile: Clone + Send + Sync + 'static {
         + Send
         + Sync;
     /// Merkle trees.
-    type Mmcs: Mmcs<F, Commitment: Send + Sync, MultiProof: Send + Sync, ProverData<p3_matrix::dense::DenseMatrix<F>>: Clone + Send + Sync> + Send + Sync;
+    type Mmcs: Mmcs<F, Commitment: Send + Sync, MultiProof: Send + Sync, ProverData<p3_matrix::dense::DenseMatrix<F>>: Clone + Send + Sync>
+        + Send
+        + Sync;
 
     /// A fresh transcript.
     fn challenger() -> Self::Challenger;
@@ -111,7 +113,8 @@ impl HashProfile for Evm {
     const PROFILE: Profile = Profile::Evm;
     const GRINDING_BITS: usize = 8;
     type Challenger = EvmChallenger;
-    type Mmcs = MerkleTreeMmcs<F, Bn254, MultiField32PaddingFreeSponge<F, Bn254, Permutation3, 3, 2, 1>, TruncatedPermutation<Permutation3, 2, 1, 3>, 2, 1>;
+    type Mmcs =
+        MerkleTreeMmcs<F, Bn254, MultiField32PaddingFreeSponge<F, Bn254, Permutation3, 3, 2, 1>, TruncatedPermutation<Permutation3, 2, 1, 3>, 2, 1>;
 
     fn challenger() -> Self::Challenger {
         let inner = MultiField32Challenger::new(bn254_permutation());

@@ -258,8 +258,7 @@ where
     for (((group, layout), commitment), (opening, &value)) in plan.layouts.iter().zip(commitments).zip(proof.openings.iter().zip(&proof.finals)) {
         let pcs = pcs::scheme::<C>(*group, layout.log)?;
         let own = &point[point.len() - layout.log..];
-        pcs::verify::<C>(&pcs, commitment, opening, own, value, challenger)
-            .map_err(|reason| VerifyError::Opening { group: *group, reason })?;
+        pcs::verify::<C>(&pcs, commitment, opening, own, value, challenger).map_err(|reason| VerifyError::Opening { group: *group, reason })?;
     }
     Ok(())
 }

@@ -34,16 +34,10 @@ impl Builder<'_> {
         let target = || public(Public::Target, &[b, s, v]);
         let one = 1 << OUT_PROB_BITS;
         // How far a target's probability is from one sets the scale of its slot's gradient.
-        let gap = vec![
-            product([public(Public::LiveSlot, &[b, s])]).times(int(one)),
-            product([target(), self.read("pr")]).times(int(-1)),
-        ];
+        let gap = vec![product([public(Public::LiveSlot, &[b, s])]).times(int(one)), product([target(), self.read("pr")]).times(int(-1))];
         self.boost(gap, limit);
         self.trace("dz", &[s, v]);
-        let scaled = vec![
-            product([self.read("boost.scale"), self.read("pr")]),
-            product([self.read("boost.scale"), target()]).times(int(-one)),
-        ];
+        let scaled = vec![product([self.read("boost.scale"), self.read("pr")]), product([self.read("boost.scale"), target()]).times(int(-one))];
         let dz = product([self.read("dz")]);
         self.equal("the loss gradient is scaled", &[b, s, v], scaled, dz);
         let coef = self.coef("nf.dn", 0)?;
@@ -120,10 +114,7 @@ impl Builder<'_> {
         let bound = (((1 << 12) + 1 + self.params.tokens as i64 / 2) << (self.op("dp")?.bits - 1)).saturating_mul(coef.saturating_abs());
         self.requantise_bounded("att.dot", &rows, acc, Bound::Argued(bound))?;
         let (c0, c1) = (self.coef("ds", 0)?, self.coef("ds", 1)?);
-        let acc = vec![
-            (c0, product([self.read("p"), self.read("dp")])),
-            (-c1, product([self.read("p"), self.read("att.dot")])),
-        ];
+        let acc = vec![(c0, product([self.read("p"), self.read("dp")])), (-c1, product([self.read("p"), self.read("att.dot")]))];
         self.requantise("ds", &cells, acc)
     }
 
@@ -166,4 +157,3 @@ pub(super) fn site_gradient(site: Site) -> &'static str {
         Site::Down => "gout",
     }
 }
-

@@ -99,10 +99,7 @@ impl Builder<'_> {
         let tuple = vec![below_max(self.read("att.max"), score), vec![product([weight.clone()])], vec![product([flag.clone()])]];
         self.look_up_where("attention weights", TableKind::Exp(self.exponent("att.exp_bits")?), &cells, Some(causal()), tuple);
         for (name, factor) in [("attention is causal", &weight), ("attention flags are causal", &flag)] {
-            let terms = vec![
-                product([factor.clone()]),
-                product([factor.clone(), public(Public::Causal, &[t, u])]).times(-F::ONE),
-            ];
+            let terms = vec![product([factor.clone()]), product([factor.clone(), public(Public::Causal, &[t, u])]).times(-F::ONE)];
             self.constrain(name, Sum { free: cells.to_vec(), terms });
         }
         // The maximum is attained: at least one flag a row.
@@ -121,7 +118,11 @@ impl Builder<'_> {
     fn expect_shift(&self, op: &str, shift: u32) -> Result<(), RelationError> {
         match self.op(op)?.shift == shift && self.coef(op, 0)? == 1 {
             true => Ok(()),
-            false => Err(RelationError::Parameter { what: format!("operation `{op}`"), found: format!("{:?}", self.op(op)?), expected: "the probabilities' shift and coefficient 1" }),
+            false => Err(RelationError::Parameter {
+                what: format!("operation `{op}`"),
+                found: format!("{:?}", self.op(op)?),
+                expected: "the probabilities' shift and coefficient 1",
+            }),
         }
     }
 
@@ -148,7 +149,11 @@ impl Builder<'_> {
     pub(super) fn skip_coef(&self, op: &str) -> Result<i64, RelationError> {
         let (stated, expected) = (self.coef(op, 0)?, 1i64 << self.op(op)?.shift);
         if stated != expected {
-            return Err(RelationError::Parameter { what: format!("coefficient of the stream in `{op}`"), found: stated.to_string(), expected: "2^shift" });
+            return Err(RelationError::Parameter {
+                what: format!("coefficient of the stream in `{op}`"),
+                found: stated.to_string(),
+                expected: "2^shift",
+            });
         }
         Ok(stated)
     }
@@ -199,7 +204,11 @@ impl Builder<'_> {
         let live = vec![product([public(Public::Live, &[b, s, v])])];
         let exponent = self.exponent("out.exp_bits")?;
         if !exp_is_strict(exponent) {
-            return Err(RelationError::Parameter { what: "exponent of `out.exp_bits`".into(), found: exponent.to_string(), expected: "one at which EXP(1) < EXP(0)" });
+            return Err(RelationError::Parameter {
+                what: "exponent of `out.exp_bits`".into(),
+                found: exponent.to_string(),
+                expected: "one at which EXP(1) < EXP(0)",
+            });
         }
         let kind = TableKind::Exp(exponent);
         let weight = self.read("out.w");
@@ -208,10 +217,8 @@ impl Builder<'_> {
         let dead = vec![product([weight.clone()]), product([weight.clone(), public(Public::Live, &[b, s, v])]).times(-F::ONE)];
         self.constrain("dead outputs have no weight", Sum { free: cells.to_vec(), terms: dead });
         // The maximum is attained in every live slot …
-        let attained = vec![
-            product([public(Public::Live, &[b, s, v]), self.read("out.flag")]),
-            product([public(Public::LiveSlot, &[b, s])]).times(-F::ONE),
-        ];
+        let attained =
+            vec![product([public(Public::Live, &[b, s, v]), self.read("out.flag")]), product([public(Public::LiveSlot, &[b, s])]).times(-F::ONE)];
         self.look_up("output maximum is attained", TableKind::Range(16), rows, vec![attained]);
         // … an answer's token attains it (only a gap of zero has this weight) …
         let chosen = product([public(Public::AnswerTarget, &[b, s, v]), weight.clone()]);

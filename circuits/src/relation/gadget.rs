@@ -174,10 +174,7 @@ impl Builder<'_> {
 
     /// `factor · f` with the row's factor `f = f1·2^12 + f0`.
     pub(super) fn times_factor(&self, row: &str, factor: impl Fn() -> Factor) -> Vec<Scaled> {
-        vec![
-            (1, product([factor(), self.read(&format!("{row}.f0"))])),
-            (1 << 12, product([factor(), self.read(&format!("{row}.f1"))])),
-        ]
+        vec![(1, product([factor(), self.read(&format!("{row}.f0"))])), (1 << 12, product([factor(), self.read(&format!("{row}.f1"))]))]
     }
 
     /// Softmax row `y` over `rows`: the factor `2^28 / Σ e`.
@@ -269,10 +266,7 @@ impl Builder<'_> {
         let (shift, bits) = (self.op(&name("dot"))?.shift, self.op(&name("dot"))?.bits);
         self.bounded(&name("dot"), ((bound >> shift) + 1).min(1 << (bits - 1)));
         let (c, m) = (self.coef(&name("v"), 0)?, self.coef(&name("v"), 1)?);
-        let acc = vec![
-            (c, product([self.read(&name("dn"))])),
-            (-m, product([self.read(&name("n")), self.read(&name("dot"))])),
-        ];
+        let acc = vec![(c, product([self.read(&name("dn"))])), (-m, product([self.read(&name("n")), self.read(&name("dot"))]))];
         self.requantise(&name("v"), &all, acc)?;
         self.coarse_factor(x, rows)
     }

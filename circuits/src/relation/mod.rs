@@ -216,14 +216,24 @@ fn check(params: &RelationParams) -> Result<(), RelationError> {
     check_shape(params)?;
     let theta = params.semantics.consts.get("theta").copied().unwrap_or(0).clamp(0, 1 << 15);
     if params.rows as i64 * ((1 << 15) - theta) > 1 << 30 {
-        return Err(RelationError::Parameter { what: "index rows".into(), found: params.rows.to_string(), expected: "so few that no sum of relevances reaches 2^30 (32768 without a noise floor)" });
+        return Err(RelationError::Parameter {
+            what: "index rows".into(),
+            found: params.rows.to_string(),
+            expected: "so few that no sum of relevances reaches 2^30 (32768 without a noise floor)",
+        });
     }
     if params.scope == Scope::Forward && (params.rows != 0 || params.contributors != 0) {
         let found = format!("{} rows, {} contributors", params.rows, params.contributors);
         return Err(RelationError::Parameter { what: "index".into(), found, expected: "no rows and no contributors without attribution" });
     }
-    if params.scope == Scope::Attribution && (params.rows == 0 || params.contributors == 0 || params.semantics.lora.is_none() || params.semantics.sketch_rows.is_none()) {
-        return Err(RelationError::Parameter { what: "attribution".into(), found: "no adapter or an empty index".into(), expected: "an adapter and an index with at least one row" });
+    if params.scope == Scope::Attribution
+        && (params.rows == 0 || params.contributors == 0 || params.semantics.lora.is_none() || params.semantics.sketch_rows.is_none())
+    {
+        return Err(RelationError::Parameter {
+            what: "attribution".into(),
+            found: "no adapter or an empty index".into(),
+            expected: "an adapter and an index with at least one row",
+        });
     }
     Ok(())
 }
@@ -232,9 +242,21 @@ fn check(params: &RelationParams) -> Result<(), RelationError> {
 fn check_shape(params: &RelationParams) -> Result<(), RelationError> {
     let s = &params.semantics.shape;
     let refuse = |what: &str, found: String, expected| Err(RelationError::Parameter { what: what.into(), found, expected });
-    let sizes = [(s.layers, 1 << 10), (s.width, 1 << 14), (s.heads, 1 << 8), (s.kv_heads, 1 << 8), (s.head_dim, 1 << 10), (s.ff, 1 << 16), (s.vocab, 1 << 17)];
+    let sizes = [
+        (s.layers, 1 << 10),
+        (s.width, 1 << 14),
+        (s.heads, 1 << 8),
+        (s.kv_heads, 1 << 8),
+        (s.head_dim, 1 << 10),
+        (s.ff, 1 << 16),
+        (s.vocab, 1 << 17),
+    ];
     if sizes.iter().any(|&(x, most)| x == 0 || x > most) || !s.heads.is_multiple_of(s.kv_heads.max(1)) || !s.head_dim.is_multiple_of(2) {
-        return refuse("architecture", format!("{s:?}"), "positive sizes up to 1024 layers, width 16384, 256 heads of 1024 channels, feed-forward 65536, vocabulary 131072; kv_heads dividing heads; an even head size");
+        return refuse(
+            "architecture",
+            format!("{s:?}"),
+            "positive sizes up to 1024 layers, width 16384, 256 heads of 1024 channels, feed-forward 65536, vocabulary 131072; kv_heads dividing heads; an even head size",
+        );
     }
     if ![s.rope_theta, s.norm_eps].iter().all(|x| x.is_finite() && *x > 0.0) {
         return refuse("architecture", format!("{s:?}"), "finite, positive rope_theta and norm_eps");
@@ -295,15 +317,7 @@ impl<'a> Builder<'a> {
             i: axis("i", rows),
             c: axis("c", params.contributors.max(1).next_power_of_two()),
         };
-        let out = Relation {
-            params: params.clone(),
-            axes,
-            tensors: vec![],
-            tables: vec![],
-            lookups: vec![],
-            aggregation: None,
-            constraints: vec![],
-        };
+        let out = Relation { params: params.clone(), axes, tensors: vec![], tables: vec![], lookups: vec![], aggregation: None, constraints: vec![] };
         Self { params, sem: &params.semantics, x, out, max: vec![] }
     }
 
@@ -397,9 +411,7 @@ impl<'a> Builder<'a> {
 
     fn factor_bound(&self, factor: &Factor) -> Result<i128, RelationError> {
         match factor.source {
-            Source::Tensor(id) => {
-                self.max[id.0].map(i128::from).ok_or_else(|| missing("proven range", &self.out.tensors[id.0].name))
-            }
+            Source::Tensor(id) => self.max[id.0].map(i128::from).ok_or_else(|| missing("proven range", &self.out.tensors[id.0].name)),
             Source::Public(Public::Cos | Public::SinForward | Public::SinInverse) => Ok(1 << ROPE_BITS),
             Source::Public(_) => Ok(1),
         }

@@ -95,4 +95,3 @@ pub fn tensors_of<'a>(sums: impl Iterator<Item = &'a circuits::ir::Sum>) -> Vec<
     out.dedup();
     out
 }
-

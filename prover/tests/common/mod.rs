@@ -5,10 +5,10 @@ pub mod cheat;
 pub mod mutate;
 pub mod recompute;
 
-use circuits::public::PublicRequest;
-use circuits::relation::{Relation, RelationParams, Scope, WeightRanges};
 use circuits::ir::Group;
 use circuits::layout::Layout;
+use circuits::public::PublicRequest;
+use circuits::relation::{Relation, RelationParams, Scope, WeightRanges};
 use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, Profile, RequestStatement, Statement, Tokens};
 use circuits::witness::{Fixed, Witness};
 use model_runtime::int::adapter::{IntAdapter, quantise_adapter};

@@ -18,7 +18,8 @@ pub fn values<'a>(relation: &Relation, witness: &'a mut Witness, name: &str) -> 
 }
 
 fn sum_of<'a>(relation: &'a Relation, name: &str) -> Option<(&'a Sum, bool)> {
-    let lookup = relation.lookups.iter().find(|l| l.name == format!("{name} saturates") || (name == "rel" && l.name == "scores above the noise floor"));
+    let lookup =
+        relation.lookups.iter().find(|l| l.name == format!("{name} saturates") || (name == "rel" && l.name == "scores above the noise floor"));
     let constraint = relation.constraints.iter().find(|c| c.name == format!("{name} is rounded"));
     lookup.map(|l| (&l.tuple[0], true)).or_else(|| constraint.map(|c| (&c.sum, false)))
 }
@@ -85,4 +86,3 @@ pub fn quotients(relation: &Relation, witness: &Witness, name: &str) -> Vec<i64>
     let (sum, _) = sum_of(relation, name).unwrap();
     evaluate(relation, &witness.ctx, witness, sum).into_iter().map(centred).collect()
 }
-
