@@ -34,9 +34,8 @@ pub fn silu_tables(k_in: i32, k_out: i32, k_grad: i32) -> (Vec<i32>, Vec<i32>) {
 pub fn rsqrt_table(shift: u32, width: usize, sq_shift: u32) -> Vec<i32> {
     let entry = |man: usize| match man {
         0 => 0,
-        _ => libm::ldexp((width as f64 / (man as f64 * libm::ldexp(1.0, sq_shift as i32))).sqrt(), shift as i32)
-            .round()
-            .min(i32::MAX as f64 / 2.0) as i32,
+        _ => libm::ldexp((width as f64 / (man as f64 * libm::ldexp(1.0, sq_shift as i32))).sqrt(), shift as i32).round().min(i32::MAX as f64 / 2.0)
+            as i32,
     };
     (0..TABLE_LEN).map(entry).collect()
 }

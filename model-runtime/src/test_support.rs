@@ -6,18 +6,7 @@ use std::path::PathBuf;
 
 /// A tiny architecture with grouped heads.
 pub fn tiny_shape() -> ModelShape {
-    ModelShape {
-        layers: 2,
-        width: 12,
-        heads: 4,
-        kv_heads: 2,
-        head_dim: 6,
-        ff: 20,
-        vocab: 17,
-        rope_theta: 10000.0,
-        norm_eps: 1e-5,
-        context: 16,
-    }
+    ModelShape { layers: 2, width: 12, heads: 4, kv_heads: 2, head_dim: 6, ff: 20, vocab: 17, rope_theta: 10000.0, norm_eps: 1e-5, context: 16 }
 }
 
 /// Random weights.

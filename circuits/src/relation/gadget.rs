@@ -179,7 +179,7 @@ impl Builder<'_> {
 
     /// Softmax row `y` over `rows`: the factor `2^28 / Σ e`.
     pub(super) fn softmax_row(&mut self, y: &str, rows: &[Axis], weights: Factor) -> Result<(), RelationError> {
-        debug_assert!(RECIP_BITS == 28);
+        const { assert!(RECIP_BITS == 28) };
         self.row_function(y, rows, vec![product([weights])], RowFunction::Reciprocal)
     }
 

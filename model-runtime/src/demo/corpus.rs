@@ -15,22 +15,22 @@ const NAMES: usize = 160;
 const MAX_WORDS: usize = 30;
 
 const OBJECTS: [&str; 30] = [
-    "boat", "basket", "book", "hat", "coat", "chair", "ladder", "bell", "rope", "cup", "door", "wagon", "drum", "mirror", "candle",
-    "blanket", "hammer", "bottle", "kite", "flute", "map", "key", "cart", "letter", "coin", "box", "ring", "shoe", "bag", "wheel",
+    "boat", "basket", "book", "hat", "coat", "chair", "ladder", "bell", "rope", "cup", "door", "wagon", "drum", "mirror", "candle", "blanket",
+    "hammer", "bottle", "kite", "flute", "map", "key", "cart", "letter", "coin", "box", "ring", "shoe", "bag", "wheel",
 ];
 const ADJECTIVES: [&str; 20] = [
-    "old", "new", "small", "large", "heavy", "light", "quiet", "bright", "dark", "warm", "cold", "broken", "clean", "plain", "strange",
-    "lost", "soft", "long", "round", "empty",
+    "old", "new", "small", "large", "heavy", "light", "quiet", "bright", "dark", "warm", "cold", "broken", "clean", "plain", "strange", "lost",
+    "soft", "long", "round", "empty",
 ];
 const COLOURS: [&str; 8] = ["red", "blue", "green", "yellow", "white", "black", "grey", "brown"];
 const PLACES: [&str; 16] = [
-    "market", "garden", "forest", "harbour", "school", "mill", "church", "bridge", "kitchen", "field", "road", "hill", "shop", "library",
-    "tower", "cellar",
+    "market", "garden", "forest", "harbour", "school", "mill", "church", "bridge", "kitchen", "field", "road", "hill", "shop", "library", "tower",
+    "cellar",
 ];
 const ANIMALS: [&str; 12] = ["dog", "horse", "goat", "cow", "hen", "fox", "mouse", "rabbit", "bear", "owl", "duck", "sheep"];
 const VERBS: [&str; 16] = [
-    "found", "carried", "sold", "lost", "cleaned", "painted", "hid", "moved", "fixed", "bought", "borrowed", "saw", "dropped", "opened",
-    "wanted", "liked",
+    "found", "carried", "sold", "lost", "cleaned", "painted", "hid", "moved", "fixed", "bought", "borrowed", "saw", "dropped", "opened", "wanted",
+    "liked",
 ];
 const NUMBERS: [&str; 8] = ["two", "three", "four", "five", "six", "seven", "eight", "nine"];
 const TIMES: [&str; 8] = ["today", "yesterday", "at night", "in the morning", "after lunch", "before dawn", "last week", "this evening"];

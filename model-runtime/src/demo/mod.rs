@@ -139,18 +139,7 @@ pub fn tokenizer_json<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
 
 /// The base model's architecture for a vocabulary.
 pub fn base_shape(vocab: usize) -> ModelShape {
-    ModelShape {
-        layers: 4,
-        width: 128,
-        heads: 8,
-        kv_heads: 4,
-        head_dim: 16,
-        ff: 256,
-        vocab,
-        rope_theta: 10000.0,
-        norm_eps: 1e-5,
-        context: CONTEXT,
-    }
+    ModelShape { layers: 4, width: 128, heads: 8, kv_heads: 4, head_dim: 16, ff: 256, vocab, rope_theta: 10000.0, norm_eps: 1e-5, context: CONTEXT }
 }
 
 /// How the base model is trained.
@@ -172,12 +161,7 @@ pub fn tokens<'a>(tokenizer: &Tokenizer, texts: impl IntoIterator<Item = &'a str
 }
 
 /// Which queries are answered with exactly the expected word.
-pub fn answered(
-    model: &FloatModel,
-    adapter: Option<&FloatAdapter>,
-    tokenizer: &Tokenizer,
-    queries: &[Query],
-) -> Result<Vec<bool>, DemoError> {
+pub fn answered(model: &FloatModel, adapter: Option<&FloatAdapter>, tokenizer: &Tokenizer, queries: &[Query]) -> Result<Vec<bool>, DemoError> {
     let net = Net::new(model, adapter).map_err(TrainError::from)?;
     let mut right = Vec::with_capacity(queries.len());
     for query in queries {

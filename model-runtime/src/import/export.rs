@@ -59,10 +59,8 @@ fn config_json(s: &ModelShape, tied: bool, stored: StoredType, bos: u32, eos: u3
 fn named_tensors(model: &FloatModel) -> Vec<NamedTensor<'_>> {
     let s = &model.shape;
     let table = vec![s.vocab, s.width];
-    let mut tensors: Vec<NamedTensor> = vec![
-        ("model.embed_tokens.weight".into(), table.clone(), &model.embed),
-        ("model.norm.weight".into(), vec![s.width], &model.final_norm),
-    ];
+    let mut tensors: Vec<NamedTensor> =
+        vec![("model.embed_tokens.weight".into(), table.clone(), &model.embed), ("model.norm.weight".into(), vec![s.width], &model.final_norm)];
     tensors.extend(model.head.as_ref().map(|head| ("lm_head.weight".to_string(), table, &head[..])));
     for (l, layer) in model.layers.iter().enumerate() {
         for site in Site::ALL {

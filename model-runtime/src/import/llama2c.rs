@@ -39,8 +39,7 @@ struct Header([i32; 7]);
 
 impl Header {
     fn parse(name: &str, bytes: &[u8]) -> Result<Self, ImportError> {
-        let short =
-            || ImportError::Length { path: name.into(), what: "the header".into(), expected: HEADER as u64, found: bytes.len() as u64 };
+        let short = || ImportError::Length { path: name.into(), what: "the header".into(), expected: HEADER as u64, found: bytes.len() as u64 };
         let header = bytes.get(..HEADER).ok_or_else(short)?;
         let mut fields = [0; 7];
         for (field, c) in fields.iter_mut().zip(header.chunks_exact(4)) {
@@ -64,11 +63,7 @@ impl Header {
         };
         let (width, heads) = (size("dim", 0)?, size("n_heads", 3)?);
         if !width.is_multiple_of(heads) {
-            return Err(ImportError::Config {
-                field: "n_heads".into(),
-                expected: format!("a divisor of {width}"),
-                found: heads.to_string(),
-            });
+            return Err(ImportError::Config { field: "n_heads".into(), expected: format!("a divisor of {width}"), found: heads.to_string() });
         }
         let shape = ModelShape {
             layers: size("n_layers", 2)?,

@@ -5,9 +5,7 @@
 use super::calibrate::Ranges;
 use super::engine::{site_lens, weight_dims};
 use super::plan::{Fixed, Planner, WeightStats};
-use super::quantise::{
-    Axis, IntModel, QuantiseError, base_stats, check_calibration, check_model, place, site_axis_kinds,
-};
+use super::quantise::{Axis, IntModel, QuantiseError, base_stats, check_calibration, check_model, place, site_axis_kinds};
 use super::reference::{Folded, FoldedPair};
 use crate::semantics::{Dims, Semantics};
 use crate::shape::{FloatAdapter, FloatModel, ModelShape, Site};
@@ -33,10 +31,7 @@ fn check_adapter(shape: &ModelShape, adapter: &FloatAdapter) -> Result<(), Quant
     let expected = shape.layers * sites.len();
     let covered = |&(l, site): &(usize, Site)| l < shape.layers && sites.contains(&site);
     if adapter.pairs.len() != expected || !adapter.pairs.keys().all(covered) {
-        return refuse(format!(
-            "expected a LoRA pair for each of {expected} layers and sites, found {}",
-            adapter.pairs.len()
-        ));
+        return refuse(format!("expected a LoRA pair for each of {expected} layers and sites, found {}", adapter.pairs.len()));
     }
     for (&(l, site), (a, b)) in &adapter.pairs {
         let (out, ins) = shape.site_dims(site);
@@ -77,17 +72,10 @@ fn adapter_tensors(folded: &Folded, sem: &Semantics) -> TensorMap {
 }
 
 /// Quantises an adapter of a quantised model; `float` is the model that `model` was made from.
-pub fn quantise_adapter(
-    model: &IntModel,
-    float: &FloatModel,
-    adapter: &FloatAdapter,
-    calibration: &[Vec<u32>],
-) -> Result<IntAdapter, QuantiseError> {
+pub fn quantise_adapter(model: &IntModel, float: &FloatModel, adapter: &FloatAdapter, calibration: &[Vec<u32>]) -> Result<IntAdapter, QuantiseError> {
     check_model(float)?;
     if float.shape != model.semantics.shape {
-        return Err(QuantiseError::Shape {
-            reason: "the float model's shape differs from the integer model's".to_owned(),
-        });
+        return Err(QuantiseError::Shape { reason: "the float model's shape differs from the integer model's".to_owned() });
     }
     check_adapter(&float.shape, adapter)?;
     check_calibration(&float.shape, calibration)?;

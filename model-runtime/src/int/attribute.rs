@@ -40,12 +40,7 @@ fn rank_rows(contributors: &[u32], scores: &[i32], theta: i64) -> (Vec<i64>, BTr
 /// Attributes a request with sketch tensors `skS` to the index rows; `contributors[i]` made row `i`.
 ///
 /// `theta` defaults to the index's own noise floor.
-pub fn attribute(
-    index: &Index,
-    sketch: &TensorMap,
-    contributors: &[u32],
-    theta: Option<i64>,
-) -> Result<Attribution, RunError> {
+pub fn attribute(index: &Index, sketch: &TensorMap, contributors: &[u32], theta: Option<i64>) -> Result<Attribution, RunError> {
     let sem = &index.semantics;
     if contributors.len() != index.rows {
         let expected = format!("{} (one a row)", index.rows);
@@ -53,9 +48,7 @@ pub fn attribute(
     }
     let theta = theta.map_or_else(|| constant(sem, "theta"), Ok)?;
     let d = Dims::new(sem, 1, 1);
-    let get = |map: &TensorMap, name: &str| {
-        map.get(name).cloned().ok_or_else(|| RunError::MissingTensor { name: name.to_owned() })
-    };
+    let get = |map: &TensorMap, name: &str| map.get(name).cloned().ok_or_else(|| RunError::MissingTensor { name: name.to_owned() });
     let (n, per_row) = (d.a * d.r, d.l * d.a * d.r);
     let padded = index.rows.next_power_of_two();
     let (mut tensors, mut acc) = (TensorMap::new(), vec![0i32; padded]);
@@ -64,11 +57,7 @@ pub fn attribute(
         let sk = get(sketch, &format!("sk{name}"))?;
         let (m, g) = (get(&index.tensors, &format!("M{name}"))?, get(&index.tensors, &format!("G{name}"))?);
         if sk.data.len() != per_row || g.data.len() != padded * per_row || m.data.len() != per_row * n {
-            return Err(RunError::WrongShape {
-                name: format!("sk{name}"),
-                expected: vec![d.l, d.a, d.r],
-                found: sk.dims,
-            });
+            return Err(RunError::WrongShape { name: format!("sk{name}"), expected: vec![d.l, d.a, d.r], found: sk.dims });
         }
         let (m, sk, g) = (narrow(&m.data), narrow(&sk.data), narrow(&g.data));
         let sums = m.chunks_exact(n).enumerate().map(|(x, row)| dot(row, &sk[x / n * n..(x / n + 1) * n])).collect();

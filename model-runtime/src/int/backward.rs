@@ -9,14 +9,7 @@ use crate::shape::Site;
 use crate::tables::boost;
 
 /// Gradient through a norm: `dn` to `v` (the factor `1/rms` is applied by the caller).
-fn norm_backward(
-    run: &mut Run,
-    name: &str,
-    l: Option<usize>,
-    lead: usize,
-    dn: &[i32],
-    normed: &Normed,
-) -> Result<Vec<i32>, RunError> {
+fn norm_backward(run: &mut Run, name: &str, l: Option<usize>, lead: usize, dn: &[i32], normed: &Normed) -> Result<Vec<i32>, RunError> {
     let width = run.d.d;
     let op_dot = format!("{name}.dot");
     let coef = run.coef(&op_dot, 0)? as i32;
@@ -164,9 +157,7 @@ fn score_gradient(run: &mut Run, l: usize, state: &LayerState, grad_o: &[i16]) -
     let dp = run.rq("dp", Some(l), &dims, acc)?;
     let coef = run.coef("att.dot", 0)? as i32;
     let rows = state.p.chunks_exact(d.t).zip(dp.chunks_exact(d.t));
-    let sums = rows.map(|(p, dp)| {
-        p.iter().zip(dp).fold(0i32, |s, (&p, &dp)| s.wrapping_add(i32::from(p) * dp)).wrapping_mul(coef)
-    });
+    let sums = rows.map(|(p, dp)| p.iter().zip(dp).fold(0i32, |s, (&p, &dp)| s.wrapping_add(i32::from(p) * dp)).wrapping_mul(coef));
     let sums = sums.collect();
     let dot = run.rq("att.dot", Some(l), &dims[..3], sums)?;
     let (c0, c1) = (run.coef("ds", 0)? as i32, run.coef("ds", 1)? as i32);
@@ -244,12 +235,7 @@ fn attention(run: &mut Run, l: usize, state: &LayerState, gm: &[i32]) -> Result<
 }
 
 /// Runs the whole backward pass; everything it computes is kept by the run's store.
-pub(crate) fn backward(
-    run: &mut Run,
-    state: &ForwardState,
-    prompt_len: usize,
-    targets: &[u32],
-) -> Result<(), RunError> {
+pub(crate) fn backward(run: &mut Run, state: &ForwardState, prompt_len: usize, targets: &[u32]) -> Result<(), RunError> {
     let d = run.d;
     let ghf = output_gradient(run, state, targets)?;
     let mut g = vec![0; d.t * d.d];

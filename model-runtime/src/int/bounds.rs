@@ -41,9 +41,7 @@ pub fn field_bound(op: &Op, unsigned: bool, max_acc: f64) -> (f64, f64) {
 
 /// The least shift for which a sum of magnitude `max_acc` has a quotient below `2^(bits-1)`.
 pub fn least_shift(max_acc: f64, bits: u32) -> u32 {
-    (1..40)
-        .find(|&s| (max_acc + f64::from(s - 1).exp2()) / f64::from(s).exp2() < f64::from(bits - 1).exp2() - 1.0)
-        .unwrap_or(40)
+    (1..40).find(|&s| (max_acc + f64::from(s - 1).exp2()) / f64::from(s).exp2() < f64::from(bits - 1).exp2() - 1.0).unwrap_or(40)
 }
 
 /// The largest exponent at which `max` stays within `fill` of a signed `bits`-bit range.

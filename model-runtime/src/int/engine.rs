@@ -180,8 +180,7 @@ fn fetch<'a>(sem: &Semantics, d: &Dims, map: &'a TensorMap, name: &str) -> Resul
     if tensor.dims != expected || tensor.data.len() != expected.iter().product::<usize>() {
         return Err(RunError::WrongShape { name: name.to_owned(), expected, found: tensor.dims.clone() });
     }
-    let bits =
-        *sem.weight_bits.get(name).ok_or_else(|| RunError::MissingEntry { name: format!("weight_bits.{name}") })?;
+    let bits = *sem.weight_bits.get(name).ok_or_else(|| RunError::MissingEntry { name: format!("weight_bits.{name}") })?;
     let limit = 1i64 << (bits.clamp(1, 16) - 1);
     match tensor.data.iter().find(|&&x| i64::from(x) < -limit || i64::from(x) >= limit) {
         Some(&value) => Err(RunError::WeightRange { name: name.to_owned(), value, bits }),
@@ -218,10 +217,7 @@ impl Runtime {
             let name = site.name();
             let w = fetch(&sem, &d, base, &format!("w{name}"))?;
             let pair = match sem.sites().contains(&site) {
-                true => Some((
-                    fetch(&sem, &d, adapter, &format!("a{name}"))?,
-                    fetch(&sem, &d, adapter, &format!("b{name}"))?,
-                )),
+                true => Some((fetch(&sem, &d, adapter, &format!("a{name}"))?, fetch(&sem, &d, adapter, &format!("b{name}"))?)),
                 false => None,
             };
             for (l, layer) in layers.iter_mut().enumerate() {
@@ -235,8 +231,7 @@ impl Runtime {
         }
         let embed = fetch(&sem, &d, base, "embed")?.data.clone();
         let head = Mat16::new(d.v, d.d, &fetch(&sem, &d, base, "head")?.data);
-        let (silu, dsilu) =
-            tables::silu_tables(exponent(&sem, "gate")?, exponent(&sem, "silu")?, exponent(&sem, "dsilu")?);
+        let (silu, dsilu) = tables::silu_tables(exponent(&sem, "gate")?, exponent(&sem, "silu")?, exponent(&sem, "dsilu")?);
         let positions = sem.shape.context.next_power_of_two();
         let (cos, sin) = tables::rope_tables(sem.shape.rope_theta, sem.shape.head_dim, positions, d.p);
         Ok(Self {
@@ -283,14 +278,7 @@ impl<'a> Run<'a> {
     }
 
     /// Requantises by the operation `name`, keeps the remainders, returns the outputs without keeping them.
-    pub fn rq_hidden(
-        &mut self,
-        name: &str,
-        remainder: &str,
-        l: Option<usize>,
-        dims: &[usize],
-        mut acc: Vec<i32>,
-    ) -> Result<Vec<i32>, RunError> {
+    pub fn rq_hidden(&mut self, name: &str, remainder: &str, l: Option<usize>, dims: &[usize], mut acc: Vec<i32>) -> Result<Vec<i32>, RunError> {
         let unsigned = name == "p" || name == "pr";
         let out = requantise(&mut acc, self.op(name)?, unsigned).map_err(|bad| RunError::Range {
             op: name.to_owned(),

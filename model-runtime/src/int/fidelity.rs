@@ -36,11 +36,7 @@ fn surprise(row: impl Iterator<Item = f64> + Clone, target: f64) -> f64 {
 }
 
 /// Compares the runtime with `float_logits`, which maps tokens to logits `[tokens, vocab]`.
-pub fn fidelity(
-    runtime: &Runtime,
-    sequences: &[Vec<u32>],
-    mut float_logits: impl FnMut(&[u32]) -> Vec<f32>,
-) -> Result<Fidelity, RunError> {
+pub fn fidelity(runtime: &Runtime, sequences: &[Vec<u32>], mut float_logits: impl FnMut(&[u32]) -> Vec<f32>) -> Result<Fidelity, RunError> {
     let sem = runtime.semantics();
     let vocab = sem.shape.vocab;
     let unit = f64::from(-exponent(sem, "out.exp_bits")?).exp2();

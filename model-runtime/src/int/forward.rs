@@ -104,8 +104,7 @@ fn norm(run: &mut Run, which: usize, l: Option<usize>, lead: usize, h: &[i32]) -
     let name = ["n1", "n2", "nf"][which];
     let (params, width) = (&run.rt.norms[which], run.d.d);
     let squares: Vec<i32> = h.iter().map(|&x| params.square(x)).collect();
-    let rows: Vec<NormRow> =
-        squares.chunks_exact(width).map(|row| params.row(row.iter().map(|&x| i64::from(x)).sum())).collect();
+    let rows: Vec<NormRow> = squares.chunks_exact(width).map(|row| params.row(row.iter().map(|&x| i64::from(x)).sum())).collect();
     let mut acc = vec![0; h.len()];
     for ((acc, h), row) in acc.chunks_exact_mut(width).zip(h.chunks_exact(width)).zip(&rows) {
         acc.iter_mut().zip(h).for_each(|(a, &h)| *a = h.wrapping_mul(row.f));
@@ -119,13 +118,7 @@ fn norm(run: &mut Run, which: usize, l: Option<usize>, lead: usize, h: &[i32]) -
 }
 
 /// `acc += coefs[first]·W x + coefs[first+1]·B u`, with `u = RQ(A x)` kept as `uS`.
-fn project(
-    run: &mut Run,
-    (l, site): (usize, Site),
-    (op, first): (&str, usize),
-    x: &[i16],
-    acc: &mut [i32],
-) -> Result<(), RunError> {
+fn project(run: &mut Run, (l, site): (usize, Site), (op, first): (&str, usize), x: &[i16], acc: &mut [i32]) -> Result<(), RunError> {
     let linear = run.rt.layers.get(l).map(|layer| &layer[site as usize]);
     if let Some(linear) = linear {
         gemm(acc, run.coef(op, first)?, x, &linear.w);
@@ -247,13 +240,7 @@ fn residual(run: &mut Run, l: usize, site: Site, op: &str, h: &[i32], x: &[i32])
 }
 
 /// One layer: residual stream in, residual stream out. `cache` holds the positions before `offset`.
-pub(crate) fn layer(
-    run: &mut Run,
-    l: usize,
-    hin: &[i32],
-    offset: usize,
-    cache: KvCache,
-) -> Result<(Vec<i32>, LayerState), RunError> {
+pub(crate) fn layer(run: &mut Run, l: usize, hin: &[i32], offset: usize, cache: KvCache) -> Result<(Vec<i32>, LayerState), RunError> {
     let d = run.d;
     run.keep("hin", Some(l), &[d.t, d.d], hin);
     let mut state = LayerState { n1: norm(run, 0, Some(l), d.t, hin)?, kv: cache, ..LayerState::default() };
@@ -352,15 +339,7 @@ impl Runtime {
     /// Runs the whole sequence and, if `backward`, the gradient of its loss.
     ///
     /// `dims` are the padded sizes (`Dims::new(semantics, tokens, slots)`); more tokens or slots only add padding.
-    pub fn run(
-        &self,
-        tokens: &[u32],
-        prompt_len: usize,
-        dims: Dims,
-        mode: Mode,
-        keep: Keep,
-        backward: bool,
-    ) -> Result<Trace, RunError> {
+    pub fn run(&self, tokens: &[u32], prompt_len: usize, dims: Dims, mode: Mode, keep: Keep, backward: bool) -> Result<Trace, RunError> {
         check_lengths(self, tokens, prompt_len, &dims, mode)?;
         let mut run = Run { rt: self, d: dims, store: Store::new(keep, dims.l) };
         // A padded layer is the identity and its sketch is zero, so only full traces execute it.

@@ -88,8 +88,7 @@ struct Builder<'a> {
 type Sums = Vec<Vec<i32>>;
 
 fn check_options(samples: &[Vec<u32>], options: &IndexOptions, sem: &Semantics) -> Result<(), IndexError> {
-    let refuse =
-        |what, expected: &str, found: String| Err(IndexError::Options { what, expected: expected.to_owned(), found });
+    let refuse = |what, expected: &str, found: String| Err(IndexError::Options { what, expected: expected.to_owned(), found });
     if !options.rows.is_power_of_two() {
         return refuse("sketch rows", "a power of two", options.rows.to_string());
     }
@@ -143,16 +142,12 @@ impl Builder<'_> {
         let picks: Vec<usize> = (0..count).map(|i| i * self.samples.len() / count).collect();
         let sums: Vec<Vec<(Site, Vec<i32>)>> = picks
             .into_par_iter()
-            .map(|i| {
-                self.sketcher.projected(&self.trace(i)?).map_err(|source| IndexError::Sample { sample: i, source })
-            })
+            .map(|i| self.sketcher.projected(&self.trace(i)?).map_err(|source| IndexError::Sample { sample: i, source }))
             .collect::<Result<_, _>>()?;
         let context = self.sem.shape.context as f64;
-        let bits =
-            (6..=ACT_BITS).rev().find(|&b| context * 2048.0 * f64::from(b - 1).exp2() <= 30f64.exp2()).unwrap_or(6);
+        let bits = (6..=ACT_BITS).rev().find(|&b| context * 2048.0 * f64::from(b - 1).exp2() <= 30f64.exp2()).unwrap_or(6);
         for (i, site) in self.sem.sites().to_vec().into_iter().enumerate() {
-            let mut all: Vec<i32> =
-                sums.iter().flat_map(|s| s[i].1.iter().map(|x| x.abs()).filter(|&x| x > 0)).collect();
+            let mut all: Vec<i32> = sums.iter().flat_map(|s| s[i].1.iter().map(|x| x.abs()).filter(|&x| x > 0)).collect();
             let largest = f64::from(all.iter().copied().max().unwrap_or(1));
             let shift = calibrated_shift(quantile(&mut all, 0.9995), largest, bits);
             let gradient = super::sketch::site_gradient(site);
@@ -174,9 +169,8 @@ impl Builder<'_> {
             let mut sums = Vec::new();
             for (site, mut acc) in self.sketcher.projected(&trace).map_err(wrap)? {
                 let name = format!("pd{}", site.name());
-                let pd = requantise(&mut acc, &self.sem.ops[&name], false).map_err(|bad| {
-                    wrap(RunError::Range { op: name, layer: None, value: bad.value, low: bad.low, high: bad.high })
-                })?;
+                let pd = requantise(&mut acc, &self.sem.ops[&name], false)
+                    .map_err(|bad| wrap(RunError::Range { op: name, layer: None, value: bad.value, low: bad.low, high: bad.high }))?;
                 sums.push(self.sketcher.contracted(&trace, site, &pd).map_err(wrap)?);
             }
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
@@ -201,13 +195,7 @@ impl Builder<'_> {
         for (sample, sums) in sums.iter().enumerate() {
             let row = requantise(&mut sums[i].clone(), &op, false).map_err(|bad| IndexError::Sample {
                 sample,
-                source: RunError::Range {
-                    op: name.clone(),
-                    layer: None,
-                    value: bad.value,
-                    low: bad.low,
-                    high: bad.high,
-                },
+                source: RunError::Range { op: name.clone(), layer: None, value: bad.value, low: bad.low, high: bad.high },
             })?;
             data.extend(row);
         }
@@ -281,11 +269,7 @@ fn residual(h: &[i32], m: &[i32], n: usize, lambda: i64, scale: i64) -> i64 {
 fn try_precondition(h: &[i32], layers: usize, n: usize, lambda: i64) -> Option<Preconditioner> {
     let damped = |l: usize| -> Vec<f64> {
         let layer = &h[l * n * n..(l + 1) * n * n];
-        layer
-            .iter()
-            .enumerate()
-            .map(|(i, &h)| f64::from(h) + if i / n == i % n { lambda as f64 } else { 0.0 })
-            .collect()
+        layer.iter().enumerate().map(|(i, &h)| f64::from(h) + if i / n == i % n { lambda as f64 } else { 0.0 }).collect()
     };
     let inverses: Vec<Vec<f64>> = (0..layers).map(|l| inverse(&damped(l), n)).collect::<Option<_>>()?;
     let largest = inverses.iter().flatten().fold(0f64, |m, x| m.max(x.abs()));
@@ -333,15 +317,7 @@ fn widths(rows: usize, total: usize, n: usize) -> (u32, u32) {
 
 impl Builder<'_> {
     /// `GS`, `HS`, `MS` of one site.
-    fn site(
-        &mut self,
-        i: usize,
-        site: Site,
-        sums: &[Sums],
-        bits: u32,
-        damping: f64,
-        out: &mut TensorMap,
-    ) -> Result<(), IndexError> {
+    fn site(&mut self, i: usize, site: Site, sums: &[Sums], bits: u32, damping: f64, out: &mut TensorMap) -> Result<(), IndexError> {
         let (d, name) = (Dims::new(&self.sem, 1, 1), site.name());
         let n = d.a * d.r;
         for coarser in 0..12 {
@@ -420,22 +396,13 @@ impl Builder<'_> {
                 *score += mq.iter().zip(g).map(|(&a, &b)| i64::from(a) * i64::from(b)).sum::<i64>();
             }
         }
-        let terms: Vec<i32> = sites
-            .iter()
-            .map(|s| self.sem.exps[&format!("G{}", s.name())] + self.sem.exps[&format!("mq{}", s.name())])
-            .collect();
+        let terms: Vec<i32> = sites.iter().map(|s| self.sem.exps[&format!("G{}", s.name())] + self.sem.exps[&format!("mq{}", s.name())]).collect();
         let (coefs, exp) = super::bounds::align(&terms, 0);
         let factor: f64 = coefs.iter().map(|&c| c as f64).sum::<f64>() / coefs.len() as f64;
         let max = (per_row * sites.len()) as f64 * f64::from(g_bits - 1 + bits - 1).exp2() * factor;
         let largest = scores.iter().map(|s| s.abs()).max().unwrap_or(1) as f64;
         let shift = least_shift(max, 16).min(least_shift(largest * 4.0, 16)).min(15);
-        record(
-            &mut self.sem,
-            "score",
-            Op { shift, bits: 16, rounding: Rounding::Exact, coefs },
-            max,
-            exp - shift as i32,
-        )
+        record(&mut self.sem, "score", Op { shift, bits: 16, rounding: Rounding::Exact, coefs }, max, exp - shift as i32)
     }
 }
 

@@ -122,18 +122,7 @@ impl<'a> Planner<'a> {
             consts: BTreeMap::new(),
         };
         let (wbits, gbits) = (BTreeMap::new(), BTreeMap::new());
-        Self {
-            shape,
-            ranges,
-            stats,
-            lora: None,
-            fixed: None,
-            stream_lift: 0,
-            wbits,
-            gbits,
-            sem,
-            calibrated: Vec::new(),
-        }
+        Self { shape, ranges, stats, lora: None, fixed: None, stream_lift: 0, wbits, gbits, sem, calibrated: Vec::new() }
     }
 
     /// Plans until every bound holds.
@@ -218,8 +207,7 @@ impl<'a> Planner<'a> {
             self.sem.weight_bits.insert(name.clone(), bits);
             self.set(&name, exp);
         }
-        let over =
-            |f: fn(&Ranges, &str) -> f64| ["hin", "m", "hout"].iter().map(|n| f(self.ranges, n)).fold(0.0, f64::max);
+        let over = |f: fn(&Ranges, &str) -> f64| ["hin", "m", "hout"].iter().map(|n| f(self.ranges, n)).fold(0.0, f64::max);
         let stream = fitting_exponent(over(Ranges::max), RESIDUAL_BITS, FILL) + self.stream_lift;
         let fixed = self.fixed.as_ref().and_then(|f| f.exps.get("embed").copied());
         let exp = fixed.unwrap_or(stream);
@@ -263,15 +251,13 @@ impl<'a> Planner<'a> {
         let unsigned = name == "p" || name == "pr";
         let (bound, limit) = field_bound(&op, unsigned, max_acc);
         if op.shift > 16 || bound >= limit {
-            if std::env::var_os("POA_DEBUG").is_some() { eprintln!("DEBUG {name} {op:?} bound {bound} {:?}", terms.iter().map(|t| (t.exp, t.field)).collect::<Vec<_>>()); }
+            if std::env::var_os("POA_DEBUG").is_some() {
+                eprintln!("DEBUG {name} {op:?} bound {bound} {:?}", terms.iter().map(|t| (t.exp, t.field)).collect::<Vec<_>>());
+            }
             let least = op.coefs.iter().copied().min().unwrap_or(1);
             let spread = op.coefs.iter().any(|&c| c > least);
             let weight = |(t, c): &(&Term, &i64)| if spread && **c == least { f64::MAX } else { t.field * **c as f64 };
-            let worst = terms
-                .iter()
-                .zip(&op.coefs)
-                .filter(|(t, _)| t.knob.is_some())
-                .max_by(|a, b| weight(a).total_cmp(&weight(b)));
+            let worst = terms.iter().zip(&op.coefs).filter(|(t, _)| t.knob.is_some()).max_by(|a, b| weight(a).total_cmp(&weight(b)));
             return Err(match worst.and_then(|(t, _)| t.knob.clone()) {
                 Some(knob) => Stop::Narrow(knob),
                 None => Stop::Refuse(QuantiseError::Bound { op: name.to_owned(), shift: op.shift, bound, limit }),
@@ -289,8 +275,7 @@ impl<'a> Planner<'a> {
     pub(crate) fn norm_length(&self, name: &str) -> f64 {
         let width = self.shape.width as f64;
         let eps = self.sem.consts.get(&format!("{name}.eps")).copied().unwrap_or(1) as f64;
-        let length =
-            width.sqrt() * (f64::from(self.exp(name)).exp2() * (1.0 + width / (2.0 * eps)).sqrt() * 1.01 + 0.5);
+        let length = width.sqrt() * (f64::from(self.exp(name)).exp2() * (1.0 + width / (2.0 * eps)).sqrt() * 1.01 + 0.5);
         length.min(width.sqrt() * 2048.0)
     }
 
@@ -312,9 +297,7 @@ impl<'a> Planner<'a> {
         let shift = (1..=16).rev().find(fits).unwrap_or(1);
         let factor = (f64::from(unit) + f64::from(shift)).exp2() / rms.max(1e-3);
         let fb_shift = (1..16).find(|&s: &i32| factor / f64::from(s).exp2() < 32767.0).unwrap_or(15);
-        for (field, value) in
-            [("sq_shift", i64::from(sq_shift)), ("eps", eps as i64), ("fb_shift", i64::from(fb_shift))]
-        {
+        for (field, value) in [("sq_shift", i64::from(sq_shift)), ("eps", eps as i64), ("fb_shift", i64::from(fb_shift))] {
             self.sem.consts.insert(format!("{name}.{field}"), value);
         }
         self.set(name, unit);
@@ -330,12 +313,7 @@ impl<'a> Planner<'a> {
         let l1 = (stats.row_l1 * unit + 0.5 * ins) * 2048.0;
         let l2 = (stats.row_l2 * unit + 0.5 * ins.sqrt()) * length;
         let free = self.fixed.as_ref().is_none_or(|f| !f.bits.contains_key(name));
-        Term {
-            exp: exp + x_exp,
-            field: ins * 2048.0 * pow2(bits - 1),
-            actual: l1.min(l2),
-            knob: free.then(|| Knob::Weight(name.to_owned())),
-        }
+        Term { exp: exp + x_exp, field: ins * 2048.0 * pow2(bits - 1), actual: l1.min(l2), knob: free.then(|| Knob::Weight(name.to_owned())) }
     }
 
     /// The LoRA branch's term of site `site`, after planning its `uS`.
@@ -407,14 +385,8 @@ impl<'a> Planner<'a> {
         let lift = (stream + 1 - most).max(0) as u32;
         let (mut coefs, sum_exp) = align(&exps, lift);
         let shift = (sum_exp - stream) as u32;
-        let max_acc =
-            terms.iter().zip(&coefs).map(|(t, &c)| t.field * c as f64).sum::<f64>() + pow2(shift + RESIDUAL_BITS - 1);
-        self.finish(
-            name,
-            Op { shift, bits: RESIDUAL_BITS, rounding: Rounding::Clamp, coefs: coefs.clone() },
-            &terms,
-            max_acc,
-        )?;
+        let max_acc = terms.iter().zip(&coefs).map(|(t, &c)| t.field * c as f64).sum::<f64>() + pow2(shift + RESIDUAL_BITS - 1);
+        self.finish(name, Op { shift, bits: RESIDUAL_BITS, rounding: Rounding::Clamp, coefs: coefs.clone() }, &terms, max_acc)?;
         coefs.resize(2, 0);
         coefs.insert(0, 1 << shift);
         self.sem.ops.insert(name.to_owned(), Op { shift, bits: RESIDUAL_BITS, rounding: Rounding::Clamp, coefs });

@@ -3,8 +3,8 @@
 use super::bounds::{Knob, Term, align, field_bound, fitting_exponent, least_shift};
 use super::plan::{Planner, Quotient, Request, SPREAD, Stop};
 use crate::semantics::{OUT_PROB_BITS, Op, PROB_BITS, ROPE_BITS, Rounding};
-use crate::tables::boost_limit;
 use crate::shape::Site;
+use crate::tables::boost_limit;
 
 fn pow2(bits: u32) -> f64 {
     f64::from(bits).exp2()
@@ -111,10 +111,7 @@ impl Planner<'_> {
         let sum_exp = self.exp(&dn) + c.log2() as i32;
         let target = self.gradient_target(&v, bits).min(self.v_cap(norm));
         let shift = (sum_exp - target).clamp(1, 15) as u32;
-        let (op, max) = (
-            Op { shift, bits, rounding: Rounding::Clamp, coefs: vec![c as i64, m as i64] },
-            c * peak + m * terms[1].field,
-        );
+        let (op, max) = (Op { shift, bits, rounding: Rounding::Clamp, coefs: vec![c as i64, m as i64] }, c * peak + m * terms[1].field);
         if least_shift(max, 16) > shift {
             self.calibrated.push(v.clone());
         }
@@ -172,8 +169,7 @@ impl Planner<'_> {
 
     /// Plans a sum of several transposed projections `(site, gradient)` into `name`; base terms first, then LoRA terms.
     fn gather(&mut self, name: &str, parts: &[(Site, &str, &str)]) -> Result<(), Stop> {
-        let base: Vec<Term> =
-            parts.iter().map(|(site, g, key)| self.transposed(&format!("w{}", site.name()), g, key)).collect();
+        let base: Vec<Term> = parts.iter().map(|(site, g, key)| self.transposed(&format!("w{}", site.name()), g, key)).collect();
         let common = base.iter().map(|t| t.exp).max().unwrap_or(0);
         let mut terms = base.clone();
         let mut present = vec![true; parts.len()];

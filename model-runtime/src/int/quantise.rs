@@ -14,9 +14,7 @@ use thiserror::Error;
 #[derive(Debug, Error, Clone, PartialEq)]
 pub enum QuantiseError {
     /// An operation's sum doesn't fit the field.
-    #[error(
-        "operation `{op}` (shift {shift}): its bound {bound:.0} must stay below {limit:.0} and its shift at most 16"
-    )]
+    #[error("operation `{op}` (shift {shift}): its bound {bound:.0} must stay below {limit:.0} and its shift at most 16")]
     Bound {
         /// Output tensor of the operation.
         op: String,
@@ -228,8 +226,7 @@ fn base_tensors(model: &Folded, sem: &Semantics) -> TensorMap {
         let name = format!("w{}", site.name());
         let (out_kind, in_kind) = site_axis_kinds(site);
         let (outs, ins) = shape.site_dims(site);
-        let matrices: Vec<(usize, &[f32])> =
-            model.layers.iter().enumerate().map(|(l, layer)| (l, &layer[site as usize][..])).collect();
+        let matrices: Vec<(usize, &[f32])> = model.layers.iter().enumerate().map(|(l, layer)| (l, &layer[site as usize][..])).collect();
         let dims = super::engine::weight_dims(&d, &name).unwrap_or_default();
         let padded_ins = super::engine::site_lens(&d, site).1;
         let tensor = place(shape, &d, &dims, &matrices, ((out_kind, outs), (in_kind, ins)), padded_ins, unit(&name));

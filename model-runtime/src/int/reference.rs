@@ -4,8 +4,8 @@
 //! the same name differ only by quantisation. Axes are unpadded.
 
 use crate::semantics::OUT_PROB_BITS;
-use crate::tables::{boost, boost_limit};
 use crate::shape::{FloatAdapter, FloatModel, ModelShape, Site};
+use crate::tables::{boost, boost_limit};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -291,15 +291,7 @@ impl Pass<'_> {
             }
         }
         let out = [self.rotate(&dq, true), self.rotate(&dk, true), dv.clone()];
-        for (name, data) in [
-            ("dp", &all_dp),
-            ("ds", &all_ds),
-            ("dqr", &dq),
-            ("dkr", &dk),
-            ("dq", &out[0]),
-            ("dk", &out[1]),
-            ("dv", &dv),
-        ] {
+        for (name, data) in [("dp", &all_dp), ("ds", &all_ds), ("dqr", &dq), ("dkr", &dk), ("dq", &out[0]), ("dk", &out[1]), ("dv", &dv)] {
             self.put(name, l, data);
         }
         out
@@ -329,15 +321,7 @@ impl Pass<'_> {
         self.site_back(l, Site::K, &dk, &mut dn);
         self.site_back(l, Site::V, &dv, &mut dn);
         let gin = self.norm_back("n1", l, &dn, &gm);
-        let named = [
-            ("dact", &dact),
-            ("dup", &dup),
-            ("dgw", &dgw),
-            ("dgate", &dgate),
-            ("gm", &gm),
-            ("do", &grad_o),
-            ("gin", &gin),
-        ];
+        let named = [("dact", &dact), ("dup", &dup), ("dgw", &dgw), ("dgate", &dgate), ("gm", &gm), ("do", &grad_o), ("gin", &gin)];
         for (name, data) in named {
             self.put(name, l, data);
         }
@@ -354,8 +338,7 @@ fn pow2_prob() -> f64 {
 pub fn run(model: &Folded, tokens: &[u32], prompt_len: Option<usize>) -> FloatTrace {
     let (width, vocab, layers) = (model.shape.width, model.shape.vocab, model.layers.len());
     let mut pass = Pass { m: model, t: tokens.len(), out: FloatTrace::default() };
-    let mut h: Vec<f32> =
-        tokens.iter().flat_map(|&id| &model.embed[id as usize * width..(id as usize + 1) * width]).copied().collect();
+    let mut h: Vec<f32> = tokens.iter().flat_map(|&id| &model.embed[id as usize * width..(id as usize + 1) * width]).copied().collect();
     for l in 0..layers {
         h = pass.forward_layer(l, &h);
     }

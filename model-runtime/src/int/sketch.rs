@@ -32,12 +32,7 @@ pub struct Sketcher {
     rows: usize,
 }
 
-pub(crate) fn requantised(
-    sem: &Semantics,
-    name: &str,
-    dims: &[usize],
-    mut acc: Vec<i32>,
-) -> Result<(Tensor, Tensor), RunError> {
+pub(crate) fn requantised(sem: &Semantics, name: &str, dims: &[usize], mut acc: Vec<i32>) -> Result<(Tensor, Tensor), RunError> {
     let data = requantise(&mut acc, operation(sem, name)?, false).map_err(|bad| RunError::Range {
         op: name.to_owned(),
         layer: None,

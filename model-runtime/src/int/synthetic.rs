@@ -78,11 +78,7 @@ pub fn random_adapter(shape: &ModelShape, lora: &LoraShape, rng: &mut Generator)
 }
 
 /// A quantised random model and adapter of the given shapes.
-pub fn synthetic_model(
-    shape: &ModelShape,
-    lora: &LoraShape,
-    seed: u64,
-) -> Result<(IntModel, IntAdapter), QuantiseError> {
+pub fn synthetic_model(shape: &ModelShape, lora: &LoraShape, seed: u64) -> Result<(IntModel, IntAdapter), QuantiseError> {
     let mut rng = Generator::new(seed);
     let float = random_model(shape, &mut rng);
     let adapter = random_adapter(shape, lora, &mut rng);

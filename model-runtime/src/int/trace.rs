@@ -37,8 +37,7 @@ pub struct Trace {
 }
 
 /// Names kept by [`Keep::Sketch`].
-const SKETCH_NAMES: [&str; 14] =
-    ["uq", "uk", "uv", "uo", "ugate", "uup", "udown", "dq", "dk", "dv", "gm", "dgate", "dup", "gout"];
+const SKETCH_NAMES: [&str; 14] = ["uq", "uk", "uv", "uo", "ugate", "uup", "udown", "dq", "dk", "dv", "gm", "dgate", "dup", "gout"];
 
 /// Collects tensors layer by layer.
 #[derive(Debug)]

@@ -178,9 +178,7 @@ mod tests {
         let parse = |text: &str| Datanet::from_jsonl("t", text.as_bytes());
         let good = "{\"contributor\":\"a\",\"text\":\"b\",\"more\":1}\n";
         assert_eq!(parse(&format!("{good}\n{good}")).unwrap().samples.len(), 2);
-        for bad in
-            ["{\"contributor\":\"a\"}", "{\"contributor\":\"a\",\"text\":\" \"}", "{\"contributor\":1,\"text\":\"b\"}", "nonsense", "[]"]
-        {
+        for bad in ["{\"contributor\":\"a\"}", "{\"contributor\":\"a\",\"text\":\" \"}", "{\"contributor\":1,\"text\":\"b\"}", "nonsense", "[]"] {
             assert_eq!(line_of(parse(&format!("{good}\n{bad}\n"))), 3, "{bad}");
         }
     }

@@ -41,8 +41,7 @@ impl Model {
         let special = |name: &str, id: i32| {
             u32::try_from(id).ok().filter(|&id| (id as usize) < raw.len()).ok_or(format!("expected {name} below {}, found {id}", raw.len()))
         };
-        let (bos, eos, unknown) =
-            (special("BOS id", trainer.bos)?, special("EOS id", trainer.eos)?, special("unknown id", trainer.unknown)?);
+        let (bos, eos, unknown) = (special("BOS id", trainer.bos)?, special("EOS id", trainer.eos)?, special("unknown id", trainer.unknown)?);
         let pieces = build_pieces(raw, unknown, algorithm)?;
         Ok(Self { pieces, bos, eos, dummy_prefix: normaliser.dummy_prefix, trim_spaces: normaliser.trim_spaces })
     }

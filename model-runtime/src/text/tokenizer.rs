@@ -248,8 +248,7 @@ fn find_in(dir: &Path) -> Result<PathBuf, TextError> {
     let mut files: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).collect();
     files.sort();
     let named = |f: &Path, test: fn(&str) -> bool| f.file_name().and_then(|n| n.to_str()).is_some_and(test);
-    let wanted: [fn(&str) -> bool; 3] =
-        [|n| n == "tokenizer.json", |n| n.ends_with(".model"), |n| n.starts_with("tok") && n.ends_with(".bin")];
+    let wanted: [fn(&str) -> bool; 3] = [|n| n == "tokenizer.json", |n| n.ends_with(".model"), |n| n.starts_with("tok") && n.ends_with(".bin")];
     wanted
         .iter()
         .find_map(|test| files.iter().find(|f| named(f, *test)).cloned())

@@ -42,8 +42,7 @@ fn fresh_model(shape: &ModelShape, seed: u64) -> FloatModel {
         values(rows * columns, if matches!(site, Site::O | Site::Down) { std / deep } else { std })
     };
     let ones = || vec![1.0; shape.width];
-    let layers =
-        (0..shape.layers).map(|_| FloatLayer { attn_norm: ones(), ffn_norm: ones(), linear: Site::ALL.map(&mut matrix) }).collect();
+    let layers = (0..shape.layers).map(|_| FloatLayer { attn_norm: ones(), ffn_norm: ones(), linear: Site::ALL.map(&mut matrix) }).collect();
     FloatModel { shape: shape.clone(), embed, layers, final_norm: ones(), head: None }
 }
 

@@ -78,11 +78,7 @@ impl Net {
     }
 
     /// Adds an adapter's branches, whose tensors `make` makes (A then B, layer by layer, in canonical order of sites).
-    pub(crate) fn attach(
-        &mut self,
-        adapter: &FloatAdapter,
-        mut make: impl FnMut(&[f32], &[usize]) -> CandleResult<Tensor>,
-    ) -> CandleResult<()> {
+    pub(crate) fn attach(&mut self, adapter: &FloatAdapter, mut make: impl FnMut(&[f32], &[usize]) -> CandleResult<Tensor>) -> CandleResult<()> {
         self.scale = f64::from(adapter.scale);
         for (&(layer, site), (a, b)) in &adapter.pairs {
             let (rows, columns) = self.shape.site_dims(site);
@@ -209,13 +205,7 @@ impl Net {
 }
 
 /// [`Net::greedy`] for a model and possibly an adapter.
-pub fn float_greedy(
-    model: &FloatModel,
-    adapter: Option<&FloatAdapter>,
-    prompt: &[u32],
-    limit: usize,
-    eos: u32,
-) -> Result<Vec<u32>, TrainError> {
+pub fn float_greedy(model: &FloatModel, adapter: Option<&FloatAdapter>, prompt: &[u32], limit: usize, eos: u32) -> Result<Vec<u32>, TrainError> {
     Net::new(model, adapter)?.greedy(prompt, limit, eos)
 }
 

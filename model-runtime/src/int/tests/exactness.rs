@@ -50,20 +50,13 @@ fn identities_hold_from_stored_tensors() {
     check(&case, &trace, "hout", |i| {
         let (row, o, l) = (i / d.d, i % d.d, i / d.d / d.t);
         let base: i64 = (0..d.f).map(|x| at(&w["wdown"], (l * d.d + o) * d.f + x) * at(&t["act"], row * d.f + x)).sum();
-        let low: i64 =
-            (0..d.r).map(|r| at(&a["bdown"], (l * d.d + o) * d.r + r) * at(&t["udown"], row * d.r + r)).sum();
+        let low: i64 = (0..d.r).map(|r| at(&a["bdown"], (l * d.d + o) * d.r + r) * at(&t["udown"], row * d.r + r)).sum();
         coef("hout", 0) * at(&t["m"], i) + coef("hout", 1) * base + coef("hout", 2) * low
     });
     check(&case, &trace, "p", |i| at(&t["att.w"], i) * (at(&t["att.f1"], i / d.t) * 4096 + at(&t["att.f0"], i / d.t)));
-    check(&case, &trace, "ds", |i| {
-        at(&t["p"], i) * (coef("ds", 0) * at(&t["dp"], i) - coef("ds", 1) * at(&t["att.dot"], i / d.t))
-    });
-    check(&case, &trace, "gin", |i| {
-        coef("gin", 0) * at(&t["gm"], i) + coef("gin", 1) * at(&t["n1.v"], i) * at(&t["n1.fb"], i / d.d)
-    });
-    check(&case, &trace, "n2.v", |i| {
-        coef("n2.v", 0) * at(&t["n2.dn"], i) - coef("n2.v", 1) * at(&t["n2.n"], i) * at(&t["n2.dot"], i / d.d)
-    });
+    check(&case, &trace, "ds", |i| at(&t["p"], i) * (coef("ds", 0) * at(&t["dp"], i) - coef("ds", 1) * at(&t["att.dot"], i / d.t)));
+    check(&case, &trace, "gin", |i| coef("gin", 0) * at(&t["gm"], i) + coef("gin", 1) * at(&t["n1.v"], i) * at(&t["n1.fb"], i / d.d));
+    check(&case, &trace, "n2.v", |i| coef("n2.v", 0) * at(&t["n2.dn"], i) - coef("n2.v", 1) * at(&t["n2.n"], i) * at(&t["n2.dot"], i / d.d));
     check(&case, &trace, "dv", |i| {
         let (l, u, g, c) = (i / (d.t * d.g * d.c), i / (d.g * d.c) % d.t, i / d.c % d.g, i % d.c);
         let term = |j: usize, x: usize| {

@@ -22,21 +22,10 @@ fn tinystories(context: usize) -> Option<FloatModel> {
         return None;
     };
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let get = |name: &str| -> Vec<f32> {
-        file.tensor(name).unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
-    };
-    let shape = ModelShape {
-        layers: 2,
-        width: 128,
-        heads: 8,
-        kv_heads: 4,
-        head_dim: 16,
-        ff: 384,
-        vocab: 2048,
-        rope_theta: 10000.0,
-        norm_eps: 1e-6,
-        context,
-    };
+    let get =
+        |name: &str| -> Vec<f32> { file.tensor(name).unwrap().data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect() };
+    let shape =
+        ModelShape { layers: 2, width: 128, heads: 8, kv_heads: 4, head_dim: 16, ff: 384, vocab: 2048, rope_theta: 10000.0, norm_eps: 1e-6, context };
     let names = ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down"];
     let layers = (0..2).map(|l| FloatLayer {
         attn_norm: get(&format!("model.layers.{l}.input_layernorm.weight")),
@@ -75,18 +64,7 @@ fn lora(rank: usize) -> LoraShape {
 
 /// Sizes that are not powers of two anywhere.
 fn odd_shape() -> ModelShape {
-    ModelShape {
-        layers: 3,
-        width: 24,
-        heads: 6,
-        kv_heads: 2,
-        head_dim: 6,
-        ff: 40,
-        vocab: 50,
-        rope_theta: 10000.0,
-        norm_eps: 1e-5,
-        context: 64,
-    }
+    ModelShape { layers: 3, width: 24, heads: 6, kv_heads: 2, head_dim: 6, ff: 40, vocab: 50, rope_theta: 10000.0, norm_eps: 1e-5, context: 64 }
 }
 
 struct Case {

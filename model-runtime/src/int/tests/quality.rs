@@ -41,13 +41,7 @@ fn spearman(x: &[f64], y: &[f64]) -> f64 {
 }
 
 /// Float sketches `[site][l, a, r]` of one sequence.
-fn float_sketch(
-    folded: &Folded,
-    tokens: &[u32],
-    prompt_len: usize,
-    rows: usize,
-    sem: &crate::semantics::Semantics,
-) -> Vec<Vec<f64>> {
+fn float_sketch(folded: &Folded, tokens: &[u32], prompt_len: usize, rows: usize, sem: &crate::semantics::Semantics) -> Vec<Vec<f64>> {
     let trace = reference::run(folded, tokens, Some(prompt_len));
     let (shape, d, t) = (&folded.shape, Dims::new(sem, 1, 1), tokens.len());
     let site_sketch = |site: Site| {
@@ -67,10 +61,7 @@ fn float_sketch(
         let signs: Vec<f64> = (0..rows * outs).map(|i| f64::from(projection.at(i / outs, heads(i % outs)))).collect();
         let mut out = vec![0.0; shape.layers * rows * folded.rank];
         for l in 0..shape.layers {
-            let (g, u) = (
-                &trace.tensors[crate::int::sketch::site_gradient(site)][l],
-                &trace.tensors[&format!("u{}", site.name())][l],
-            );
+            let (g, u) = (&trace.tensors[crate::int::sketch::site_gradient(site)][l], &trace.tensors[&format!("u{}", site.name())][l]);
             for x in 0..t {
                 for a in 0..rows {
                     let pd: f64 = (0..outs).map(|o| signs[a * outs + o] * f64::from(g[x * outs + o])).sum();
@@ -124,8 +115,7 @@ fn attribution_quality(case: &Case, samples: usize, rows: usize, damping: f64) -
     let index = build_index(&case.model, &case.adapter, &case.sequences[..samples], options, &|_, _| {}).unwrap();
     let runtime = Runtime::new(index.semantics.clone(), &case.model.tensors, Some(&case.adapter.tensors)).unwrap();
     let folded = Folded::new(&case.float, Some(&case.float_adapter));
-    let float_rows: Vec<_> =
-        case.sequences[..samples].iter().map(|t| float_sketch(&folded, t, 1, rows, &index.semantics)).collect();
+    let float_rows: Vec<_> = case.sequences[..samples].iter().map(|t| float_sketch(&folded, t, 1, rows, &index.semantics)).collect();
     let (mut sketches, mut scores, mut queries) = (0.0, 0.0, 0.0);
     for tokens in &case.sequences[samples..] {
         let d = Dims::new(&index.semantics, tokens.len(), tokens.len());
@@ -175,9 +165,7 @@ fn real_model_matches_float() {
     let runtime = Runtime::new(model.semantics.clone(), &model.tensors, None).unwrap();
     let reference = |t: &[u32]| reference::run(&folded, t, None).logits;
     let sampled = fidelity(&runtime, &stories[8..40], reference).unwrap();
-    let decode = |s: &Vec<u32>| -> Vec<u32> {
-        s[..8].iter().copied().chain(runtime.generate(&s[..8], 100, None).unwrap()).collect()
-    };
+    let decode = |s: &Vec<u32>| -> Vec<u32> { s[..8].iter().copied().chain(runtime.generate(&s[..8], 100, None).unwrap()).collect() };
     let greedy: Vec<Vec<u32>> = stories[8..40].iter().map(decode).collect();
     let decoded = fidelity(&runtime, &greedy, reference).unwrap();
     eprintln!("sampled text: {sampled:?} ratio {:.4}", sampled.perplexity_ratio());
@@ -206,17 +194,7 @@ fn real_model_matches_float() {
 
 #[test]
 fn synthetic_models_run_at_their_shapes() {
-    let shape = ModelShape {
-        layers: 4,
-        width: 64,
-        heads: 4,
-        kv_heads: 4,
-        head_dim: 16,
-        ff: 256,
-        vocab: 128,
-        context: 64,
-        ..odd_shape()
-    };
+    let shape = ModelShape { layers: 4, width: 64, heads: 4, kv_heads: 4, head_dim: 16, ff: 256, vocab: 128, context: 64, ..odd_shape() };
     let (model, adapter) = crate::int::synthetic::synthetic_model(&shape, &lora(8), 1).unwrap();
     let runtime = Runtime::new(adapter.semantics.clone(), &model.tensors, Some(&adapter.tensors)).unwrap();
     let tokens = Generator::new(5).tokens(32, 128);
