@@ -109,6 +109,9 @@ fn change(out: &mut Vec<Change>, what: impl Into<String>, f: impl Fn(&mut Proof<
     out.push((what.into(), Box::new(f)));
 }
 
+/// A change to a list.
+type Edit<T> = fn(&mut Vec<T>);
+
 /// Changes entries of a list, and its length and order.
 fn list<T: Clone + 'static>(
     out: &mut Vec<Change>,
@@ -121,7 +124,7 @@ fn list<T: Clone + 'static>(
         let get = get.clone();
         change(out, format!("{what}[{at}]"), move |p| one(&mut get(p)[at]));
     }
-    let edits: [(&str, fn(&mut Vec<T>)); 5] = [
+    let edits: [(&str, Edit<T>); 5] = [
         ("cleared", Vec::clear),
         ("popped", |v| drop(v.pop())),
         ("extended", |v| v.extend(v.last().cloned())),

@@ -124,13 +124,16 @@ fn digests_are_hexadecimal() {
 }
 
 /// Parameters under which the argument would be unsound are no relation.
+/// Makes a relation's parameters unsound.
+type Change = fn(&mut RelationParams);
+
 #[test]
 fn unsound_parameters_are_refused() {
     use circuits::relation::{Relation, RelationParams, Scope};
     use model_runtime::shape::Site;
     let params = &fixture().statement.relation;
     Relation::new(params).unwrap();
-    let changes: [(&str, fn(&mut RelationParams)); 17] = [
+    let changes: [(&str, Change); 17] = [
         ("output weights that don't tell 0 from 1", |p| *p.semantics.exps.get_mut("out.exp_bits").unwrap() = 14),
         ("another fixed point of output probabilities", |p| p.semantics.ops.get_mut("pr").unwrap().shift -= 1),
         ("another fixed point of attention probabilities", |p| p.semantics.ops.get_mut("p").unwrap().shift -= 1),

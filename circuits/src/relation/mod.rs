@@ -1,6 +1,6 @@
 //! The relation: every tensor, constraint and lookup of one proof, built from the semantics' parameters.
 //!
-//! Sections follow `docs/semantics.md`: [`forward`], [`backward`], [`attribution`]; [`gadget`] holds requantisation, norms and softmax rows.
+//! Sections follow `docs/semantics.md`: `forward`, `backward`, `attribution`; `gadget` holds requantisation, norms and softmax rows.
 
 mod attribution;
 mod backward;
