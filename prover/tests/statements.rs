@@ -125,11 +125,11 @@ fn digests_are_hexadecimal() {
 
 /// Parameters under which the argument would be unsound are no relation.
 /// Makes a relation's parameters unsound.
-type Change = fn(&mut RelationParams);
+type Change = fn(&mut circuits::relation::RelationParams);
 
 #[test]
 fn unsound_parameters_are_refused() {
-    use circuits::relation::{Relation, RelationParams, Scope};
+    use circuits::relation::{Relation, Scope};
     use model_runtime::shape::Site;
     let params = &fixture().statement.relation;
     Relation::new(params).unwrap();
