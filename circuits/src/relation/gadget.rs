@@ -142,13 +142,13 @@ impl Builder<'_> {
         let output = format!("{x}.n");
         let (shift, exponent) = (self.op(x)?.shift, self.exponent(x)?);
         let kappa = u32::try_from(exponent + shift as i32).map_err(|_| super::missing("exponent", x))?;
-        // The bounds on h·f and on Σ dn·n need the squares' total in 29 bits and a factor of at least 10 and at most 24 bits.
+        // The bounds on h·f and on Σ dn·n need the squares' total in 29 bits and a factor of 18 to 23 bits.
         let least = self.sem.shape.width.next_power_of_two().trailing_zeros();
-        if !(least..=16).contains(&sq_shift) || !(10..=23).contains(&kappa) || !(1..1 << 27).contains(&eps) {
+        if !(least..=16).contains(&sq_shift) || !(18..=23).contains(&kappa) || !(1..1 << 27).contains(&eps) {
             return Err(RelationError::Parameter {
                 what: format!("norm `{x}`"),
                 found: format!("square shift {sq_shift}, factor 2^{kappa}, epsilon {eps}"),
-                expected: "the width's logarithm to 16, 2^10 to 2^23, 1 to 2^27",
+                expected: "the width's logarithm to 16, 2^18 to 2^23, 1 to 2^27",
             });
         }
         let all: Vec<Axis> = rows.iter().copied().chain([self.x.d]).collect();
