@@ -189,7 +189,9 @@ fn real_model_matches_float() {
         start.elapsed() / 20
     });
     eprintln!("one sample of 64 tokens, forward + backward + sketch, one thread: {elapsed:?}");
-    assert!(q.sketch > 0.99 && q.score > 0.985);
+    // A token's scale is a power of two: where float and integer probabilities fall on two sides of a threshold, its gradient differs by a
+    // factor of two. That costs scores about 0.02 against a reference with float thresholds (0.9905 without scaling); docs/protocol.md, open points.
+    assert!(q.sketch > 0.99 && q.score > 0.965);
 }
 
 #[test]
