@@ -5,6 +5,8 @@
 pub mod evaluate;
 pub mod ir;
 pub mod layout;
+pub mod outer;
+pub mod poseidon2;
 pub mod public;
 pub mod relation;
 pub mod statement;

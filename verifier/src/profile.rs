@@ -1,8 +1,9 @@
 //! The two hash profiles: the same protocol over two hash functions.
 
 use circuits::ir::F;
+use circuits::poseidon2;
 use circuits::statement::{Digest, Profile};
-use p3_bn254::{BN254_POSEIDON2_HALF_FULL_ROUNDS, BN254_POSEIDON2_PARTIAL_ROUNDS_3, Bn254, Poseidon2Bn254};
+use p3_bn254::Bn254;
 use p3_challenger::{
     CanObserve, CanSample, CanSampleBits, CanSampleUniformBits, DuplexChallenger, FieldChallenger, GrindingChallenger, MultiField32Challenger,
     ResamplingError,
@@ -12,7 +13,6 @@ use p3_field::{Field, PrimeCharacteristicRing, PrimeField, PrimeField32};
 use p3_koala_bear::{Poseidon2KoalaBear, default_koalabear_poseidon2_16, default_koalabear_poseidon2_24};
 use p3_merkle_tree::MerkleTreeMmcs;
 use p3_symmetric::{Hash, MerkleCap, MultiField32PaddingFreeSponge, PaddingFreeSponge, TruncatedPermutation};
-use std::sync::OnceLock;
 
 /// Everything a profile chooses.
 pub trait HashProfile: Clone + Send + Sync + 'static {
@@ -87,27 +87,7 @@ impl HashProfile for Native {
 #[derive(Clone, Copy, Debug)]
 pub struct Evm;
 
-type Permutation3 = Poseidon2Bn254<3>;
-
-/// Poseidon2-BN254, t = 3, 8 full and 56 partial rounds; constants from BLAKE3's output on a fixed label, 64 bytes each, modulo the order.
-pub fn bn254_permutation() -> Permutation3 {
-    static PERMUTATION: OnceLock<Permutation3> = OnceLock::new();
-    PERMUTATION
-        .get_or_init(|| {
-            let mut stream = blake3::Hasher::new().update(b"poa/poseidon2/bn254/t=3/v1").finalize_xof();
-            let mut next = || {
-                let mut bytes = [0u8; 64];
-                stream.fill(&mut bytes);
-                let byte = Bn254::from_u64(256);
-                bytes.iter().fold(Bn254::ZERO, |acc, &b| acc * byte + Bn254::from_u8(b))
-            };
-            let mut full = || (0..BN254_POSEIDON2_HALF_FULL_ROUNDS).map(|_| [next(), next(), next()]).collect::<Vec<_>>();
-            let external = p3_poseidon2::ExternalLayerConstants::new(full(), full());
-            let internal = (0..BN254_POSEIDON2_PARTIAL_ROUNDS_3).map(|_| next()).collect();
-            Permutation3::new(external, internal)
-        })
-        .clone()
-}
+type Permutation3 = poseidon2::Permutation;
 
 impl HashProfile for Evm {
     const PROFILE: Profile = Profile::Evm;
@@ -117,14 +97,14 @@ impl HashProfile for Evm {
         MerkleTreeMmcs<F, Bn254, MultiField32PaddingFreeSponge<F, Bn254, Permutation3, 3, 2, 1>, TruncatedPermutation<Permutation3, 2, 1, 3>, 2, 1>;
 
     fn challenger() -> Self::Challenger {
-        let inner = MultiField32Challenger::new(bn254_permutation());
+        let inner = MultiField32Challenger::new(poseidon2::permutation());
         EvmChallenger(inner.unwrap_or_else(|_| unreachable!("KoalaBear is smaller than BN254")))
     }
 
     fn mmcs() -> Self::Mmcs {
-        let leaves = MultiField32PaddingFreeSponge::new(bn254_permutation());
+        let leaves = MultiField32PaddingFreeSponge::new(poseidon2::permutation());
         let leaves = leaves.unwrap_or_else(|_| unreachable!("KoalaBear is smaller than BN254"));
-        MerkleTreeMmcs::new(leaves, TruncatedPermutation::new(bn254_permutation()), 0)
+        MerkleTreeMmcs::new(leaves, TruncatedPermutation::new(poseidon2::permutation()), 0)
     }
 
     fn digest(root: &<Self::Mmcs as Mmcs<F>>::Commitment) -> Digest {
