@@ -1,8 +1,8 @@
 //! Lookup tables: columns that prover and verifier make themselves.
 
-use crate::ir::{EF, int};
-use crate::public::iota;
+use crate::public::{eq_at, iota};
 use model_runtime::tables::{EXP_ONE, boost, exp_table, recip_table, rsqrt_table, silu_tables};
+use p3_field::Field;
 
 /// A table's contents. The first column counts from [`TableKind::start`]; its position is the row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,17 +99,17 @@ impl TableKind {
     }
 
     /// The first column's multilinear extension.
-    fn first_at(&self, point: &[EF], eq: &[EF]) -> EF {
+    pub fn first_at<E: Field>(&self, point: &[E]) -> E {
         match self {
-            TableKind::Power2 => (0..14).map(|e| eq[e] * int(e as i64)).sum(),
-            _ => iota(point) + int(self.start()),
+            TableKind::Power2 => (0..14).map(|e| eq_at(point, e) * E::from_usize(e)).sum(),
+            _ => iota(point) + E::from_i64(self.start()),
         }
     }
 
     /// Multilinear extensions of all columns at `point`, whose `eq` table is given.
-    pub fn evaluate(&self, point: &[EF], eq: &[EF]) -> Vec<EF> {
-        let dense = |column: Vec<i64>| eq.iter().zip(column).map(|(&e, x)| e * int(x)).sum();
-        std::iter::once(self.first_at(point, eq)).chain(self.columns().into_iter().map(dense)).collect()
+    pub fn evaluate<E: Field>(&self, point: &[E], eq: &[E]) -> Vec<E> {
+        let dense = |column: Vec<i64>| eq.iter().zip(column).map(|(&e, x)| e * E::from_i64(x)).sum();
+        std::iter::once(self.first_at(point)).chain(self.columns().into_iter().map(dense)).collect()
     }
 
     /// Finds the row that starts with `tuple[0]` and compares the rest. `None` if there is no such row.

@@ -8,6 +8,7 @@ pub mod pcs;
 pub mod plan;
 pub mod profile;
 pub mod proof;
+pub mod recorded;
 pub mod soundness;
 #[cfg(test)]
 mod test_support;

@@ -3,9 +3,8 @@
 //! Source: "WHIR: Reed-Solomon Proximity Testing with Super-Fast Verification" (ePrint 2024/1586), Plonky3's implementation, Johnson bound.
 
 use crate::profile::HashProfile;
-use circuits::ir::{EF, F, Group};
-use p3_commit::MultilinearPcs;
-use p3_dft::Radix2DFTSmallBatch;
+use circuits::ir::Group;
+use p3_commit::Mmcs;
 use p3_multilinear_util::point::Point;
 use p3_sumcheck::layout::PrefixProver;
 use p3_sumcheck::{OpeningBatch, OpeningProtocol, PrescribedPointPcs, TableShape, TableSpec};
@@ -20,11 +19,18 @@ pub const TERM_SECURITY: usize = 104;
 const MAX_DOMAIN_LOG: usize = 24;
 
 /// The opening scheme of a profile.
-pub type Pcs<C> = WhirProver<EF, F, Radix2DFTSmallBatch<F>, <C as HashProfile>::Mmcs, <C as HashProfile>::Challenger, PrefixProver<F, EF>>;
+pub type Pcs<C> = WhirProver<
+    <C as HashProfile>::Ext,
+    <C as HashProfile>::Base,
+    <C as HashProfile>::Domain,
+    <C as HashProfile>::Mmcs,
+    <C as HashProfile>::Challenger,
+    PrefixProver<<C as HashProfile>::Base, <C as HashProfile>::Ext>,
+>;
 /// A commitment under a profile.
-pub type Commitment<C> = <Pcs<C> as MultilinearPcs<EF, <C as HashProfile>::Challenger>>::Commitment;
+pub type Commitment<C> = <<C as HashProfile>::Mmcs as Mmcs<<C as HashProfile>::Base>>::Commitment;
 /// An opening under a profile.
-pub type Opening<C> = PcsProof<F, EF, <C as HashProfile>::Mmcs>;
+pub type Opening<C> = PcsProof<<C as HashProfile>::Base, <C as HashProfile>::Ext, <C as HashProfile>::Mmcs>;
 
 /// No parameters exist for a polynomial of this size.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -77,12 +83,14 @@ fn parameters(group: Group, log: usize, pow_bits: usize) -> Result<ProtocolParam
 /// When there are no sound parameters for that size.
 pub fn scheme<C: HashProfile>(group: Group, log: usize) -> Result<Pcs<C>, ParameterError> {
     let refuse = |reason: String| ParameterError { log, reason };
-    let config = WhirConfig::<EF, F, C::Challenger>::new(log, parameters(group, log, C::GRINDING_BITS)?).map_err(|e| refuse(e.to_string()))?;
+    let (rate, fold) = rate_and_fold(group, log);
+    let domain = C::domain((log + rate).saturating_sub(fold).max(log));
+    let parameters = parameters(group, log, C::GRINDING_BITS)?;
+    let config = WhirConfig::<C::Ext, C::Base, C::Challenger>::new_with_domain(log, parameters, &domain).map_err(|e| refuse(e.to_string()))?;
     if !config.check_pow_bits() {
         return Err(refuse(format!("{} bits of grinding needed, {} allowed", config.max_pow_bits(), C::GRINDING_BITS)));
     }
-    let dft = Radix2DFTSmallBatch::new(1 << config.max_fft_size());
-    Ok(Pcs::<C>::new(config, dft, C::mmcs()))
+    Ok(Pcs::<C>::new(config, domain, C::mmcs()))
 }
 
 /// One polynomial, one point.
@@ -103,8 +111,8 @@ pub fn verify<C: HashProfile>(
     pcs: &Pcs<C>,
     commitment: &Commitment<C>,
     opening: &Opening<C>,
-    point: &[EF],
-    value: EF,
+    point: &[C::Ext],
+    value: C::Ext,
     challenger: &mut C::Challenger,
 ) -> Result<(), String> {
     let points = [Point::new(point.to_vec())];
