@@ -12,6 +12,12 @@ use verifier::profile::Evm;
 use verifier::recorded::{Recording, record};
 
 fn recording(full: &Full) -> Recording {
+    for (name, bits) in verifier::soundness::terms::<Evm>(&verifier::plan::Plan::new(&full.relation)).unwrap() {
+        println!("{name}: {bits:.1} bits");
+    }
+    println!("{:?}", verifier::plan::Plan::new(&full.relation).layouts.iter().map(|(g, l)| (g.name(), l.log, l.used())).collect::<Vec<_>>());
+    println!("{:?}", full.relation.tables.iter().map(|(k, _)| (k, k.dense_columns().len())).collect::<Vec<_>>());
+    verifier::verify::check_parameters::<Evm>(&verifier::plan::Plan::new(&full.relation)).unwrap();
     let witness = full.witness();
     let fixed = full.commit::<Evm>(&witness);
     let statement = full.statement(&witness, &fixed);
