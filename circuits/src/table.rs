@@ -109,7 +109,8 @@ impl TableKind {
                 // -limit below, z between, limit - 1 above.
                 let (zero, limit) = (1usize << 15, 1usize << (bits - 1));
                 let (low, high) = (zero - limit, zero + limit);
-                let between = iota_below(point, high) - iota_below(point, low) - E::from_usize(zero) * (less_than(point, high) - less_than(point, low));
+                let between =
+                    iota_below(point, high) - iota_below(point, low) - E::from_usize(zero) * (less_than(point, high) - less_than(point, low));
                 between - E::from_usize(limit) * less_than(point, low) + E::from_usize(limit - 1) * at_least(high)
             }
             (TableKind::Relu(theta), 1) => {

@@ -3,10 +3,10 @@
 //! Source: "WHIR: Reed-Solomon Proximity Testing with Super-Fast Verification" (ePrint 2024/1586), Plonky3's implementation, Johnson bound.
 
 use crate::profile::HashProfile;
+use crate::whir::{self, WhirError};
 use circuits::ir::Group;
 use circuits::statement::Profile;
 use p3_commit::Mmcs;
-use p3_multilinear_util::point::Point;
 use p3_sumcheck::layout::PrefixProver;
 use p3_sumcheck::{OpeningBatch, OpeningProtocol, PrescribedPointPcs, TableShape, TableSpec};
 use p3_whir::PcsProof;
@@ -94,6 +94,7 @@ pub fn scheme<C: HashProfile>(group: Group, log: usize) -> Result<Pcs<C>, Parame
     if !config.check_pow_bits() {
         return Err(refuse(format!("{} bits of grinding needed, {} allowed", config.max_pow_bits(), C::GRINDING_BITS)));
     }
+    config.validate_initial_claims(1 + config.commitment_ood_samples()).map_err(|e| refuse(e.to_string()))?;
     Ok(Pcs::<C>::new(config, domain, C::mmcs()))
 }
 
@@ -111,6 +112,10 @@ pub fn security<C: HashProfile>(group: Group, log: usize) -> Result<(f64, f64), 
 }
 
 /// Verifies that the committed polynomial takes `value` at `point`. The commitment is already in the transcript.
+///
+/// # Errors
+///
+/// Says why the opening is refused.
 pub fn verify<C: HashProfile>(
     pcs: &Pcs<C>,
     commitment: &Commitment<C>,
@@ -118,11 +123,11 @@ pub fn verify<C: HashProfile>(
     point: &[C::Ext],
     value: C::Ext,
     challenger: &mut C::Challenger,
-) -> Result<(), String> {
-    let points = [Point::new(point.to_vec())];
-    let evals = pcs.verify_at(commitment, opening, &protocol(point.len()), &points, challenger).map_err(|e| e.to_string())?;
-    match evals.as_slice() {
+) -> Result<(), WhirError> {
+    let domain = C::domain(0);
+    whir::verify::<C>(pcs, &domain, commitment, opening, &protocol(point.len()), point, challenger)?;
+    match opening.evals.as_slice() {
         [batch] if batch.current() == [value] => Ok(()),
-        _ => Err("the opened value is another".into()),
+        _ => Err(WhirError::Value),
     }
 }

@@ -4,9 +4,9 @@
 //! its token digest; `z`; `y = Σ_j w_j·z^j` over the published weights. The relation's digest and the lookup tables' commitment are constants.
 
 use super::base::Base;
+use super::domain::Subgroup;
 use super::ext::Ext;
 use super::hash::{Challenger, Root, Trees, Word, sponge};
-use super::domain::Subgroup;
 use super::recorder;
 use crate::plan::Plan;
 use crate::profile::{Evm, HashProfile};
