@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity ^0.8.28;
+
+import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
+import {IAttributionVerifier} from "./interfaces/IAttributionVerifier.sol";
+import {IDatanetRegistry} from "./interfaces/IDatanetRegistry.sol";
+import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
+import {IndexStatement} from "./libraries/IndexStatement.sol";
+import {Scalar} from "./libraries/Scalar.sol";
+
+/// @title Registry of models
+/// @notice The owner is the timelock. All it can do is say which verifier new requests get.
+contract ModelRegistry is IModelRegistry, Ownable {
+    /// @notice Where datanets are registered.
+    IDatanetRegistry public immutable datanets;
+
+    /// @inheritdoc IModelRegistry
+    mapping(bytes32 keyDigest => IAttributionVerifier) public verifiers;
+
+    uint64 private _modelCount;
+    mapping(uint64 modelId => Model) private _models;
+
+    constructor(IDatanetRegistry datanets_, address owner_) Ownable(owner_) {
+        datanets = datanets_;
+    }
+
+    /// @inheritdoc IModelRegistry
+    function register(Registration calldata r, string[] calldata names) external returns (uint64 modelId) {
+        _checkCommitment(r.base);
+        _checkCommitment(r.adapter);
+        _checkCommitment(r.index);
+        if (r.payee == address(0)) revert NoPayee();
+        IDatanetRegistry.Version memory v = datanets.version(r.datanetId, r.datanetVersion);
+        bytes32 found = datanets.namesDigest(names);
+        if (found != v.namesDigest) revert NamesDiffer(v.namesDigest, found);
+        bytes32 digest = IndexStatement.digest(
+            IndexStatement.Provenance(r.index, r.base, r.adapter, v.root, r.datanetVersion), names
+        );
+        modelId = ++_modelCount;
+        _models[modelId] = _entry(r, v, digest);
+        emit ModelRegistered(modelId, msg.sender, r.datanetId, r, digest);
+    }
+
+    /// @inheritdoc IModelRegistry
+    function retire(uint64 modelId) external {
+        Model storage m = _models[modelId];
+        if (m.owner != msg.sender) revert NotModelOwner(modelId, msg.sender);
+        if (m.retired) revert Retired(modelId);
+        m.retired = true;
+        emit ModelRetired(modelId);
+    }
+
+    /// @inheritdoc IModelRegistry
+    function setVerifier(bytes32 keyDigest, IAttributionVerifier verifier) external onlyOwner {
+        if (address(verifier) != address(0)) {
+            bytes32 found = verifier.keyDigest();
+            if (found != keyDigest) revert KeyMismatch(keyDigest, found);
+        }
+        verifiers[keyDigest] = verifier;
+        emit VerifierSet(keyDigest, address(verifier));
+    }
+
+    /// @inheritdoc IModelRegistry
+    function model(uint64 modelId) external view returns (Model memory m) {
+        m = _models[modelId];
+        if (m.owner == address(0)) revert UnknownModel(modelId);
+    }
+
+    /// @inheritdoc IModelRegistry
+    function verifierOf(uint64 modelId) external view returns (IAttributionVerifier verifier) {
+        Model storage m = _models[modelId];
+        if (m.owner == address(0)) revert UnknownModel(modelId);
+        if (m.retired) revert Retired(modelId);
+        verifier = verifiers[m.keyDigest];
+        if (address(verifier) == address(0)) revert NoVerifier(m.keyDigest);
+    }
+
+    function _entry(Registration calldata r, IDatanetRegistry.Version memory v, bytes32 digest)
+        private
+        view
+        returns (Model memory)
+    {
+        return Model({
+            base: r.base,
+            adapter: r.adapter,
+            index: r.index,
+            indexDigest: Scalar.fromDigest(digest),
+            keyDigest: r.keyDigest,
+            owner: msg.sender,
+            datanetId: r.datanetId,
+            contributors: v.contributors,
+            payee: r.payee,
+            datanetVersion: r.datanetVersion,
+            retired: false,
+            listId: v.listId
+        });
+    }
+
+    function _checkCommitment(bytes32 commitment) private pure {
+        if (commitment == 0 || !Scalar.isCanonical(uint256(commitment))) revert InvalidCommitment(commitment);
+    }
+}

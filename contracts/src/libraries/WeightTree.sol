@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity ^0.8.28;
+
+import {Hashes} from "@openzeppelin/contracts/utils/cryptography/Hashes.sol";
+
+/// @title Merkle tree over a request's weights
+/// @notice Settlement keeps one root instead of one balance per contributor; each collects their share with a path to it.
+/// @dev Pairs are hashed in sorted order, as OpenZeppelin's `MerkleProof` expects; a node without a sibling moves up unchanged. A leaf
+/// hashes 96 bytes and an inner node 64, so none can pass for the other, and a leaf names its request and index.
+library WeightTree {
+    /// @notice The leaf of one weight.
+    function leaf(bytes32 requestId, uint256 index, uint256 weight) internal pure returns (bytes32) {
+        return keccak256(abi.encode(requestId, index, weight));
+    }
+
+    /// @notice All leaves, in order.
+    function leaves(bytes32 requestId, uint256[] calldata weights) internal pure returns (bytes32[] memory nodes) {
+        nodes = new bytes32[](weights.length);
+        for (uint256 i = 0; i < weights.length; ++i) {
+            nodes[i] = leaf(requestId, i, weights[i]);
+        }
+    }
+
+    /// @notice Root of the tree; `nodes` is overwritten.
+    function root(bytes32[] memory nodes) internal pure returns (bytes32) {
+        uint256 width = nodes.length;
+        while (width > 1) {
+            width = _hashLevel(nodes, width);
+        }
+        return nodes[0];
+    }
+
+    /// @notice Path from leaf `index` to the root; `nodes` is overwritten.
+    function path(bytes32[] memory nodes, uint256 index) internal pure returns (bytes32[] memory siblings) {
+        uint256 width = nodes.length;
+        uint256 length;
+        siblings = new bytes32[](256);
+        while (width > 1) {
+            uint256 sibling = index ^ 1;
+            if (sibling < width) siblings[length++] = nodes[sibling];
+            index >>= 1;
+            width = _hashLevel(nodes, width);
+        }
+        assembly ("memory-safe") {
+            mstore(siblings, length)
+        }
+    }
+
+    function _hashLevel(bytes32[] memory nodes, uint256 width) private pure returns (uint256 next) {
+        next = (width + 1) / 2;
+        for (uint256 i = 0; i < width / 2; ++i) {
+            nodes[i] = Hashes.commutativeKeccak256(nodes[2 * i], nodes[2 * i + 1]);
+        }
+        if (width % 2 == 1) nodes[next - 1] = nodes[width - 1];
+    }
+}
