@@ -62,9 +62,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         _;
     }
 
-    constructor(IERC20 open_, IModelRegistry models_, IDatanetRegistry datanets_, Split memory split_, address owner_)
-        Ownable(owner_)
-    {
+    constructor(IERC20 open_, IModelRegistry models_, IDatanetRegistry datanets_, Split memory split_, address owner_) Ownable(owner_) {
         open = open_;
         models = models_;
         datanets = datanets_;
@@ -95,13 +93,11 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     }
 
     /// @inheritdoc IAttributionSettlement
-    function settle(
-        bytes32 requestId,
-        uint256 statementDigest,
-        uint256 tokenDigest,
-        uint256[] calldata weights,
-        bytes calldata proof
-    ) external nonReentrant whenNotPaused {
+    function settle(bytes32 requestId, uint256 statementDigest, uint256 tokenDigest, uint256[] calldata weights, bytes calldata proof)
+        external
+        nonReentrant
+        whenNotPaused
+    {
         Request memory r = _escrowed(requestId);
         if (block.timestamp > r.deadline) revert DeadlinePassed(requestId, r.deadline);
         IModelRegistry.Model memory m = models.model(r.modelId);
@@ -167,8 +163,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     function pause(uint256 duration) external {
         bool allowed = msg.sender == owner()
             ? duration <= MAX_PAUSE
-            : msg.sender == guardian && duration <= GUARDIAN_PAUSE
-                && (pausedUntil == 0 || block.timestamp >= pausedUntil + GUARDIAN_PAUSE);
+            : msg.sender == guardian && duration <= GUARDIAN_PAUSE && (pausedUntil == 0 || block.timestamp >= pausedUntil + GUARDIAN_PAUSE);
         if (!allowed) revert PauseRefused(msg.sender);
         pausedUntil = block.timestamp + duration;
         emit Paused(msg.sender, pausedUntil);
@@ -203,12 +198,11 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     }
 
     /// @inheritdoc IAttributionSettlement
-    function publicInputs(
-        bytes32 requestId,
-        uint256 statementDigest,
-        uint256 tokenDigest,
-        uint256[] calldata weights
-    ) external view returns (uint256[9] memory inputs) {
+    function publicInputs(bytes32 requestId, uint256 statementDigest, uint256 tokenDigest, uint256[] calldata weights)
+        external
+        view
+        returns (uint256[9] memory inputs)
+    {
         Request memory r = _requests[requestId];
         (inputs,) = _inputs(r, models.model(r.modelId), requestId, statementDigest, tokenDigest, weights);
     }
@@ -233,11 +227,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     }
 
     /// @inheritdoc IAttributionSettlement
-    function weightPath(bytes32 requestId, uint256[] calldata weights, uint256 index)
-        external
-        pure
-        returns (bytes32[] memory)
-    {
+    function weightPath(bytes32 requestId, uint256[] calldata weights, uint256 index) external pure returns (bytes32[] memory) {
         return WeightTree.path(WeightTree.leaves(requestId, weights), index);
     }
 
@@ -289,13 +279,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         total = PublicInputs.bindWeights(inputs, weights);
     }
 
-    function _distribute(
-        bytes32 requestId,
-        Request memory r,
-        address modelOwner,
-        uint256[] calldata weights,
-        uint256 total
-    ) private {
+    function _distribute(bytes32 requestId, Request memory r, address modelOwner, uint256[] calldata weights, uint256 total) private {
         (Distribution memory d,) = _shares(r, weights, total);
         Split storage s = _splits[r.splitId];
         _credit(r.asset, s.platform, d.platform + d.dust);

@@ -20,8 +20,14 @@ contract ModelRegistry is IModelRegistry, Ownable {
     uint64 private _modelCount;
     mapping(uint64 modelId => Model) private _models;
 
-    constructor(IDatanetRegistry datanets_, address owner_) Ownable(owner_) {
+    /// @param datanets_ Where datanets are registered.
+    /// @param owner_ The timelock.
+    /// @param initial Verifiers to begin with.
+    constructor(IDatanetRegistry datanets_, address owner_, IAttributionVerifier[] memory initial) Ownable(owner_) {
         datanets = datanets_;
+        for (uint256 i = 0; i < initial.length; ++i) {
+            _setVerifier(initial[i].keyDigest(), initial[i]);
+        }
     }
 
     /// @inheritdoc IModelRegistry
@@ -33,9 +39,7 @@ contract ModelRegistry is IModelRegistry, Ownable {
         IDatanetRegistry.Version memory v = datanets.version(r.datanetId, r.datanetVersion);
         bytes32 found = datanets.namesDigest(names);
         if (found != v.namesDigest) revert NamesDiffer(v.namesDigest, found);
-        bytes32 digest = IndexStatement.digest(
-            IndexStatement.Provenance(r.index, r.base, r.adapter, v.root, r.datanetVersion), names
-        );
+        bytes32 digest = IndexStatement.digest(IndexStatement.Provenance(r.index, r.base, r.adapter, v.root, r.datanetVersion), names);
         modelId = ++_modelCount;
         _models[modelId] = _entry(r, v, digest);
         emit ModelRegistered(modelId, msg.sender, r.datanetId, r, digest);
@@ -56,8 +60,7 @@ contract ModelRegistry is IModelRegistry, Ownable {
             bytes32 found = verifier.keyDigest();
             if (found != keyDigest) revert KeyMismatch(keyDigest, found);
         }
-        verifiers[keyDigest] = verifier;
-        emit VerifierSet(keyDigest, address(verifier));
+        _setVerifier(keyDigest, verifier);
     }
 
     /// @inheritdoc IModelRegistry
@@ -75,11 +78,7 @@ contract ModelRegistry is IModelRegistry, Ownable {
         if (address(verifier) == address(0)) revert NoVerifier(m.keyDigest);
     }
 
-    function _entry(Registration calldata r, IDatanetRegistry.Version memory v, bytes32 digest)
-        private
-        view
-        returns (Model memory)
-    {
+    function _entry(Registration calldata r, IDatanetRegistry.Version memory v, bytes32 digest) private view returns (Model memory) {
         return Model({
             base: r.base,
             adapter: r.adapter,
@@ -94,6 +93,11 @@ contract ModelRegistry is IModelRegistry, Ownable {
             retired: false,
             listId: v.listId
         });
+    }
+
+    function _setVerifier(bytes32 keyDigest, IAttributionVerifier verifier) private {
+        verifiers[keyDigest] = verifier;
+        emit VerifierSet(keyDigest, address(verifier));
     }
 
     function _checkCommitment(bytes32 commitment) private pure {

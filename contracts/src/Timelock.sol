@@ -9,9 +9,7 @@ import {TimelockController} from "@openzeppelin/contracts/governance/TimelockCon
 contract Timelock is TimelockController {
     /// @param delay Seconds that a decision waits.
     /// @param governor The governor; its address may be known before it is deployed.
-    constructor(uint256 delay, address governor)
-        TimelockController(delay, _only(governor), _only(address(0)), address(0))
-    {}
+    constructor(uint256 delay, address governor) TimelockController(delay, _only(governor), _only(address(0)), address(0)) {}
 
     function _only(address account) private pure returns (address[] memory accounts) {
         accounts = new address[](1);

@@ -105,22 +105,10 @@ interface IAttributionSettlement {
         bytes32[] path;
     }
 
-    event Escrowed(
-        bytes32 indexed requestId,
-        address indexed payer,
-        uint64 indexed modelId,
-        uint256 nonce,
-        address verifier,
-        Terms terms
-    );
+    event Escrowed(bytes32 indexed requestId, address indexed payer, uint64 indexed modelId, uint256 nonce, address verifier, Terms terms);
     /// @notice Everything that is needed to verify the settlement without the chain's word for it.
     event Settled(
-        bytes32 indexed requestId,
-        uint64 indexed modelId,
-        address indexed verifier,
-        uint256[9] publicInputs,
-        uint256[] weights,
-        bytes proof
+        bytes32 indexed requestId, uint64 indexed modelId, address indexed verifier, uint256[9] publicInputs, uint256[] weights, bytes proof
     );
     event Distributed(bytes32 indexed requestId, Asset asset, Distribution distribution);
     event Collected(bytes32 indexed requestId, uint256 indexed index, address indexed contributor, uint256 amount);
@@ -178,13 +166,8 @@ interface IAttributionSettlement {
     /// @param tokenDigest Public input 6.
     /// @param weights One per contributor, in the order of the datanet version.
     /// @param proof The outer proof.
-    function settle(
-        bytes32 requestId,
-        uint256 statementDigest,
-        uint256 tokenDigest,
-        uint256[] calldata weights,
-        bytes calldata proof
-    ) external;
+    function settle(bytes32 requestId, uint256 statementDigest, uint256 tokenDigest, uint256[] calldata weights, bytes calldata proof)
+        external;
 
     /// @notice After the deadline, credits the fee to its payer. Works while paused.
     function refund(bytes32 requestId) external;
@@ -230,12 +213,10 @@ interface IAttributionSettlement {
     function nextRequestId(address payer, Terms calldata terms) external view returns (bytes32);
 
     /// @notice The public inputs that a proof for this request is checked against; reverts as `settle` would on weights.
-    function publicInputs(
-        bytes32 requestId,
-        uint256 statementDigest,
-        uint256 tokenDigest,
-        uint256[] calldata weights
-    ) external view returns (uint256[9] memory);
+    function publicInputs(bytes32 requestId, uint256 statementDigest, uint256 tokenDigest, uint256[] calldata weights)
+        external
+        view
+        returns (uint256[9] memory);
 
     /// @notice Who would get what: the parts of the fee, and each contributor's account and amount.
     function preview(bytes32 requestId, uint256[] calldata weights)
@@ -244,8 +225,5 @@ interface IAttributionSettlement {
         returns (Distribution memory distribution, address[] memory contributors, uint256[] memory amounts);
 
     /// @notice The path that `collect` takes, from the weights in the event `Settled`.
-    function weightPath(bytes32 requestId, uint256[] calldata weights, uint256 index)
-        external
-        pure
-        returns (bytes32[] memory);
+    function weightPath(bytes32 requestId, uint256[] calldata weights, uint256 index) external pure returns (bytes32[] memory);
 }

@@ -47,20 +47,13 @@ interface IDatanetRegistry {
 
     event DatanetCreated(uint64 indexed datanetId, address indexed owner, string name);
     event Contributed(
-        uint64 indexed datanetId,
-        uint64 indexed contributionId,
-        address indexed contributor,
-        bytes32 root,
-        string licence,
-        string name
+        uint64 indexed datanetId, uint64 indexed contributionId, address indexed contributor, bytes32 root, string licence, string name
     );
     event Approved(uint64 indexed datanetId, uint64 indexed contributionId);
     event Rejected(uint64 indexed datanetId, uint64 indexed contributionId);
     event Drafted(uint64 indexed datanetId, uint64 indexed listId, uint64[] contributionIds);
     event DraftDiscarded(uint64 indexed datanetId, uint64 indexed listId);
-    event Published(
-        uint64 indexed datanetId, uint64 indexed version, uint64 listId, bytes32 root, string licence, uint32 contributors
-    );
+    event Published(uint64 indexed datanetId, uint64 indexed version, uint64 listId, bytes32 root, string licence, uint32 contributors);
 
     /// @notice The caller doesn't own the datanet.
     error NotDatanetOwner(uint64 datanetId, address caller);

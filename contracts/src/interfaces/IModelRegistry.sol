@@ -54,11 +54,7 @@ interface IModelRegistry {
     }
 
     event ModelRegistered(
-        uint64 indexed modelId,
-        address indexed owner,
-        uint64 indexed datanetId,
-        Registration registration,
-        bytes32 indexDigest
+        uint64 indexed modelId, address indexed owner, uint64 indexed datanetId, Registration registration, bytes32 indexDigest
     );
     event ModelRetired(uint64 indexed modelId);
     event VerifierSet(bytes32 indexed keyDigest, address indexed verifier);

@@ -50,9 +50,8 @@ library IndexStatement {
     }
 
     function _head(Provenance memory p, uint256 contributors) private pure returns (bytes memory) {
-        bytes memory commitments = abi.encodePacked(
-            uint64(32), p.index, uint64(32), p.base, uint64(32), p.adapter, uint64(32), p.datanetRoot
-        );
+        bytes memory commitments =
+            abi.encodePacked(uint64(32), p.index, uint64(32), p.base, uint64(32), p.adapter, uint64(32), p.datanetRoot);
         return abi.encodePacked(uint64(9), "poa/index", commitments, p.datanetVersion, uint64(contributors));
     }
 }

@@ -59,8 +59,7 @@ library PublicInputs {
 
     /// @notice `keccak256(abi.encode(inputs 0 to 6, weights)) mod ORDER`.
     function challenge(uint256[9] memory inputs, uint256[] calldata weights) internal pure returns (uint256) {
-        bytes memory encoded =
-            abi.encode(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], inputs[5], inputs[6], weights);
+        bytes memory encoded = abi.encode(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], inputs[5], inputs[6], weights);
         return uint256(keccak256(encoded)) % Scalar.ORDER;
     }
 }
