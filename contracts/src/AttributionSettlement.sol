@@ -9,7 +9,6 @@ import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProo
 import {BitMaps} from "@openzeppelin/contracts/utils/structs/BitMaps.sol";
 import {IAttributionSettlement} from "./interfaces/IAttributionSettlement.sol";
 import {IAttributionVerifier} from "./interfaces/IAttributionVerifier.sol";
-import {IDatanetRegistry} from "./interfaces/IDatanetRegistry.sol";
 import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
 import {PublicInputs} from "./libraries/PublicInputs.sol";
 import {Scalar} from "./libraries/Scalar.sol";
@@ -34,12 +33,13 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     /// @notice Longest pause by the guardian, and how long it has to wait after any pause.
     uint256 public constant GUARDIAN_PAUSE = 7 days;
 
+    /// @notice The `binding` of a request that accepts any exchange with the model; no scalar is as large.
+    bytes32 public constant ANY_TOKENS = bytes32(type(uint256).max);
+
     /// @notice The OPEN token.
     IERC20 public immutable open;
     /// @notice Where models are registered.
     IModelRegistry public immutable models;
-    /// @notice Where datanets are registered.
-    IDatanetRegistry public immutable datanets;
 
     /// @inheritdoc IAttributionSettlement
     uint32 public currentSplit;
@@ -62,10 +62,9 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         _;
     }
 
-    constructor(IERC20 open_, IModelRegistry models_, IDatanetRegistry datanets_, Split memory split_, address owner_) Ownable(owner_) {
+    constructor(IERC20 open_, IModelRegistry models_, Split memory split_, address owner_) Ownable(owner_) {
         open = open_;
         models = models_;
-        datanets = datanets_;
         _setSplit(split_);
     }
 
@@ -87,7 +86,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         r.amount = terms.amount;
         r.modelId = terms.modelId;
         r.verifier = address(verifier);
-        r.tokenDigest = terms.tokenDigest;
+        r.binding = terms.tokenDigest == 0 ? ANY_TOKENS : bytes32(terms.tokenDigest);
         emit Escrowed(requestId, msg.sender, terms.modelId, nonce, address(verifier), terms);
         if (terms.asset == Asset.Open) open.safeTransferFrom(msg.sender, address(this), terms.amount);
     }
@@ -100,7 +99,10 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     {
         Request memory r = _escrowed(requestId);
         if (block.timestamp > r.deadline) revert DeadlinePassed(requestId, r.deadline);
-        IModelRegistry.Model memory m = models.model(r.modelId);
+        if (r.binding != ANY_TOKENS && uint256(r.binding) != tokenDigest) {
+            revert TokenDigestMismatch(uint256(r.binding), tokenDigest);
+        }
+        IModelRegistry.Claim memory m = models.claimOf(r.modelId);
         (uint256[9] memory inputs, uint256 total) = _inputs(r, m, requestId, statementDigest, tokenDigest, weights);
         if (!IAttributionVerifier(r.verifier).verify(inputs, proof)) revert InvalidProof(requestId);
 
@@ -108,7 +110,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         stored.status = Status.Settled;
         if (total != 0) {
             stored.totalWeight = uint64(total);
-            stored.weightsRoot = WeightTree.root(WeightTree.leaves(requestId, weights));
+            stored.binding = WeightTree.root(WeightTree.leaves(requestId, weights));
         }
         emit Settled(requestId, r.modelId, r.verifier, inputs, weights, proof);
         _distribute(requestId, r, m.payee, weights, total);
@@ -204,7 +206,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         returns (uint256[9] memory inputs)
     {
         Request memory r = _requests[requestId];
-        (inputs,) = _inputs(r, models.model(r.modelId), requestId, statementDigest, tokenDigest, weights);
+        (inputs,) = _inputs(r, models.claimOf(r.modelId), requestId, statementDigest, tokenDigest, weights);
     }
 
     /// @inheritdoc IAttributionSettlement
@@ -214,12 +216,12 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         returns (Distribution memory distribution, address[] memory contributors, uint256[] memory amounts)
     {
         Request memory r = _requests[requestId];
-        IModelRegistry.Model memory m = models.model(r.modelId);
+        IModelRegistry.Claim memory m = models.claimOf(r.modelId);
         if (weights.length != m.contributors) revert WeightCount(m.contributors, weights.length);
         uint256 total = PublicInputs.totalOf(weights);
         uint256 pot;
         (distribution, pot) = _shares(r, weights, total);
-        contributors = datanets.contributors(m.datanetId, m.datanetVersion);
+        contributors = models.contributorsOf(r.modelId);
         amounts = new uint256[](weights.length);
         for (uint256 i = 0; i < weights.length && total != 0; ++i) {
             amounts[i] = pot * weights[i] / total;
@@ -261,13 +263,12 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     /// @dev What the proof must be about. Only the statement's digest and, where the payer left it open, the token digest come from the caller.
     function _inputs(
         Request memory r,
-        IModelRegistry.Model memory m,
+        IModelRegistry.Claim memory m,
         bytes32 requestId,
         uint256 statementDigest,
         uint256 tokenDigest,
         uint256[] calldata weights
     ) private pure returns (uint256[9] memory inputs, uint256 total) {
-        if (r.tokenDigest != 0 && r.tokenDigest != tokenDigest) revert TokenDigestMismatch(r.tokenDigest, tokenDigest);
         if (weights.length != m.contributors) revert WeightCount(m.contributors, weights.length);
         inputs[PublicInputs.STATEMENT_DIGEST] = statementDigest;
         inputs[PublicInputs.BASE] = uint256(m.base);
@@ -318,13 +319,13 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         Request storage r = _requests[c.requestId];
         if (r.status != Status.Settled) revert UnexpectedStatus(c.requestId, Status.Settled, r.status);
         bytes32 leaf = WeightTree.leaf(c.requestId, c.index, c.weight);
-        if (r.weightsRoot == 0 || !MerkleProof.verifyCalldata(c.path, r.weightsRoot, leaf)) {
+        if (r.totalWeight == 0 || !MerkleProof.verifyCalldata(c.path, r.binding, leaf)) {
             revert InvalidPath(c.requestId, c.index);
         }
         if (_collected[c.requestId].get(c.index)) revert AlreadyCollected(c.requestId, c.index);
         _collected[c.requestId].set(c.index);
         uint256 amount = _part(r.amount, _splits[r.splitId].contributorsBps) * c.weight / r.totalWeight;
-        address contributor = datanets.contributorAt(models.model(r.modelId).listId, c.index);
+        address contributor = models.contributorAt(r.modelId, c.index);
         _credit(r.asset, contributor, amount);
         emit Collected(c.requestId, c.index, contributor, amount);
     }

@@ -64,18 +64,39 @@ contract ModelRegistry is IModelRegistry, Ownable {
     }
 
     /// @inheritdoc IModelRegistry
-    function model(uint64 modelId) external view returns (Model memory m) {
-        m = _models[modelId];
-        if (m.owner == address(0)) revert UnknownModel(modelId);
+    function model(uint64 modelId) external view returns (Model memory) {
+        return _known(modelId);
+    }
+
+    /// @inheritdoc IModelRegistry
+    function claimOf(uint64 modelId) external view returns (Claim memory) {
+        Model storage m = _known(modelId);
+        return Claim(m.base, m.adapter, m.index, m.indexDigest, m.payee, m.contributors);
+    }
+
+    /// @inheritdoc IModelRegistry
+    function contributorAt(uint64 modelId, uint256 index) external view returns (address) {
+        return datanets.contributorAt(_known(modelId).listId, index);
+    }
+
+    /// @inheritdoc IModelRegistry
+    function contributorsOf(uint64 modelId) external view returns (address[] memory) {
+        Model storage m = _known(modelId);
+        return datanets.contributors(m.datanetId, m.datanetVersion);
     }
 
     /// @inheritdoc IModelRegistry
     function verifierOf(uint64 modelId) external view returns (IAttributionVerifier verifier) {
-        Model storage m = _models[modelId];
-        if (m.owner == address(0)) revert UnknownModel(modelId);
+        Model storage m = _known(modelId);
         if (m.retired) revert Retired(modelId);
         verifier = verifiers[m.keyDigest];
         if (address(verifier) == address(0)) revert NoVerifier(m.keyDigest);
+    }
+
+    /// @dev Every registered model has a payee, which lies beside what settlements read.
+    function _known(uint64 modelId) private view returns (Model storage m) {
+        m = _models[modelId];
+        if (m.payee == address(0)) revert UnknownModel(modelId);
     }
 
     function _entry(Registration calldata r, IDatanetRegistry.Version memory v, bytes32 digest) private view returns (Model memory) {
@@ -85,13 +106,13 @@ contract ModelRegistry is IModelRegistry, Ownable {
             index: r.index,
             indexDigest: Scalar.fromDigest(digest),
             keyDigest: r.keyDigest,
+            payee: r.payee,
+            contributors: v.contributors,
+            listId: v.listId,
             owner: msg.sender,
             datanetId: r.datanetId,
-            contributors: v.contributors,
-            payee: r.payee,
-            datanetVersion: r.datanetVersion,
             retired: false,
-            listId: v.listId
+            datanetVersion: r.datanetVersion
         });
     }
 

@@ -47,7 +47,7 @@ contract AttributionSettlementTest is System {
         equal(r.amount, 1 ether, "amount");
         equal(r.modelId, modelId, "model");
         equal(r.verifier, address(verifier), "verifier");
-        equal(r.tokenDigest, 0x70, "token digest");
+        equal(r.binding, bytes32(uint256(0x70)), "token digest");
         equal(address(settlement).balance, 1 ether, "escrowed");
         equal(settlement.nonces(PAYER), 1, "nonce");
     }

@@ -61,8 +61,8 @@ interface IAttributionSettlement {
     /// @param modelId The model.
     /// @param totalWeight Sum of the weights; zero until settled.
     /// @param verifier The verifier whose word counts.
-    /// @param tokenDigest The expected digest of prompt and answer, or zero.
-    /// @param weightsRoot Root of the tree of weights; zero until settled.
+    /// @param binding Until settled, the token digest that the proof must have, or `ANY_TOKENS`; once settled with weights, the root of their
+    /// tree. One slot, written when escrowed, makes settling cheaper.
     struct Request {
         address payer;
         uint40 deadline;
@@ -73,8 +73,7 @@ interface IAttributionSettlement {
         uint64 modelId;
         uint64 totalWeight;
         address verifier;
-        uint256 tokenDigest;
-        bytes32 weightsRoot;
+        bytes32 binding;
     }
 
     /// @notice What everyone gets of one settlement. The parts add up to the fee.
@@ -212,7 +211,7 @@ interface IAttributionSettlement {
     /// @notice The id that the next request of `payer` gets under these terms.
     function nextRequestId(address payer, Terms calldata terms) external view returns (bytes32);
 
-    /// @notice The public inputs that a proof for this request is checked against; reverts as `settle` would on weights.
+    /// @notice The public inputs that a proof for this request is checked against. Reverts as `settle` would on weights.
     function publicInputs(bytes32 requestId, uint256 statementDigest, uint256 tokenDigest, uint256[] calldata weights)
         external
         view

@@ -31,26 +31,42 @@ interface IModelRegistry {
     /// @param index Commitment of the attribution index.
     /// @param indexDigest Digest of the index's statement, top three bits cleared.
     /// @param keyDigest Digest of the verifying key.
+    /// @param payee Who gets the model owner's share.
+    /// @param contributors Contributors of the datanet version; as many weights as a proof has.
+    /// @param listId Their list in the datanet registry.
     /// @param owner Who registered it.
     /// @param datanetId The datanet.
-    /// @param contributors Contributors of that version; as many weights as a proof has.
-    /// @param payee Who gets the model owner's share.
-    /// @param datanetVersion The datanet's version.
     /// @param retired Whether new requests are refused.
-    /// @param listId The contributors' list in the datanet registry.
+    /// @param datanetVersion The datanet's version.
     struct Model {
         bytes32 base;
         bytes32 adapter;
         bytes32 index;
         uint256 indexDigest;
         bytes32 keyDigest;
+        address payee;
+        uint32 contributors;
+        uint64 listId;
         address owner;
         uint64 datanetId;
-        uint32 contributors;
-        address payee;
-        uint64 datanetVersion;
         bool retired;
-        uint64 listId;
+        uint64 datanetVersion;
+    }
+
+    /// @notice The part of a model that a settlement rests on.
+    /// @param base Commitment of the base model.
+    /// @param adapter Commitment of the adapter.
+    /// @param index Commitment of the attribution index.
+    /// @param indexDigest Digest of the index's statement, top three bits cleared.
+    /// @param payee Who gets the model owner's share.
+    /// @param contributors As many weights as a proof has.
+    struct Claim {
+        bytes32 base;
+        bytes32 adapter;
+        bytes32 index;
+        uint256 indexDigest;
+        address payee;
+        uint32 contributors;
     }
 
     event ModelRegistered(
@@ -89,6 +105,15 @@ interface IModelRegistry {
 
     /// @notice A registered model.
     function model(uint64 modelId) external view returns (Model memory);
+
+    /// @notice What settlements of a model rest on.
+    function claimOf(uint64 modelId) external view returns (Claim memory);
+
+    /// @notice The account of contributor `index` of a model.
+    function contributorAt(uint64 modelId, uint256 index) external view returns (address);
+
+    /// @notice The accounts of a model's contributors, in the order of weights.
+    function contributorsOf(uint64 modelId) external view returns (address[] memory);
 
     /// @notice The verifier of new requests for a model; reverts if the model is retired or its key has none.
     function verifierOf(uint64 modelId) external view returns (IAttributionVerifier);

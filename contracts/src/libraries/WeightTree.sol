@@ -13,11 +13,19 @@ library WeightTree {
         return keccak256(abi.encode(requestId, index, weight));
     }
 
-    /// @notice All leaves, in order.
+    /// @notice All leaves, in order: `leaf` of each, hashed from one buffer.
     function leaves(bytes32 requestId, uint256[] calldata weights) internal pure returns (bytes32[] memory nodes) {
         nodes = new bytes32[](weights.length);
+        bytes memory buffer = abi.encode(requestId, uint256(0), uint256(0));
         for (uint256 i = 0; i < weights.length; ++i) {
-            nodes[i] = leaf(requestId, i, weights[i]);
+            uint256 weight = weights[i];
+            bytes32 node;
+            assembly ("memory-safe") {
+                mstore(add(buffer, 64), i)
+                mstore(add(buffer, 96), weight)
+                node := keccak256(add(buffer, 32), 96)
+            }
+            nodes[i] = node;
         }
     }
 

@@ -44,14 +44,14 @@ abstract contract System is Test {
     StakingPool internal pool;
 
     /// @dev Addresses that a constructor needs before they exist come from the deployer's nonce, so that no role is ever held by the deployer.
-    function deploy(address raw) internal {
+    function deploy(address raw, bytes32 keyDigest, uint256 proofLength, uint256 gasLimit) internal {
         open = new OpenToken(HOLDER, SUPPLY);
         uint64 nonce = vm.getNonce(address(this));
         timelock = new Timelock(DELAY, vm.computeCreateAddress(address(this), nonce + 1));
         PoaGovernor.Settings memory s = PoaGovernor.Settings(1 days, 7 days, SUPPLY / 1000, 4);
         governor = new PoaGovernor(open, timelock, s);
         datanets = new DatanetRegistry();
-        verifier = new AttributionVerifier(raw, KEY, 32 * PROOF_WORDS, VERIFIER_GAS);
+        verifier = new AttributionVerifier(raw, keyDigest, proofLength, gasLimit);
         IAttributionVerifier[] memory initial = new IAttributionVerifier[](1);
         initial[0] = verifier;
         models = new ModelRegistry(datanets, address(timelock), initial);
@@ -64,11 +64,11 @@ abstract contract System is Test {
 
     function deploySettlement(address poolAddress) internal virtual returns (AttributionSettlement) {
         IAttributionSettlement.Split memory split = IAttributionSettlement.Split(500, 2000, 500, 7000, PLATFORM, poolAddress);
-        return new AttributionSettlement(open, models, datanets, split, address(timelock));
+        return new AttributionSettlement(open, models, split, address(timelock));
     }
 
     function deployWithMock() internal {
-        deploy(address(new MockRawVerifier(PROOF_WORDS)));
+        deploy(address(new MockRawVerifier(PROOF_WORDS)), KEY, 32 * PROOF_WORDS, VERIFIER_GAS);
     }
 
     // ------------------------------------------------------------------ datanets and models
