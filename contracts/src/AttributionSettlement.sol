@@ -103,7 +103,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
             revert TokenDigestMismatch(uint256(r.binding), tokenDigest);
         }
         IModelRegistry.Claim memory m = models.claimOf(r.modelId);
-        (uint256[9] memory inputs, uint256 total) = _inputs(r, m, requestId, statementDigest, tokenDigest, weights);
+        (uint256[9] memory inputs, uint256 total) = _inputs(m, requestId, statementDigest, tokenDigest, weights);
         if (!IAttributionVerifier(r.verifier).verify(inputs, proof)) revert InvalidProof(requestId);
 
         Request storage stored = _requests[requestId];
@@ -136,6 +136,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
 
     /// @inheritdoc IAttributionSettlement
     function withdraw(Asset asset, address to) external nonReentrant returns (uint256 amount) {
+        if (to == address(0)) revert TransferFailed(to);
         amount = claimable[asset][msg.sender];
         if (amount == 0) revert NothingToWithdraw(asset, msg.sender);
         claimable[asset][msg.sender] = 0;
@@ -151,8 +152,8 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     // ------------------------------------------------------------------ governance
 
     /// @inheritdoc IAttributionSettlement
-    function setSplit(Split calldata split_) external onlyOwner returns (uint32 splitId) {
-        return _setSplit(split_);
+    function setSplit(Split calldata next) external onlyOwner returns (uint32 splitId) {
+        return _setSplit(next);
     }
 
     /// @inheritdoc IAttributionSettlement
@@ -205,8 +206,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         view
         returns (uint256[9] memory inputs)
     {
-        Request memory r = _requests[requestId];
-        (inputs,) = _inputs(r, models.claimOf(r.modelId), requestId, statementDigest, tokenDigest, weights);
+        (inputs,) = _inputs(models.claimOf(_requests[requestId].modelId), requestId, statementDigest, tokenDigest, weights);
     }
 
     /// @inheritdoc IAttributionSettlement
@@ -262,7 +262,6 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
 
     /// @dev What the proof must be about. Only the statement's digest and, where the payer left it open, the token digest come from the caller.
     function _inputs(
-        Request memory r,
         IModelRegistry.Claim memory m,
         bytes32 requestId,
         uint256 statementDigest,
@@ -304,7 +303,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         if (total == 0) {
             d.returned = pot;
         } else {
-            uint256 sum;
+            uint256 sum = 0;
             for (uint256 i = 0; i < weights.length; ++i) {
                 unchecked {
                     sum += pot * weights[i] / total;

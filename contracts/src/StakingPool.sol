@@ -45,6 +45,7 @@ contract StakingPool is IStakingPool, ReentrancyGuardTransient {
     mapping(IAttributionSettlement.Asset asset => Rewards) private _rewards;
 
     constructor(IERC20 open_, IAttributionSettlement settlement_, address fallbackAccount_, uint256 cooldown_) {
+        if (fallbackAccount_ == address(0)) revert NoFallback();
         open = open_;
         settlement = settlement_;
         fallbackAccount = fallbackAccount_;
@@ -98,6 +99,7 @@ contract StakingPool is IStakingPool, ReentrancyGuardTransient {
 
     /// @inheritdoc IStakingPool
     function claim(IAttributionSettlement.Asset asset, address to) external nonReentrant returns (uint256 amount) {
+        if (to == address(0)) revert TransferFailed(to);
         _pull(asset);
         _settle(asset, msg.sender);
         amount = _rewards[asset].owed[msg.sender];

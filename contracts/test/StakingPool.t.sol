@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
+import {StakingPool} from "../src/StakingPool.sol";
+import {IAttributionSettlement} from "../src/interfaces/IAttributionSettlement.sol";
 import {IStakingPool} from "../src/interfaces/IStakingPool.sol";
 import {System} from "./support/System.sol";
 
@@ -108,6 +110,19 @@ contract StakingPoolTest is System {
         (bool sent,) = address(pool).call{value: 1}("");
         check(sent, "expectRevert says so when it reverts");
         vm.stopPrank();
+    }
+
+    function test_nobodyIsNoReceiver() public {
+        stake(ALICE, 1);
+        reward(1 ether);
+        vm.prank(ALICE);
+        vm.expectRevert(abi.encodeWithSelector(IStakingPool.TransferFailed.selector, address(0)));
+        pool.claim(ETHER, address(0));
+        vm.prank(PLATFORM);
+        vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.TransferFailed.selector, address(0)));
+        settlement.withdraw(ETHER, address(0));
+        vm.expectRevert(IStakingPool.NoFallback.selector);
+        new StakingPool(open, settlement, address(0), 1);
     }
 
     function testFuzz_neverMoreThanWasPulled(uint64[4] memory stakes, uint64[4] memory rewards) public {

@@ -178,7 +178,7 @@ interface IAttributionSettlement {
     function withdraw(Asset asset, address to) external returns (uint256 amount);
 
     /// @notice Governance only: the split of requests from now on.
-    function setSplit(Split calldata split) external returns (uint32 splitId);
+    function setSplit(Split calldata next) external returns (uint32 splitId);
 
     /// @notice Stops escrow and settlement for a while. Refunds, collection and withdrawal go on, deadlines run on.
     /// @dev Governance: up to `MAX_PAUSE`. The guardian: up to `GUARDIAN_PAUSE`, and only so long after a pause ended.

@@ -99,10 +99,10 @@ interface IDatanetRegistry {
     function discardDraft(uint64 datanetId) external;
 
     /// @notice Publishes the next version: what was drafted, then these contributions. Contributors are numbered by first appearance.
-    /// @return version Versions are 1, 2, 3, …
+    /// @return number Versions are 1, 2, 3, …
     function publish(uint64 datanetId, bytes32 root, string calldata licence, uint64[] calldata contributionIds)
         external
-        returns (uint64 version);
+        returns (uint64 number);
 
     /// @notice A contribution.
     function contribution(uint64 contributionId) external view returns (Contribution memory);

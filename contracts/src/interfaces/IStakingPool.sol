@@ -19,6 +19,8 @@ interface IStakingPool {
     error InsufficientStake(uint256 staked, uint256 asked);
     /// @notice The cooldown isn't over.
     error CoolingDown(uint256 readyAt);
+    /// @notice Rewards that arrive while nobody stakes would go to nobody.
+    error NoFallback();
     /// @notice There is nothing to claim.
     error NothingToClaim(IAttributionSettlement.Asset asset, address account);
     /// @notice Ether comes from the settlement only.

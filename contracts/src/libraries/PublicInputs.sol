@@ -33,7 +33,7 @@ library PublicInputs {
     /// @return total Sum of the weights.
     function bindWeights(uint256[9] memory inputs, uint256[] calldata weights) internal pure returns (uint256 total) {
         uint256 z = challenge(inputs, weights);
-        uint256 y;
+        uint256 y = 0;
         for (uint256 j = weights.length; j != 0;) {
             unchecked {
                 --j;

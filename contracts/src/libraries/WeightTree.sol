@@ -44,7 +44,7 @@ library WeightTree {
         uint256 length;
         siblings = new bytes32[](256);
         while (width > 1) {
-            uint256 sibling = index ^ 1;
+            uint256 sibling = index % 2 == 0 ? index + 1 : index - 1;
             if (sibling < width) siblings[length++] = nodes[sibling];
             index >>= 1;
             width = _hashLevel(nodes, width);
