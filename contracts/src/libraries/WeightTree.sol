@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
-import {Hashes} from "@openzeppelin/contracts/utils/cryptography/Hashes.sol";
-
 /// @title Merkle tree over a request's weights
 /// @notice Settlement keeps one root instead of one balance per contributor; each collects their share with a path to it.
 /// @dev Pairs are hashed in sorted order, as OpenZeppelin's `MerkleProof` expects; a node without a sibling moves up unchanged. A leaf
@@ -54,11 +52,22 @@ library WeightTree {
         }
     }
 
+    /// @dev Replaces `width` nodes by their parents, in place. A node is read before its place is written: a parent lies no further than its children.
     function _hashLevel(bytes32[] memory nodes, uint256 width) private pure returns (uint256 next) {
-        next = (width + 1) / 2;
-        for (uint256 i = 0; i < width / 2; ++i) {
-            nodes[i] = Hashes.commutativeKeccak256(nodes[2 * i], nodes[2 * i + 1]);
+        assembly ("memory-safe") {
+            let write := add(nodes, 32)
+            let read := write
+            for { let end := add(read, shl(5, and(width, not(1)))) } lt(read, end) { read := add(read, 64) } {
+                let left := mload(read)
+                let right := mload(add(read, 32))
+                let swapped := gt(left, right)
+                mstore(shl(5, swapped), left)
+                mstore(shl(5, iszero(swapped)), right)
+                mstore(write, keccak256(0, 64))
+                write := add(write, 32)
+            }
+            if and(width, 1) { mstore(write, mload(read)) }
+            next := shr(1, add(width, 1))
         }
-        if (width % 2 == 1) nodes[next - 1] = nodes[width - 1];
     }
 }
