@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 import {AttributionVerifier} from "../src/AttributionVerifier.sol";
 import {IAttributionVerifier} from "../src/interfaces/IAttributionVerifier.sol";
 import {Scalar} from "../src/libraries/Scalar.sol";
-import {FreeRawVerifier, MockProof, MockRawVerifier, TalkativeRawVerifier} from "./support/MockRawVerifier.sol";
+import {FreeRawVerifier, HungryRawVerifier, MockProof, MockRawVerifier, TalkativeRawVerifier} from "./support/MockRawVerifier.sol";
 import {Tampering} from "./support/Tampering.sol";
 
 contract AttributionVerifierTest is Tampering {
@@ -75,6 +75,18 @@ contract AttributionVerifierTest is Tampering {
         try verifier.verify{gas: gas_}(values, proof) returns (bool verified) {
             check(verified, "a good proof is never called bad");
         } catch {}
+    }
+
+    /// Around the limit, with a verifier that needs all of it: never a no, and a yes as soon as the front lets the call through.
+    /// forge-config: default.isolate = true
+    function testFuzz_theLimitIsForwardedWhole(uint256 gas_) public {
+        address hungry = address(new HungryRawVerifier(LIMIT - 200));
+        AttributionVerifier exact = new AttributionVerifier(hungry, KEY, 32, LIMIT);
+        gas_ = within(gas_, LIMIT, LIMIT + 20_000);
+        try exact.verify{gas: gas_}(inputs(), new bytes(32)) returns (bool verified) {
+            check(verified, "a good proof is never called bad");
+        } catch {}
+        check(exact.verify{gas: LIMIT * 64 / 63 + 20_000}(inputs(), new bytes(32)), "enough");
     }
 
     function testFuzz_randomBytesNeverVerify(uint256[9] memory values, bytes memory proof) public view {

@@ -39,6 +39,22 @@ contract FreeRawVerifier {
     fallback() external {}
 }
 
+/// @notice Says yes only if it gets all the gas it was promised, as one whose cost is exactly the limit.
+contract HungryRawVerifier {
+    uint256 private immutable NEEDED;
+
+    constructor(uint256 needed) {
+        NEEDED = needed;
+    }
+
+    fallback() external {
+        if (gasleft() >= NEEDED) return;
+        assembly {
+            invalid()
+        }
+    }
+}
+
 /// @notice Answers with data, as no generated verifier does.
 contract TalkativeRawVerifier {
     fallback() external {
