@@ -1,8 +1,8 @@
 //! The public statement: what a proof convinces its reader of. One type, one canonical encoding, one hash.
 
-use crate::public::PublicRequest;
 use crate::ir::Group;
 use crate::poseidon2;
+use crate::public::PublicRequest;
 use crate::relation::{Relation, RelationError, RelationParams, Scope, TableMode};
 use p3_bn254::Bn254;
 use p3_field::{PrimeCharacteristicRing, PrimeField};
@@ -242,7 +242,9 @@ impl Statement {
         words.push(Bn254::from_usize(self.requests.len()));
         for request in &self.requests {
             let tokens = match &request.tokens {
-                Tokens::Public { tokens, prompt_len } => TokenOpening { salt: [0; 32], tokens: tokens.clone(), prompt_len: *prompt_len }.digest(self.relation.tokens),
+                Tokens::Public { tokens, prompt_len } => {
+                    TokenOpening { salt: [0; 32], tokens: tokens.clone(), prompt_len: *prompt_len }.digest(self.relation.tokens)
+                }
                 Tokens::Digest(digest) => *digest,
             };
             words.extend([request.id.truncated().word(), tokens.word()]);

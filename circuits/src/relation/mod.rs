@@ -331,7 +331,16 @@ impl<'a> Builder<'a> {
             i: axis("i", rows),
             c: axis("c", params.contributors.max(1).next_power_of_two()),
         };
-        let out = Relation { params: params.clone(), axes, tensors: vec![], tables: vec![], table_columns: vec![], lookups: vec![], aggregation: None, constraints: vec![] };
+        let out = Relation {
+            params: params.clone(),
+            axes,
+            tensors: vec![],
+            tables: vec![],
+            table_columns: vec![],
+            lookups: vec![],
+            aggregation: None,
+            constraints: vec![],
+        };
         Self { params, sem: &params.semantics, x, out, max: vec![] }
     }
 
