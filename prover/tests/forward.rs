@@ -35,4 +35,3 @@ fn native_proof_verifies() {
 fn padded_layers_and_requests_verify() {
     round_trip::<Native>(3, 3);
 }
-

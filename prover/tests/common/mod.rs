@@ -272,6 +272,15 @@ impl Forward {
                 total: 0,
             })
             .collect();
-        Statement { version: PROTOCOL_VERSION, profile, relation: self.relation.params.clone(), base, adapter: None, index: None, tables: None, requests }
+        Statement {
+            version: PROTOCOL_VERSION,
+            profile,
+            relation: self.relation.params.clone(),
+            base,
+            adapter: None,
+            index: None,
+            tables: None,
+            requests,
+        }
     }
 }

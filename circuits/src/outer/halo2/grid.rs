@@ -266,7 +266,9 @@ impl Grid {
         let first = self.rows() as u32;
         for c in constants {
             let row = self.row();
-            (0..3).for_each(|i| drop(self.set(row, i, state[i])));
+            for (i, &value) in state.iter().enumerate() {
+                self.set(row, i, value);
+            }
             self.fix(row, u64::from(from.is_none() && row == first), *c);
             self.fixed[FULL][row as usize] = Fr::ONE;
             *state = external(std::array::from_fn(|i| fifth(state[i] + c[i])));
@@ -286,7 +288,9 @@ impl Grid {
             let c: [Fr; 3] = std::array::from_fn(|i| group.get(i).copied().unwrap_or(Fr::ZERO));
             self.fix(row, u64::from(group.len() == 2), c);
             self.fixed[PARTIAL][row as usize] = Fr::ONE;
-            (0..3).for_each(|i| drop(self.set(row, i, state[i])));
+            for (i, &value) in state.iter().enumerate() {
+                self.set(row, i, value);
+            }
             *state = internal(*state, c[0]);
             self.set(row, 3, state[0]);
             *state = internal(*state, c[1]);

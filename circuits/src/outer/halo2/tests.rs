@@ -146,7 +146,9 @@ fn everything() -> Writer {
     let again = w.ext(Op::ExtMul(sum, limbs));
     let zeros = w.lanes(Op::Sub, again, last);
     w.push(Op::AssertZero(zero[0]));
-    zeros.iter().for_each(|z| drop(w.push(Op::AssertZero(*z))));
+    zeros.iter().for_each(|z| {
+        w.push(Op::AssertZero(*z));
+    });
     w.push(Op::AssertBit(bits[3]));
     let bit_square = w.small(Op::Mul(bits[4], bits[4]));
     let bit_again = w.small(Op::Sub(bit_square, zeros[1]));
@@ -446,7 +448,9 @@ fn random_program(choices: &[(u8, u16, u16, u32)]) -> Writer {
             }
         }
     }
-    wides.iter().rev().take(3).for_each(|x| drop(w.push(Op::Public(*x))));
+    wides.iter().rev().take(3).for_each(|x| {
+        w.push(Op::Public(*x));
+    });
     w
 }
 
