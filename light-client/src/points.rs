@@ -7,7 +7,8 @@ use ark_ec::AffineRepr;
 /// A finite point of G1; `None` if a coordinate isn't canonical or the point isn't on the curve. G1 is the whole curve.
 pub fn g1(x: &Word, y: &Word) -> Option<G1Affine> {
     let point = G1Affine::new_unchecked(coordinate(x)?, coordinate(y)?);
-    point.is_on_curve().then_some(point)
+    // arkworks takes two zeros for infinity.
+    (!point.is_zero() && point.is_on_curve()).then_some(point)
 }
 
 /// A point of G1 that may be at infinity, which is written as two zeros, as the EVM does.
@@ -26,7 +27,7 @@ pub fn g2(words: &[Word; 4]) -> Option<G2Affine> {
     let x = Fq2::new(coordinate(x0)?, coordinate(x1)?);
     let y = Fq2::new(coordinate(y0)?, coordinate(y1)?);
     let point = G2Affine::new_unchecked(x, y);
-    (point.is_on_curve() && point.is_in_correct_subgroup_assuming_on_curve()).then_some(point)
+    (!point.is_zero() && point.is_on_curve() && point.is_in_correct_subgroup_assuming_on_curve()).then_some(point)
 }
 
 /// The words of a point of G2.

@@ -6,7 +6,7 @@ use super::{Powers, SrsError};
 use crate::srs::raw;
 use halo2_axiom::arithmetic::best_multiexp;
 use halo2_axiom::halo2curves::bn256::{Fr, G1, G1Affine, G2Affine, pairing};
-use halo2_axiom::halo2curves::group::{Curve, prime::PrimeCurveAffine};
+use halo2_axiom::halo2curves::group::Curve;
 use halo2_axiom::poly::EvaluationDomain;
 use std::path::Path;
 

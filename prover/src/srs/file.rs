@@ -148,6 +148,13 @@ fn check_head(path: &Path, own: &[u8], kind: Kind, k: u32) -> Result<Trust, SrsE
     }
 }
 
+/// The digest that a directory's powers of size `2^k` claim to have; `None` where there are none.
+pub fn stored_digest(directory: &Path, k: u32) -> Option<[u8; DIGEST]> {
+    let mut front = [0; HEAD + DIGEST];
+    File::open(powers_path(directory, k)).ok()?.read_exact(&mut front).ok()?;
+    front.starts_with(&MAGIC).then(|| front.last_chunk().copied()).flatten()
+}
+
 pub(super) fn read_powers(directory: &Path, k: u32) -> Result<Powers, SrsError> {
     check_k(k)?;
     let path = powers_path(directory, k);

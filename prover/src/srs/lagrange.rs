@@ -8,8 +8,8 @@ use super::{Powers, Trust, count};
 use crate::outer_key::word_of;
 use ark_bn254::{Fq as ArkFq, G1Affine as ArkAffine, G1Projective, g1::Config};
 use ark_ec::scalar_mul::glv::GLVConfig;
-use ark_ec::{AffineRepr, CurveGroup, PrimeGroup};
-use ark_ff::{AdditiveGroup, Field as ArkField, PrimeField as ArkPrimeField};
+use ark_ec::{AffineRepr, CurveGroup};
+use ark_ff::{AdditiveGroup, PrimeField as _};
 use halo2_axiom::arithmetic::Field;
 use halo2_axiom::halo2curves::bn256::{Fq, Fr, G1Affine};
 use halo2_axiom::halo2curves::ff::PrimeField;
@@ -142,6 +142,7 @@ pub(super) fn basis_for(powers: &Powers) -> Vec<G1Affine> {
 mod tests {
     use super::super::insecure;
     use super::*;
+    use ark_ec::PrimeGroup;
 
     #[test]
     fn digits_sum_to_the_number() {

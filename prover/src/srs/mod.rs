@@ -16,7 +16,7 @@ mod ptau;
 mod raw;
 
 pub use error::SrsError;
-pub use file::{lagrange_path, powers_path};
+pub use file::{lagrange_path, powers_path, stored_digest};
 pub use import::import;
 pub use insecure::insecure_point;
 
