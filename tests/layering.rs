@@ -47,7 +47,8 @@ fn dependencies_point_one_way() {
 #[test]
 fn the_light_client_stands_alone() {
     let light = packages().into_iter().find(|p| p["name"] == "light-client").unwrap();
-    let names: Vec<&str> = light["dependencies"].as_array().unwrap().iter().filter(|d| d["kind"].is_null()).filter_map(|d| d["name"].as_str()).collect();
+    let names: Vec<&str> =
+        light["dependencies"].as_array().unwrap().iter().filter(|d| d["kind"].is_null()).filter_map(|d| d["name"].as_str()).collect();
     assert_eq!(names, ["ark-bn254", "ark-ec", "ark-ff", "sha3", "thiserror"]);
 }
 

@@ -215,8 +215,7 @@ impl KeyParts {
             let index = *node as usize;
             degrees.get(index).copied().ok_or(KeyError::Reference { what, index, count: degrees.len() })
         };
-        let bounded =
-            |what, index, got| if got <= self.degree { Ok(()) } else { Err(KeyError::Degree { what, index, got, most: self.degree }) };
+        let bounded = |what, index, got| if got <= self.degree { Ok(()) } else { Err(KeyError::Degree { what, index, got, most: self.degree }) };
         for (i, gate) in self.gates.iter().enumerate() {
             bounded("gate", i, degree("a gate", gate)?)?;
         }

@@ -133,4 +133,3 @@ pub fn verify_settlement(key: &OuterKey, settlement: &Settlement<'_>, proof: &[u
     let inputs = public_inputs(settlement)?;
     Ok(verify(key, &inputs, proof)?)
 }
-

@@ -289,3 +289,21 @@ fn verification_is_fast() {
     println!("{} bytes of proof, {} of key, verified in {best:?}", case.proof.len(), case.key.encoding().len());
     assert!(cfg!(debug_assertions) || best.as_millis() < 20, "{best:?}");
 }
+
+const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../light-client/tests/vectors");
+
+/// The light client's own tests read a key and a proof from files: the key is still the one that this circuit has.
+#[test]
+fn vectors_are_current() {
+    let read = |name: &str| std::fs::read(format!("{VECTORS}/{name}")).unwrap();
+    assert_eq!(read("wide.key"), WIDE.key.encoding(), "run `cargo test -p prover --test light_client -- --ignored`");
+    assert!(WIDE.halo2(&WIDE.inputs, &read("wide.proof")));
+}
+
+#[test]
+#[ignore = "writes the light client's test vectors"]
+fn write_vectors() {
+    std::fs::create_dir_all(VECTORS).unwrap();
+    std::fs::write(format!("{VECTORS}/wide.key"), WIDE.key.encoding()).unwrap();
+    std::fs::write(format!("{VECTORS}/wide.proof"), &WIDE.proof).unwrap();
+}

@@ -23,7 +23,9 @@ pub enum SrsError {
         most: u32,
     },
     /// A directory lacks the size.
-    #[error("{path} doesn't exist; make it with `poa srs import FILE --k {k} --out {directory}`, or for trials with `poa srs insecure --k {k} --out {directory}`")]
+    #[error(
+        "{path} doesn't exist; make it with `poa srs import FILE --k {k} --out {directory}`, or for trials with `poa srs insecure --k {k} --out {directory}`"
+    )]
     Missing {
         /// The powers' file.
         path: PathBuf,

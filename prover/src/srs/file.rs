@@ -141,9 +141,11 @@ fn check_head(path: &Path, own: &[u8], kind: Kind, k: u32) -> Result<Trust, SrsE
     let field = |i: usize| own[8 + 4 * i..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
     let got = [Kind::Powers, Kind::Lagrange].into_iter().find(|kind| *kind as u32 == field(0)).map(Kind::name);
     match got {
-        Some(name) if matches!(field(2), 1 | 2) && field(3) == 0 => {
-            Err(SrsError::Unexpected { path: path.to_owned(), got: format!("{name} of size 2^{}", field(1)), expected: format!("{} of size 2^{k}", kind.name()) })
-        }
+        Some(name) if matches!(field(2), 1 | 2) && field(3) == 0 => Err(SrsError::Unexpected {
+            path: path.to_owned(),
+            got: format!("{name} of size 2^{}", field(1)),
+            expected: format!("{} of size 2^{k}", kind.name()),
+        }),
         _ => Err(SrsError::NotOurs { path: path.to_owned() }),
     }
 }

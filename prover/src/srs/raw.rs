@@ -18,7 +18,9 @@ pub(super) type Flaw = &'static str;
 /// A finite point of G1, which is the whole curve.
 pub(super) fn g1(bytes: &[u8]) -> Result<G1Affine, Flaw> {
     let (x, y) = bytes.split_at(bytes.len() / 2);
-    let (Some(x), Some(y)) = (Fq::from_raw_bytes(x), Fq::from_raw_bytes(y)) else { return Err("has a coordinate that isn't below the field's order") };
+    let (Some(x), Some(y)) = (Fq::from_raw_bytes(x), Fq::from_raw_bytes(y)) else {
+        return Err("has a coordinate that isn't below the field's order");
+    };
     let point = G1Affine { x, y };
     match () {
         () if bool::from(point.is_identity()) => Err("is at infinity"),

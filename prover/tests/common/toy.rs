@@ -195,9 +195,7 @@ impl Circuit<Fr> for Phased {
             vec![cells.query_fixed(on, Rotation::cur()) * (b - a * cells.query_challenge(challenge))]
         });
         for column in [on, table] {
-            meta.lookup_any("in the table", |cells| {
-                vec![(cells.query_fixed(column, Rotation::cur()), cells.query_fixed(table, Rotation::cur()))]
-            });
+            meta.lookup_any("in the table", |cells| vec![(cells.query_fixed(column, Rotation::cur()), cells.query_fixed(table, Rotation::cur()))]);
         }
         PhasedConfig { a, unqueried, b, on, table, challenge }
     }
