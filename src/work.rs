@@ -6,8 +6,8 @@ use crate::store::{AdapterDir, IndexDir, IndexInfo, ModelDir, Row, RunInfo};
 use circuits::ir::Group;
 use circuits::layout::Layout;
 use circuits::public::PublicRequest;
-use circuits::relation::{Relation, RelationParams, Scope, WeightRanges};
-use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, RequestStatement, Statement, TokenOpening, Tokens, keccak};
+use circuits::relation::{Relation, RelationParams, Scope, TableMode, WeightRanges};
+use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, Profile, RequestStatement, Statement, TokenOpening, Tokens, keccak};
 use circuits::witness::{Fixed, Witness};
 use model_runtime::int::attribute::{Attribution, attribute as attribute_run};
 use model_runtime::int::fidelity::{Fidelity, fidelity};
@@ -24,7 +24,7 @@ use prover::commit::Committed;
 use prover::prove::{Inputs, Stage, Stages, prove as prove_statement};
 use serde::Serialize;
 use std::path::Path;
-use verifier::profile::HashProfile;
+use verifier::profile::NativeProfile;
 
 /// Sequences the float model writes for calibration, and as many again to measure fidelity on.
 const SELF_WRITTEN: usize = 12;
@@ -238,7 +238,7 @@ pub fn infer(
 pub fn random_id() -> Result<Digest, Failure> {
     let mut bytes = [0u8; 32];
     getrandom::fill(&mut bytes).map_err(|e| Failure::input(format!("no randomness: {e}")))?;
-    Ok(Digest(bytes))
+    Ok(Digest(bytes).truncated())
 }
 
 /// What a trace covers.
@@ -351,7 +351,7 @@ pub struct ProofFigures {
 }
 
 /// Proves a job.
-pub fn prove<C: HashProfile>(job: Job<'_>) -> Result<Proven, Failure> {
+pub fn prove<C: NativeProfile>(job: Job<'_>) -> Result<Proven, Failure> {
     let meter = Meter::start();
     let dims = job.requests.first().map(|(t, _)| t.dims).ok_or_else(|| Failure::input("no request to prove"))?;
     let scope = if job.index.is_some() { Scope::Attribution } else { Scope::Forward };
@@ -359,6 +359,7 @@ pub fn prove<C: HashProfile>(job: Job<'_>) -> Result<Proven, Failure> {
         semantics: job.semantics.clone(),
         scope,
         weight_ranges: job.weight_ranges,
+        tables: if C::PROFILE == Profile::Evm { TableMode::Committed } else { TableMode::Evaluated },
         tokens: dims.t,
         slots: dims.s,
         requests: job.requests.len().next_power_of_two(),
@@ -403,8 +404,8 @@ fn assemble(job: &Job<'_>, relation: &Relation) -> Result<Witness, Failure> {
     Witness::new(relation, fixed, &traces, public).during("assembling the witness")
 }
 
-fn commit_fixed<C: HashProfile>(relation: &Relation, witness: &Witness) -> Result<Vec<Committed<C>>, Failure> {
-    let groups = [Group::Base, Group::Adapter, Group::Index];
+fn commit_fixed<C: NativeProfile>(relation: &Relation, witness: &Witness) -> Result<Vec<Committed<C>>, Failure> {
+    let groups = [Group::Base, Group::Adapter, Group::Index, Group::Tables];
     groups
         .into_iter()
         .filter_map(|g| Some((g, Layout::of(relation, g)?)))
@@ -423,7 +424,7 @@ fn openings(job: &Job<'_>) -> Result<Vec<Option<TokenOpening>>, Failure> {
     job.requests.iter().map(open).collect()
 }
 
-fn statement<C: HashProfile>(
+fn statement<C: NativeProfile>(
     job: &Job<'_>,
     relation: &Relation,
     witness: &Witness,
@@ -438,7 +439,7 @@ fn statement<C: HashProfile>(
     let requests = job.requests.iter().zip(openings).zip(weights).map(|(((trace, id), opening), weights)| RequestStatement {
         id: *id,
         tokens: match opening {
-            Some(opening) => Tokens::Digest(opening.digest()),
+            Some(opening) => Tokens::Digest(opening.digest(relation.params.tokens)),
             None => Tokens::Public { tokens: trace.tokens.clone(), prompt_len: trace.prompt_len },
         },
         total: weights.iter().sum(),
@@ -458,6 +459,7 @@ fn statement<C: HashProfile>(
         relation: relation.params.clone(),
         base,
         adapter,
+        tables: digest(Group::Tables),
         requests: requests.collect(),
         index,
     }

@@ -37,13 +37,26 @@ pub enum Group {
     Adapter,
     /// The attribution index.
     Index,
+    /// Lookup tables, where the verifier doesn't evaluate them itself.
+    Tables,
     /// The trace of the requests.
     Trace,
 }
 
 impl Group {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Base => "base model",
+            Group::Adapter => "adapter",
+            Group::Index => "index",
+            Group::Tables => "tables",
+            Group::Trace => "trace",
+        }
+    }
+
     /// All groups in canonical order.
-    pub const ALL: [Group; 4] = [Group::Base, Group::Adapter, Group::Index, Group::Trace];
+    pub const ALL: [Group; 5] = [Group::Base, Group::Adapter, Group::Index, Group::Tables, Group::Trace];
 }
 
 /// A committed tensor: an index into [`Relation::tensors`](crate::relation::Relation::tensors).

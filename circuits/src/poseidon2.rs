@@ -3,6 +3,7 @@
 
 use p3_bn254::{BN254_POSEIDON2_HALF_FULL_ROUNDS, BN254_POSEIDON2_PARTIAL_ROUNDS_3, Bn254, Poseidon2Bn254};
 use p3_field::PrimeCharacteristicRing;
+use p3_symmetric::Permutation as _;
 use std::sync::OnceLock;
 
 /// The permutation's type.
@@ -42,4 +43,20 @@ pub fn permutation() -> Permutation {
             Permutation::new(p3_poseidon2::ExternalLayerConstants::new(c.initial, c.terminal), c.partial)
         })
         .clone()
+}
+
+/// The hash of a list of scalars: two at a time are added to the state, whose last lane begins with their number.
+pub fn hash(words: &[Bn254]) -> Bn254 {
+    let mut state = [Bn254::ZERO, Bn254::ZERO, Bn254::from_usize(words.len())];
+    for chunk in words.chunks(2) {
+        state.iter_mut().zip(chunk).for_each(|(s, &w)| *s += w);
+        state = permutation().permute(state);
+    }
+    state[0]
+}
+
+/// `Σ x_i·2^(31·i)` of at most eight numbers below `2^31`.
+pub fn pack(numbers: &[u64]) -> Bn254 {
+    let radix = Bn254::from_u64(1 << 31);
+    numbers.iter().rev().fold(Bn254::ZERO, |acc, &x| acc * radix + Bn254::from_u64(x))
 }

@@ -2,11 +2,11 @@
 //!
 //! Each has a dense form (for the prover) and a multilinear evaluation (for the verifier); a test shows that they agree.
 
-use crate::ir::{EF, F, int};
+use crate::ir::{F, int};
 use crate::relation::{RelationParams, Scope};
 use model_runtime::shape::Site;
 use model_runtime::tables::{Projection, rope_tables};
-use p3_field::PrimeCharacteristicRing;
+use p3_field::{Field, PrimeCharacteristicRing};
 
 /// A public polynomial; axes in the order given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,13 +112,94 @@ impl PublicContext {
     }
 }
 
+/// A bit that a [`PublicView`] holds: known, or an element that is zero or one.
+#[derive(Clone, Copy, Debug)]
+pub enum Bit<E> {
+    /// Known.
+    Known(bool),
+    /// Zero or one.
+    Value(E),
+}
+
+impl<E: Field> Bit<E> {
+    /// `c` if the bit is one, `1 - c` if it is zero.
+    fn agree(self, c: E) -> E {
+        match self {
+            Bit::Known(true) => c,
+            Bit::Known(false) => E::ONE - c,
+            Bit::Value(b) => E::ONE - c + b * (c.double() - E::ONE),
+        }
+    }
+
+    /// `x` if the bit is one, else zero.
+    fn times(self, x: E) -> E {
+        match self {
+            Bit::Known(true) => x,
+            Bit::Known(false) => E::ZERO,
+            Bit::Value(b) => x * b,
+        }
+    }
+}
+
+/// A position of a request, as evaluations see it.
+#[derive(Clone, Debug)]
+pub struct Position<E> {
+    /// Its token's bits, most significant first; zeros past the end.
+    pub token: Vec<Bit<E>>,
+    /// Whether there is a token.
+    pub present: Bit<E>,
+    /// Whether the token is the answer's.
+    pub answer: Bit<E>,
+}
+
+/// One request, as evaluations see it.
+#[derive(Clone, Debug)]
+pub struct RequestView<E> {
+    /// Its positions; those beyond the last hold no token.
+    pub positions: Vec<Position<E>>,
+    /// The position that the first slot predicts.
+    pub first: usize,
+}
+
+/// What evaluations depend on: [`PublicContext`], with requests that may be values of an extension field or of a recorded run.
+#[derive(Clone, Debug)]
+pub struct PublicView<E> {
+    /// Requests, without padding.
+    pub requests: Vec<RequestView<E>>,
+    vocab: usize,
+    rope_theta: f64,
+    head_dim: usize,
+}
+
+impl<E: Field> PublicView<E> {
+    /// The view of given requests under a relation's parameters.
+    pub fn new(params: &RelationParams, requests: Vec<RequestView<E>>) -> Self {
+        let shape = &params.semantics.shape;
+        Self { requests, vocab: shape.vocab, rope_theta: shape.rope_theta, head_dim: shape.head_dim }
+    }
+}
+
+impl PublicContext {
+    /// The same, for evaluations.
+    pub fn view<E: Field>(&self) -> PublicView<E> {
+        let bits = usize::BITS - self.vocab.saturating_sub(1).leading_zeros();
+        let request = |r: &PublicRequest| {
+            let token = |t: u32| (0..bits).rev().map(|i| Bit::Known((t >> i) & 1 == 1)).collect();
+            let position = |(i, &t): (usize, &u32)| Position { token: token(t), present: Bit::Known(true), answer: Bit::Known(i >= r.prompt_len) };
+            RequestView { positions: r.tokens.iter().enumerate().map(position).collect(), first: if self.whole { 1 } else { r.prompt_len } }
+        };
+        let requests = self.requests.iter().map(request).collect();
+        PublicView { requests, vocab: self.vocab, rope_theta: self.rope_theta, head_dim: self.head_dim }
+    }
+}
+
 /// `eq(point, x)` for every `x` of the cube, first coordinate most significant.
-pub fn eq_table(point: &[EF]) -> Vec<EF> {
+pub fn eq_table<E: Field>(point: &[E]) -> Vec<E> {
     let mut table = Vec::with_capacity(1 << point.len());
-    table.push(EF::ONE);
+    table.push(E::ONE);
     for &c in point {
         let len = table.len();
-        table.resize(2 * len, EF::ZERO);
+        table.resize(2 * len, E::ZERO);
         for i in (0..len).rev() {
             let high = table[i] * c;
             table[2 * i] = table[i] - high;
@@ -129,65 +210,98 @@ pub fn eq_table(point: &[EF]) -> Vec<EF> {
 }
 
 /// `eq(point, x)` for one `x`.
-pub fn eq_at(point: &[EF], x: usize) -> EF {
+pub fn eq_at<E: Field>(point: &[E], x: usize) -> E {
     let n = point.len();
-    point.iter().enumerate().map(|(i, &c)| if (x >> (n - 1 - i)) & 1 == 1 { c } else { EF::ONE - c }).product()
+    point.iter().enumerate().map(|(i, &c)| if (x >> (n - 1 - i)) & 1 == 1 { c } else { E::ONE - c }).product()
+}
+
+/// `eq(point, x)` for an `x` given by as many bits; missing high bits are zeros.
+fn eq_bits<E: Field>(point: &[E], bits: &[Bit<E>]) -> E {
+    let (high, low) = point.split_at(point.len().saturating_sub(bits.len()));
+    eq_at(high, 0) * low.iter().zip(bits).map(|(&c, bit)| bit.agree(c)).product::<E>()
 }
 
 /// `eq(a, b)` of two points.
-pub fn eq_points(a: &[EF], b: &[EF]) -> EF {
-    a.iter().zip(b).map(|(&x, &y)| (x * y).double() - x - y + EF::ONE).product()
+pub fn eq_points<E: Field>(a: &[E], b: &[E]) -> E {
+    a.iter().zip(b).map(|(&x, &y)| (x * y).double() - x - y + E::ONE).product()
 }
 
 /// Multilinear extension of `[x < bound]`, for `bound ≤ 2^n`.
-pub fn less_than(point: &[EF], bound: usize) -> EF {
+pub fn less_than<E: Field>(point: &[E], bound: usize) -> E {
     let n = point.len();
     if bound >> n != 0 {
-        return EF::ONE;
+        return E::ONE;
     }
-    let (mut equal, mut below) = (EF::ONE, EF::ZERO);
-    for (i, &c) in point.iter().enumerate() {
-        if (bound >> (n - 1 - i)) & 1 == 1 {
-            below += equal * (EF::ONE - c);
-            equal *= c;
-        } else {
-            equal *= EF::ONE - c;
-        }
+    let bits: Vec<Bit<E>> = (0..n).rev().map(|i| Bit::Known((bound >> i) & 1 == 1)).collect();
+    less_than_bits(point, &bits)
+}
+
+/// Multilinear extension of `[x < bound]`, for a bound given by bits; missing high bits are zeros.
+fn less_than_bits<E: Field>(point: &[E], bound: &[Bit<E>]) -> E {
+    let (high, low) = point.split_at(point.len().saturating_sub(bound.len()));
+    let (mut equal, mut below) = (eq_at(high, 0), E::ZERO);
+    for (&c, bit) in low.iter().zip(bound) {
+        below += bit.times(equal * (E::ONE - c));
+        equal *= bit.agree(c);
     }
     below
 }
 
+/// Multilinear extension of `x·[x < bound]`, for `bound ≤ 2^n`.
+pub fn iota_below<E: Field>(point: &[E], bound: usize) -> E {
+    let n = point.len();
+    if bound >> n != 0 {
+        return iota(point);
+    }
+    let (mut equal, mut prefix) = (E::ONE, 0usize);
+    let (mut below, mut sum) = (E::ZERO, E::ZERO);
+    for (i, &c) in point.iter().enumerate() {
+        // `sum` holds the values of the bits so far, at their own weights.
+        let place = 1usize << (n - 1 - i);
+        sum += below * c * E::from_usize(place);
+        if bound & place != 0 {
+            sum += equal * (E::ONE - c) * E::from_usize(prefix);
+            below += equal * (E::ONE - c);
+            equal *= c;
+            prefix += place;
+        } else {
+            equal *= E::ONE - c;
+        }
+    }
+    sum
+}
+
 /// Multilinear extension of `[u ≤ t]` over two axes of equal size.
-fn causal(t: &[EF], u: &[EF]) -> EF {
-    let (mut equal, mut below) = (EF::ONE, EF::ZERO);
+fn causal<E: Field>(t: &[E], u: &[E]) -> E {
+    let (mut equal, mut below) = (E::ONE, E::ZERO);
     for (&t, &u) in t.iter().zip(u) {
-        below += equal * t * (EF::ONE - u);
-        equal *= (t * u).double() - t - u + EF::ONE;
+        below += equal * t * (E::ONE - u);
+        equal *= (t * u).double() - t - u + E::ONE;
     }
     below + equal
 }
 
 /// Multilinear extension of the integer an axis counts.
-pub fn iota(point: &[EF]) -> EF {
-    point.iter().fold(EF::ZERO, |acc, &c| acc.double() + c)
+pub fn iota<E: Field>(point: &[E]) -> E {
+    point.iter().fold(E::ZERO, |acc, &c| acc.double() + c)
 }
 
 impl Public {
     /// Evaluates at one point, given as a slice per axis. `None` if the number of axes is wrong.
-    pub fn evaluate(self, ctx: &PublicContext, at: &[&[EF]]) -> Option<EF> {
+    pub fn evaluate<E: Field>(self, view: &PublicView<E>, at: &[&[E]]) -> Option<E> {
         match (self, at) {
-            (Public::Token, [b, t, v]) => Some(over_requests(ctx, b, |r| token_sum(r, t, v))),
-            (Public::Target, [b, s, v]) => Some(over_slots(ctx, b, s, |x| eq_at(v, x.target))),
-            (Public::AnswerTarget, [b, s, v]) => Some(over_slots(ctx, b, s, |x| if x.answer { eq_at(v, x.target) } else { EF::ZERO })),
-            (Public::AnswerSlot, [b, s]) => Some(over_slots(ctx, b, s, |x| EF::from_bool(x.answer))),
-            (Public::LiveSlot, [b, s]) => Some(over_slots(ctx, b, s, |_| EF::ONE)),
-            (Public::Live, [b, s, v]) => Some(over_slots(ctx, b, s, |_| EF::ONE) * less_than(v, ctx.vocab)),
-            (Public::BelowTarget, [b, s, v]) => Some(over_slots(ctx, b, s, |x| if x.answer { less_than(v, x.target) } else { EF::ZERO })),
-            (Public::Select, [b, s, t]) => Some(over_slots(ctx, b, s, |x| eq_at(t, x.position))),
+            (Public::Token, [b, t, v]) => Some(over_requests(view, b, |r| token_sum(r, t, v))),
+            (Public::Target, [b, s, v]) => Some(over_slots(view, b, s, |x| x.present.times(eq_bits(v, &x.token)))),
+            (Public::AnswerTarget, [b, s, v]) => Some(over_slots(view, b, s, |x| x.answer.times(eq_bits(v, &x.token)))),
+            (Public::AnswerSlot, [b, s]) => Some(over_slots(view, b, s, |x| x.answer.times(E::ONE))),
+            (Public::LiveSlot, [b, s]) => Some(over_slots(view, b, s, |x| x.present.times(E::ONE))),
+            (Public::Live, [b, s, v]) => Some(over_slots(view, b, s, |x| x.present.times(E::ONE)) * less_than(v, view.vocab)),
+            (Public::BelowTarget, [b, s, v]) => Some(over_slots(view, b, s, |x| x.answer.times(less_than_bits(v, &x.token)))),
+            (Public::Select, [b, s, t]) => Some(over_requests(view, b, |r| selected(r, s, t))),
             (Public::Causal, [t, u]) => Some(causal(t, u)),
-            (Public::Cos, [t, p]) => Some(self.rope(ctx, t, p)),
-            (Public::SinForward, [t, z, p]) => Some(self.rope(ctx, t, p) * (iota(z).double() - EF::ONE)),
-            (Public::SinInverse, [t, z, p]) => Some(self.rope(ctx, t, p) * (EF::ONE - iota(z).double())),
+            (Public::Cos, [t, p]) => Some(self.rope(view, t, p)),
+            (Public::SinForward, [t, z, p]) => Some(self.rope(view, t, p) * (iota(z).double() - E::ONE)),
+            (Public::SinInverse, [t, z, p]) => Some(self.rope(view, t, p) * (E::ONE - iota(z).double())),
             (Public::Projection(site), [a, out @ ..]) => Some(projection(site, a, &out.concat())),
             (Public::Identity, [a, r, a2, r2]) => Some(eq_points(a, a2) * eq_points(r, r2)),
             (Public::Below(bound), [x]) => Some(less_than(x, bound)),
@@ -197,11 +311,11 @@ impl Public {
     }
 
     /// The rotary table this polynomial reads, evaluated: `Σ_{t,p} eq·table`.
-    fn rope(self, ctx: &PublicContext, t: &[EF], p: &[EF]) -> EF {
-        let (cos, sin) = rope_tables(ctx.rope_theta, ctx.head_dim, 1 << t.len(), 1 << p.len());
+    fn rope<E: Field>(self, view: &PublicView<E>, t: &[E], p: &[E]) -> E {
+        let (cos, sin) = rope_tables(view.rope_theta, view.head_dim, 1 << t.len(), 1 << p.len());
         let table = if self == Public::Cos { cos } else { sin };
         let (et, ep) = (eq_table(t), eq_table(p));
-        let row = |row: &[i32]| -> EF { ep.iter().zip(row).map(|(&e, &x)| e * int(i64::from(x))).sum() };
+        let row = |row: &[i32]| -> E { ep.iter().zip(row).map(|(&e, &x)| e * E::from_i32(x)).sum() };
         et.iter().zip(table.chunks(ep.len())).map(|(&e, r)| e * row(r)).sum()
     }
 
@@ -277,30 +391,38 @@ impl Public {
 }
 
 /// `Σ_b eq(point, b)·f(request b)`; padded positions repeat the first request.
-fn over_requests(ctx: &PublicContext, point: &[EF], f: impl Fn(&PublicRequest) -> EF) -> EF {
-    let n = ctx.requests.len();
-    let first = ctx.requests.first().map_or(EF::ZERO, &f);
-    let rest: EF = ctx.requests.iter().enumerate().skip(1).map(|(b, r)| eq_at(point, b) * f(r)).sum();
-    let first_weight = eq_at(point, 0) + EF::ONE - less_than(point, n);
+fn over_requests<E: Field>(view: &PublicView<E>, point: &[E], f: impl Fn(&RequestView<E>) -> E) -> E {
+    let n = view.requests.len();
+    let first = view.requests.first().map_or(E::ZERO, &f);
+    let rest: E = view.requests.iter().enumerate().skip(1).map(|(b, r)| eq_at(point, b) * f(r)).sum();
+    let first_weight = eq_at(point, 0) + E::ONE - less_than(point, n);
     first * first_weight + rest
 }
 
-/// `Σ_b Σ_slots eq(b)·eq(s, slot)·f(slot)`.
-fn over_slots(ctx: &PublicContext, b: &[EF], s: &[EF], f: impl Fn(Slot) -> EF) -> EF {
-    over_requests(ctx, b, |r| ctx.slots(r).map(|x| eq_at(s, x.number) * f(x)).sum())
+/// `Σ_b Σ_slots eq(b)·eq(s, slot)·f(predicted position)`.
+fn over_slots<E: Field>(view: &PublicView<E>, b: &[E], s: &[E], f: impl Fn(&Position<E>) -> E) -> E {
+    let eq = eq_table(s);
+    over_requests(view, b, |r| r.positions.iter().skip(r.first).zip(&eq).map(|(x, &e)| e * f(x)).sum())
+}
+
+/// `Σ_slots eq(s, slot)·eq(t, position read)`.
+fn selected<E: Field>(request: &RequestView<E>, s: &[E], t: &[E]) -> E {
+    let read = eq_table(t).into_iter().skip(request.first.saturating_sub(1));
+    let live = request.positions.iter().skip(request.first);
+    live.zip(eq_table(s)).zip(read).map(|((x, es), et)| x.present.times(es * et)).sum()
 }
 
 /// `Σ_t eq(t)·eq(v, token_t)`, positions past the end holding token 0.
-fn token_sum(request: &PublicRequest, t: &[EF], v: &[EF]) -> EF {
-    let real: EF = request.tokens.iter().enumerate().map(|(i, &tok)| eq_at(t, i) * eq_at(v, tok as usize)).sum();
-    real + (EF::ONE - less_than(t, request.tokens.len())) * eq_at(v, 0)
+fn token_sum<E: Field>(request: &RequestView<E>, t: &[E], v: &[E]) -> E {
+    let real: E = request.positions.iter().zip(eq_table(t)).map(|(x, e)| e * eq_bits(v, &x.token)).sum();
+    real + (E::ONE - less_than(t, request.positions.len())) * eq_at(v, 0)
 }
 
-fn projection(site: Site, a: &[EF], out: &[EF]) -> EF {
+fn projection<E: Field>(site: Site, a: &[E], out: &[E]) -> E {
     let signs = Projection::new(site, 1 << a.len(), out.len());
     let (high, low) = out.split_at(out.len() - signs.low_log);
     let (eh, el) = (eq_table(high), eq_table(low));
-    let row = |signs: &[i32], eq: &[EF]| -> EF { signs.iter().zip(eq).map(|(&s, &e)| if s > 0 { e } else { -e }).sum() };
+    let row = |signs: &[i32], eq: &[E]| -> E { signs.iter().zip(eq).fold(E::ZERO, |acc, (&s, &e)| if s > 0 { acc + e } else { acc - e }) };
     eq_table(a)
         .iter()
         .enumerate()
@@ -311,6 +433,7 @@ fn projection(site: Site, a: &[EF], out: &[EF]) -> EF {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ir::EF;
 
     fn point(n: usize, seed: u64) -> Vec<EF> {
         let coordinate = |i: u64| EF::from_u64(seed.wrapping_mul(0x9E37_79B9).wrapping_add(i * 7919) % 1_000_003).square();
@@ -352,7 +475,7 @@ mod tests {
                 let slices: Vec<&[EF]> = points.iter().map(Vec::as_slice).collect();
                 let dense = public.dense(&ctx, logs).unwrap();
                 let expected: EF = eq_table(&points.concat()).iter().zip(&dense).map(|(&e, &x)| e * x).sum();
-                assert_eq!(public.evaluate(&ctx, &slices), Some(expected), "{public:?}");
+                assert_eq!(public.evaluate(&ctx.view(), &slices), Some(expected), "{public:?}");
             }
         }
     }

@@ -1,7 +1,11 @@
 //! The public statement: what a proof convinces its reader of. One type, one canonical encoding, one hash.
 
+use crate::ir::Group;
+use crate::poseidon2;
 use crate::public::PublicRequest;
-use crate::relation::{Relation, RelationError, RelationParams, Scope};
+use crate::relation::{Relation, RelationError, RelationParams, Scope, TableMode};
+use p3_bn254::Bn254;
+use p3_field::{PrimeCharacteristicRing, PrimeField};
 use serde::{Deserialize, Serialize};
 use sha3::{Digest as _, Keccak256};
 use thiserror::Error;
@@ -48,6 +52,28 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
+impl Digest {
+    /// The bytes, big-endian, as a scalar (modulo its order).
+    pub fn word(&self) -> Bn254 {
+        let byte = Bn254::from_u64(256);
+        self.0.iter().fold(Bn254::ZERO, |acc, &b| acc * byte + Bn254::from_u8(b))
+    }
+
+    /// A scalar, big-endian.
+    pub fn of_word(word: Bn254) -> Self {
+        let mut out = [0; 32];
+        let bytes = word.as_canonical_biguint().to_bytes_be();
+        out.iter_mut().rev().zip(bytes.iter().rev()).for_each(|(o, b)| *o = *b);
+        Self(out)
+    }
+
+    /// The same without its three highest bits: a canonical scalar.
+    pub fn truncated(mut self) -> Self {
+        self.0[0] &= 0x1f;
+        self
+    }
+}
+
 /// Keccak-256.
 pub fn keccak(bytes: &[u8]) -> Digest {
     Digest(Keccak256::digest(bytes).into())
@@ -74,7 +100,7 @@ pub enum Tokens {
         /// Tokens of the prompt.
         prompt_len: usize,
     },
-    /// `keccak(salt ‖ prompt_len ‖ tokens)`; the inner proof carries the opening.
+    /// [`TokenOpening::digest`]; the inner proof carries the opening.
     Digest(Digest),
 }
 
@@ -90,13 +116,14 @@ pub struct TokenOpening {
 }
 
 impl TokenOpening {
-    /// The digest it opens.
-    pub fn digest(&self) -> Digest {
-        let mut e = Encoder::new("poa/tokens");
-        e.bytes(&self.salt);
-        e.number(self.prompt_len as u64);
-        e.tokens(&self.tokens);
-        e.finish()
+    /// The digest it opens: the Poseidon2 hash of the salt (modulo the order), the lengths of exchange and prompt, and the token ids, eight
+    /// to a scalar, padded with zeros to `capacity`.
+    pub fn digest(&self, capacity: usize) -> Digest {
+        let mut padded: Vec<u64> = self.tokens.iter().map(|&t| t.into()).collect();
+        padded.resize(capacity.max(self.tokens.len()), 0);
+        let mut words = vec![Digest(self.salt).word(), Bn254::from_usize(self.tokens.len()), Bn254::from_usize(self.prompt_len)];
+        words.extend(padded.chunks(8).map(poseidon2::pack));
+        Digest::of_word(poseidon2::hash(&words))
     }
 }
 
@@ -153,6 +180,8 @@ pub struct Statement {
     pub adapter: Option<Digest>,
     /// The index; absent without attribution.
     pub index: Option<IndexStatement>,
+    /// Commitment to the lookup tables; absent where the verifier evaluates them.
+    pub tables: Option<Digest>,
     /// Requests.
     pub requests: Vec<RequestStatement>,
 }
@@ -184,8 +213,48 @@ fn inconsistent(part: &str, problem: impl Into<String>) -> StatementError {
 }
 
 impl Statement {
-    /// Hash of the canonical encoding: every field, length-prefixed, numbers as eight big-endian bytes.
+    /// The long-lived commitment of a group.
+    pub fn commitment(&self, group: Group) -> Option<Digest> {
+        match group {
+            Group::Base => Some(self.base),
+            Group::Adapter => self.adapter,
+            Group::Index => self.index.as_ref().map(|i| i.commitment),
+            Group::Tables => self.tables,
+            Group::Trace => None,
+        }
+    }
+
+    /// The digest that the proof's transcript absorbs.
     pub fn digest(&self) -> Digest {
+        match self.profile {
+            Profile::Native => self.keccak_digest(),
+            Profile::Evm => Digest::of_word(poseidon2::hash(&self.words())),
+        }
+    }
+
+    /// The scalars whose Poseidon2 hash is the `evm` profile's digest: the relation's digest, the commitments (zero for none), the index's
+    /// digest, the number of requests, and of each its id, its token digest and its weights, eight to a scalar.
+    pub fn words(&self) -> Vec<Bn254> {
+        let commitment = |g: Group| self.commitment(g).unwrap_or_default().word();
+        let mut words = vec![self.relation.digest().truncated().word()];
+        words.extend([Group::Base, Group::Adapter, Group::Index, Group::Tables].map(commitment));
+        words.push(self.index.as_ref().map(|i| i.digest().truncated()).unwrap_or_default().word());
+        words.push(Bn254::from_usize(self.requests.len()));
+        for request in &self.requests {
+            let tokens = match &request.tokens {
+                Tokens::Public { tokens, prompt_len } => {
+                    TokenOpening { salt: [0; 32], tokens: tokens.clone(), prompt_len: *prompt_len }.digest(self.relation.tokens)
+                }
+                Tokens::Digest(digest) => *digest,
+            };
+            words.extend([request.id.truncated().word(), tokens.word()]);
+            words.extend(request.weights.chunks(8).map(poseidon2::pack));
+        }
+        words
+    }
+
+    /// Hash of the canonical encoding: every field, length-prefixed, numbers as eight big-endian bytes.
+    fn keccak_digest(&self) -> Digest {
         let mut e = Encoder::new("poa/statement");
         e.number(self.version.into());
         e.number(u64::from(self.profile == Profile::Evm));
@@ -193,6 +262,7 @@ impl Statement {
         e.bytes(&self.base.0);
         e.optional(self.adapter.as_ref().map(|d| d.0.as_slice()));
         e.optional(self.index.as_ref().map(IndexStatement::digest).as_ref().map(|d| d.0.as_slice()));
+        e.optional(self.tables.as_ref().map(|d| d.0.as_slice()));
         e.number(self.requests.len() as u64);
         for request in &self.requests {
             request.encode(&mut e);
@@ -217,6 +287,13 @@ impl Statement {
         ids.sort_unstable();
         if ids.windows(2).any(|w| w[0] == w[1]) {
             return Err(inconsistent("requests", "two have the same id"));
+        }
+        let committed = self.relation.tables == TableMode::Committed;
+        if committed != (self.profile == Profile::Evm) || self.tables.is_some() != committed {
+            return Err(inconsistent("tables", "they are committed in the evm profile, and only there"));
+        }
+        if self.profile == Profile::Evm && self.requests.iter().any(|r| r.id.truncated() != r.id) {
+            return Err(inconsistent("requests", "an id has one of its three highest bits set, which the evm profile can't tell apart"));
         }
         if self.adapter.is_some() != self.relation.semantics.lora.is_some() {
             return Err(inconsistent("adapter", "its commitment and the relation's LoRA shape must both be there or both be absent"));
@@ -288,7 +365,7 @@ impl Statement {
         }
         let open = |(request, opening): (&RequestStatement, &Option<TokenOpening>)| match (&request.tokens, opening) {
             (Tokens::Public { tokens, prompt_len }, None) => Ok(PublicRequest { tokens: tokens.clone(), prompt_len: *prompt_len }),
-            (Tokens::Digest(digest), Some(opening)) if opening.digest() == *digest => {
+            (Tokens::Digest(digest), Some(opening)) if opening.digest(self.relation.tokens) == *digest => {
                 self.check_tokens(&opening.tokens, opening.prompt_len)?;
                 Ok(PublicRequest { tokens: opening.tokens.clone(), prompt_len: opening.prompt_len })
             }

@@ -79,6 +79,16 @@ pub struct Fixed<'a> {
     pub index: &'a TensorMap,
 }
 
+/// The values of a committed table column.
+pub fn table_column(relation: &Relation, id: TensorId) -> Option<Vec<i32>> {
+    let find = |(table, ids): (usize, &Vec<TensorId>)| ids.iter().position(|&t| t == id).map(|column| (table, column));
+    let (table, column) = relation.table_columns.iter().enumerate().find_map(find)?;
+    let kind = &relation.tables.get(table)?.0;
+    let values = kind.all_columns().into_iter().nth(*kind.dense_columns().get(column)?)?;
+    // Table entries are below 2^31: `TableKind` makes them from 32-bit values and products that the relation bounds.
+    Some(values.into_iter().map(|x| x as i32).collect())
+}
+
 impl Witness {
     /// Assembles a witness; requests past the last repeat the first. Multiplicities are computed by [`Witness::count`].
     ///
@@ -95,6 +105,7 @@ impl Witness {
                 Group::Base => fetch(fixed.base, def.group, &def.name)?.to_vec(),
                 Group::Adapter => fetch(fixed.adapter, def.group, &def.name)?.to_vec(),
                 Group::Index => fetch(fixed.index, def.group, &def.name)?.to_vec(),
+                Group::Tables => table_column(relation, TensorId(i)).unwrap_or_default(),
                 Group::Trace => stack_requests(relation, traces, &def.name)?,
             };
             if values.len() != expected {

@@ -13,12 +13,12 @@ use p3_sumcheck::PrescribedPointPcs;
 use p3_sumcheck::layout::{Layout as _, PrefixProver, Table};
 use rayon::prelude::*;
 use verifier::pcs::{self, Commitment, Opening, Pcs};
-use verifier::profile::HashProfile;
+use verifier::profile::NativeProfile;
 
 use crate::ProveError;
 
 /// A committed polynomial, ready to be opened any number of times.
-pub struct Committed<C: HashProfile> {
+pub struct Committed<C: NativeProfile> {
     /// Which group it holds.
     pub group: Group,
     /// Where tensors lie in it.
@@ -46,7 +46,7 @@ pub fn stack<'a>(layout: &Layout, values: impl Fn(circuits::ir::TensorId) -> &'a
     out
 }
 
-impl<C: HashProfile> Committed<C> {
+impl<C: NativeProfile> Committed<C> {
     /// Commits a group of a witness.
     ///
     /// # Errors
@@ -65,10 +65,10 @@ impl<C: HashProfile> Committed<C> {
     pub fn new(group: Group, layout: Layout, values: Vec<F>) -> Result<Self, ProveError> {
         let pcs = pcs::scheme::<C>(group, layout.log)?;
         let table = Table::new(RowMajorMatrix::new(values.clone(), values.len()));
-        let (_, fold) = pcs::rate_and_fold(group, layout.log);
+        let (_, fold) = pcs::rate_and_fold(C::PROFILE, group, layout.log);
         let witness = PrefixProver::<F, EF>::new_witness(vec![table], fold);
         // The transcript absorbs the root later, in the schedule's order.
-        let (root, data) = <Pcs<C> as MultilinearPcs<EF, C::Challenger>>::commit(&pcs, witness, &mut C::challenger())
+        let (root, data) = <Pcs<C> as MultilinearPcs<EF, C::Challenger>>::commit(&pcs, witness, &mut C::challenger(&Digest::default()))
             .map_err(|e| ProveError::Opening(e.to_string()))?;
         Ok(Self { group, layout, values, root, pcs, data })
     }
@@ -99,7 +99,7 @@ impl<C: HashProfile> Committed<C> {
 /// # Errors
 ///
 /// When a tensor of the layout is missing or of another size.
-pub fn digest_of<C: HashProfile>(relation: &circuits::relation::Relation, group: Group, tensors: &TensorMap) -> Result<Digest, ProveError> {
+pub fn digest_of<C: NativeProfile>(relation: &circuits::relation::Relation, group: Group, tensors: &TensorMap) -> Result<Digest, ProveError> {
     let layout = Layout::of(relation, group).ok_or(ProveError::NoGroup(group))?;
     for slot in &layout.slots {
         let name = &relation.tensors[slot.tensor.0].name;

@@ -16,8 +16,8 @@ use p3_multilinear_util::point::Point;
 use p3_multilinear_util::poly::Poly;
 use rayon::prelude::*;
 use std::time::Instant;
-use verifier::plan::{Claims, Plan};
-use verifier::profile::HashProfile;
+use verifier::plan::{Claims, Plan, Points};
+use verifier::profile::NativeProfile;
 use verifier::proof::Proof;
 use verifier::transcript;
 
@@ -72,7 +72,7 @@ impl<'a> Stages<'a> {
 }
 
 /// What a proof is made from.
-pub struct Inputs<'a, C: HashProfile> {
+pub struct Inputs<'a, C: NativeProfile> {
     /// The statement; its commitments and weights are the ones proven.
     pub statement: &'a Statement,
     /// Its relation.
@@ -83,9 +83,9 @@ pub struct Inputs<'a, C: HashProfile> {
     pub fixed: Vec<&'a Committed<C>>,
 }
 
-struct AllTensors<'a, C: HashProfile>(Vec<&'a Committed<C>>);
+struct AllTensors<'a, C: NativeProfile>(Vec<&'a Committed<C>>);
 
-impl<C: HashProfile> Tensors for AllTensors<'_, C> {
+impl<C: NativeProfile> Tensors for AllTensors<'_, C> {
     fn tensor(&self, id: TensorId) -> &[F] {
         self.0.iter().find_map(|c| c.tensor(id)).unwrap_or(&[])
     }
@@ -96,7 +96,7 @@ impl<C: HashProfile> Tensors for AllTensors<'_, C> {
 /// # Errors
 ///
 /// When the witness violates a lookup, or parameters are missing.
-pub fn prove<C: HashProfile>(inputs: Inputs<'_, C>, mut witness: Witness, stages: &mut Stages<'_>) -> Result<Proof<C>, ProveError> {
+pub fn prove<C: NativeProfile>(inputs: Inputs<'_, C>, mut witness: Witness, stages: &mut Stages<'_>) -> Result<Proof<C>, ProveError> {
     let values = stages.run("look up", || witness.count(inputs.relation))?;
     prove_counted(inputs, witness, values, stages)
 }
@@ -106,7 +106,7 @@ pub fn prove<C: HashProfile>(inputs: Inputs<'_, C>, mut witness: Witness, stages
 /// # Errors
 ///
 /// When parameters are missing.
-pub fn prove_counted<C: HashProfile>(
+pub fn prove_counted<C: NativeProfile>(
     inputs: Inputs<'_, C>,
     witness: Witness,
     values: Vec<LookupValues>,
@@ -119,14 +119,15 @@ pub fn prove_counted<C: HashProfile>(
     let mut all = fixed;
     all.push(&trace);
     let roots: Vec<_> = all.iter().map(|c| c.root.clone()).collect();
-    let mut challenger = transcript::start::<C>(statement, &roots);
+    let mut challenger = transcript::start::<C>(&statement.digest(), &roots);
 
-    let challenges = transcript::lookup_challenges(&mut challenger);
+    let challenges = transcript::lookup_challenges::<F, EF>(&mut challenger);
     let (lookups, output) = stages.run("lookups", || lookups::prove(&plan, statement, &witness, &values, challenges, &mut challenger))?;
     drop(values);
     let rho = output.point.as_slice().to_vec();
     let gamma: EF = challenger.sample_algebra_element();
-    let weighted = plan.weigh(statement, &rho, challenges, gamma);
+    let weights: Vec<Vec<EF>> = statement.requests.iter().map(|r| r.weights.iter().map(|&w| EF::from_u64(w)).collect()).collect();
+    let weighted = plan.weigh(&weights, &rho, challenges, gamma);
 
     let tensors = AllTensors(all.clone());
     let terms = stages.run("bind terms", || {
@@ -137,7 +138,7 @@ pub fn prove_counted<C: HashProfile>(
         list.into_par_iter().map(build).collect::<Vec<_>>()
     });
     let (sum_rounds, sigma) = stages.run("sumcheck", || prove_sums(terms, plan.sum_rounds, &mut challenger));
-    let claims = plan.claims(&weighted.items, &rho, &sigma);
+    let claims = plan.claims(&weighted.items, Points { rho: &rho, sigma: &sigma });
     let evaluations = stages.run("evaluate", || evaluate_claims(&claims, &tensors));
     challenger.observe_algebra_slice(&evaluations);
 
@@ -149,7 +150,7 @@ pub fn prove_counted<C: HashProfile>(
 
     let openings =
         stages.run("open", || all.iter().map(|c| c.open(&point[point.len() - c.layout.log..], &mut challenger)).collect::<Result<Vec<_>, _>>())?;
-    Ok(Proof { tokens, trace: trace.digest(), lookups, sum_rounds, evaluations, reduction_rounds, finals, openings })
+    Ok(Proof { tokens, trace: trace.root.clone(), lookups, sum_rounds, evaluations, reduction_rounds, finals, openings })
 }
 
 fn evaluate_claims(claims: &Claims, tensors: &dyn Tensors) -> Vec<EF> {
@@ -158,7 +159,7 @@ fn evaluate_claims(claims: &Claims, tensors: &dyn Tensors) -> Vec<EF> {
 }
 
 /// Each committed polynomial with the weights of its claims.
-fn reductions<'a, C: HashProfile>(claims: &Claims, all: &[&'a Committed<C>], delta: EF) -> Vec<Reduction<'a>> {
+fn reductions<'a, C: NativeProfile>(claims: &Claims, all: &[&'a Committed<C>], delta: EF) -> Vec<Reduction<'a>> {
     let powers: Vec<EF> = delta.powers().take(claims.list.len()).collect();
     let weigh = |committed: &&'a Committed<C>| {
         let mut weights = vec![EF::ZERO; committed.values.len()];

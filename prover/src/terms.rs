@@ -33,9 +33,9 @@ pub fn build(relation: &Relation, ctx: &PublicContext, tensors: &dyn Tensors, fr
     let round_axes = term.round_axes(free);
     let log = relation.log(&round_axes);
     let mut state = TermTables { weight: weight * term.coef, tables: vec![], log };
-    for (axis, tau) in &place.tau {
-        if let Some(Coupling::Only(c)) = term.coupling(*axis) {
-            state.weight *= eq_at(tau, c);
+    for (axis, tau) in place.bound() {
+        if let Some(Coupling::Only(c)) = term.coupling(axis) {
+            state.weight *= eq_at(&tau, c);
         }
     }
     for factor in &term.factors {
@@ -58,9 +58,10 @@ pub fn build(relation: &Relation, ctx: &PublicContext, tensors: &dyn Tensors, fr
 }
 
 /// The product of the round axes' coupling weights; `None` if they are all one.
-fn coupling_table(relation: &Relation, term: &Term, place: &Place, round_axes: &[Axis]) -> Option<Vec<EF>> {
-    let tau = |axis: &Axis| place.tau.iter().find(|(a, _)| a == axis).map(|(_, t)| t);
-    round_axes.iter().find_map(&tau)?;
+fn coupling_table(relation: &Relation, term: &Term, place: &Place<'_>, round_axes: &[Axis]) -> Option<Vec<EF>> {
+    let bound: Vec<(Axis, Vec<EF>)> = place.bound().collect();
+    let tau = |axis: &Axis| bound.iter().find(|(a, _)| a == axis).map(|(_, t)| t);
+    round_axes.iter().find_map(tau)?;
     let mut table = vec![EF::ONE];
     for axis in round_axes {
         let size = 1usize << relation.axes[axis.0].log;
@@ -91,7 +92,7 @@ fn shifted_table(tau: &[EF], coupling: Coupling) -> Vec<EF> {
 }
 
 /// A factor over the round axes, its other axes bound to the point.
-fn bind(relation: &Relation, factor: &Factor, values: &[F], place: &Place, round_axes: &[Axis]) -> Vec<EF> {
+fn bind(relation: &Relation, factor: &Factor, values: &[F], place: &Place<'_>, round_axes: &[Axis]) -> Vec<EF> {
     let logs = factor_logs(relation, factor);
     let coordinates = place.coordinates(factor, relation);
     let is_round = |index: &Index| index.axis().is_some_and(|a| round_axes.contains(&a));

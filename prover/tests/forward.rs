@@ -6,9 +6,9 @@ use circuits::ir::Group;
 use circuits::layout::Layout;
 use prover::commit::Committed;
 use prover::prove::{Inputs, Silent, Stages, prove};
-use verifier::profile::{Evm, HashProfile, Native};
+use verifier::profile::{Native, NativeProfile};
 
-fn round_trip<C: HashProfile>(layers: usize, requests: usize) -> usize {
+fn round_trip<C: NativeProfile>(layers: usize, requests: usize) -> usize {
     let forward = common::forward(layers, requests);
     let witness = forward.witness();
     witness.check(&forward.relation).unwrap();
@@ -34,9 +34,4 @@ fn native_proof_verifies() {
 #[test]
 fn padded_layers_and_requests_verify() {
     round_trip::<Native>(3, 3);
-}
-
-#[test]
-fn evm_proof_verifies() {
-    round_trip::<Evm>(1, 1);
 }

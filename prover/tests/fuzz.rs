@@ -10,7 +10,7 @@ use p3_sumcheck::OpeningBatch;
 use p3_whir::pcs::proof::{QueryOpenings, SumcheckData};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use verifier::pcs::Opening;
+use verifier::pcs::{Commitment, Opening};
 use verifier::profile::Native;
 use verifier::{Proof, verify, verify_bytes};
 
@@ -149,10 +149,17 @@ fn bump_base(x: &mut F) {
     *x += F::ONE;
 }
 
+fn with_roots(root: &Commitment<Native>, change: impl Fn(&mut Vec<[F; 8]>)) -> Commitment<Native> {
+    let mut roots = root.roots().to_vec();
+    change(&mut roots);
+    Commitment::<Native>::new(roots)
+}
+
 fn argument_changes(out: &mut Vec<Change>) {
     change(out, "an opening of public tokens", |p| p.tokens[0] = Some(TokenOpening { salt: [0; 32], tokens: vec![1, 5, 9, 2], prompt_len: 3 }));
-    change(out, "trace root", |p| p.trace.0[5] ^= 1);
-    change(out, "trace root not canonical", |p| p.trace.0 = [0xff; 32]);
+    change(out, "trace root", |p| p.trace = with_roots(&p.trace, |r| r[0][5] += F::ONE));
+    change(out, "trace root twice", |p| p.trace = with_roots(&p.trace, |r| r.push(r[0])));
+    change(out, "no trace root", |p| p.trace = with_roots(&p.trace, Vec::clear));
     change(out, "root denominator", |p| bump(&mut p.lookups.root_denominator));
     change(out, "root denominator zero", |p| p.lookups.root_denominator = EF::ZERO);
     list(out, "tokens", |p| &mut p.tokens, |t| *t = Some(TokenOpening { salt: [1; 32], tokens: vec![], prompt_len: 0 }));

@@ -60,7 +60,7 @@ fn token_digests_open() {
     let mut statement = full.statement(&witness, &fixed);
     let request = &witness.ctx.requests[0];
     let opening = TokenOpening { salt: [9; 32], tokens: request.tokens.clone(), prompt_len: request.prompt_len };
-    statement.requests[0].tokens = Tokens::Digest(opening.digest());
+    statement.requests[0].tokens = Tokens::Digest(opening.digest(full.relation.params.tokens));
     let inputs = Inputs { statement: &statement, relation: &full.relation, tokens: vec![Some(opening.clone())], fixed: fixed.iter().collect() };
     let proof = prove(inputs, witness, &mut Stages::new(&mut Silent)).unwrap();
     let bytes = proof.to_bytes();
@@ -83,7 +83,7 @@ fn token_digests_open() {
     other.salt[1] ^= 1;
     let mut proof = Proof::<Native>::from_bytes(&bytes).unwrap();
     let mut elsewhere = statement.clone();
-    elsewhere.requests[0].tokens = Tokens::Digest(other.digest());
+    elsewhere.requests[0].tokens = Tokens::Digest(other.digest(full.relation.params.tokens));
     proof.tokens = vec![Some(other)];
     assert!(verify(&elsewhere, &proof).is_err());
 }

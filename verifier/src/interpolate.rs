@@ -1,30 +1,35 @@
 //! Round polynomials from a few values.
 
-use circuits::ir::EF;
 use p3_field::{Field, PrimeCharacteristicRing};
 
-/// The value at `x` of the polynomial of degree 3 with values `at = [p(0), p(2), p(3)]` and `p(0) + p(1) = claim`.
-pub fn cubic(at: &[EF; 3], claim: EF, x: EF) -> EF {
+/// A small rational constant `1/n`.
+fn fraction<E: Field>(n: u32) -> E {
+    E::from_prime_subfield(E::PrimeSubfield::from_u32(n).inverse())
+}
+
+/// The value at `x` of the polynomial of degree 3 with values `at = [p(0), p(2), p(3)]` and `p(0) + p(1) = claim` (Newton's form).
+pub fn cubic<E: Field>(at: &[E; 3], claim: E, x: E) -> E {
     let [p0, p2, p3] = *at;
     let p1 = claim - p0;
-    let half = EF::TWO.inverse();
-    let sixth = (EF::TWO + EF::TWO.double()).inverse();
-    let (x1, x2, x3) = (x - EF::ONE, x - EF::TWO, x - EF::TWO - EF::ONE);
-    (p3 * x * x1 * x2 - p0 * x1 * x2 * x3) * sixth + (p1 * x * x2 * x3 - p2 * x * x1 * x3) * half
+    let first = p1 - p0;
+    let second = p2 - p1.double() + p0;
+    let third = p3 - p2 - p2.double() + p1.double() + p1 - p0;
+    let tail = second * fraction::<E>(2) + (x - E::TWO) * (third * fraction::<E>(6));
+    p0 + x * (first + (x - E::ONE) * tail)
 }
 
 /// The value at `x` of the polynomial of degree 2 with values `at = [p(0), p(2)]` and `p(0) + p(1) = claim`.
-pub fn quadratic(at: &[EF; 2], claim: EF, x: EF) -> EF {
+pub fn quadratic<E: Field>(at: &[E; 2], claim: E, x: E) -> E {
     let [p0, p2] = *at;
     let p1 = claim - p0;
-    let half = EF::TWO.inverse();
-    let (x1, x2) = (x - EF::ONE, x - EF::TWO);
-    (p0 * x1 * x2 + p2 * x * x1) * half - p1 * x * x2
+    let second = p2 - p1.double() + p0;
+    p0 + x * (p1 - p0 + (x - E::ONE) * (second * fraction::<E>(2)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use circuits::ir::EF;
 
     #[test]
     fn interpolation_reproduces_polynomials() {

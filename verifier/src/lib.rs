@@ -3,16 +3,19 @@
 //! Nothing here trusts the proof: no unsafe code, no panics on its data, no allocation from a length it supplies.
 #![forbid(unsafe_code)]
 
+pub mod fraction;
 pub mod interpolate;
 pub mod pcs;
 pub mod plan;
 pub mod profile;
 pub mod proof;
+pub mod recorded;
 pub mod soundness;
 #[cfg(test)]
 mod test_support;
 pub mod transcript;
 pub mod verify;
+pub mod whir;
 
 pub use light_client as light;
 pub use proof::Proof;

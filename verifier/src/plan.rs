@@ -4,11 +4,11 @@
 
 use circuits::ir::{Axis, Constraint, Coupling, EF, F, Factor, Group, Index, Source, Sum, TensorId, Term};
 use circuits::layout::Layout;
-use circuits::public::{PublicContext, eq_at, eq_points, eq_table, iota};
+use circuits::public::{PublicView, eq_at, eq_points, eq_table, iota};
 use circuits::relation::Relation;
-use circuits::statement::Statement;
 use circuits::table::TableKind;
-use p3_field::{Field, PrimeCharacteristicRing};
+use p3_field::{Field, PrimeCharacteristicRing, PrimeField32};
+use std::collections::BTreeMap;
 
 /// Highest degree of the batched sumcheck's round polynomials: a weight and two factors.
 pub const SUM_DEGREE: usize = 3;
@@ -50,43 +50,100 @@ pub struct Plan<'a> {
     pub layouts: Vec<(Group, Layout)>,
     /// A sum reading each table's multiplicities.
     multiplicities: Vec<Sum>,
+    /// Each table's columns.
+    columns: Vec<Vec<Vec<i64>>>,
+    /// Sums reading each table's committed columns; `None` where the verifier evaluates tables.
+    table_columns: Vec<Option<Vec<Sum>>>,
     /// Rounds of the batched sumcheck.
     pub sum_rounds: usize,
 }
 
 /// Challenges of the fraction table.
 #[derive(Clone, Copy, Debug)]
-pub struct LookupChallenges {
+pub struct LookupChallenges<E = EF> {
     /// Where denominators are evaluated; soundness error (leaves)/|EF|.
-    pub alpha: EF,
+    pub alpha: E,
     /// Combines a tuple's columns; soundness error (columns·leaves)/|EF|.
-    pub beta: EF,
+    pub beta: E,
 }
 
 /// A sum with its weight in the batched sumcheck.
 #[derive(Clone, Copy, Debug)]
-pub struct Item<'a> {
+pub struct Item<'a, E = EF> {
     /// The sum.
     pub sum: &'a Sum,
     /// Its weight.
-    pub weight: EF,
+    pub weight: E,
+}
+
+/// Where a coordinate comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coordinate {
+    /// A coordinate of the fraction table's point.
+    Rho(usize),
+    /// A challenge of the batched sumcheck.
+    Sigma(usize),
+    /// One minus a coordinate of the fraction table's point.
+    NotRho(usize),
+    /// One minus a challenge of the batched sumcheck.
+    NotSigma(usize),
+    /// A bit.
+    Bit(bool),
+}
+
+impl Coordinate {
+    fn flip(self) -> Self {
+        match self {
+            Coordinate::Rho(i) => Coordinate::NotRho(i),
+            Coordinate::Sigma(i) => Coordinate::NotSigma(i),
+            Coordinate::NotRho(i) => Coordinate::Rho(i),
+            Coordinate::NotSigma(i) => Coordinate::Sigma(i),
+            Coordinate::Bit(b) => Coordinate::Bit(!b),
+        }
+    }
+}
+
+/// The two points that coordinates are taken from.
+#[derive(Clone, Copy, Debug)]
+pub struct Points<'a, E = EF> {
+    /// The fraction table's point.
+    pub rho: &'a [E],
+    /// The challenges of the batched sumcheck; none before it.
+    pub sigma: &'a [E],
+}
+
+impl<E: Field> Points<'_, E> {
+    fn at(&self, coordinate: Coordinate) -> E {
+        match coordinate {
+            Coordinate::Rho(i) => self.rho[i],
+            Coordinate::Sigma(i) => self.sigma[i],
+            Coordinate::NotRho(i) => E::ONE - self.rho[i],
+            Coordinate::NotSigma(i) => E::ONE - self.sigma[i],
+            Coordinate::Bit(b) => E::from_bool(b),
+        }
+    }
+
+    fn all(&self, coordinates: &[Coordinate]) -> Vec<E> {
+        coordinates.iter().map(|&c| self.at(c)).collect()
+    }
 }
 
 /// An evaluation that somebody has to open.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+#[derive(Clone, Debug)]
+pub struct Claim<E = EF> {
     /// The tensor.
     pub tensor: TensorId,
     /// The point, coordinate by coordinate.
-    pub point: Vec<EF>,
+    pub point: Vec<E>,
+    place: Vec<Coordinate>,
 }
 
 /// What the batched sumcheck has to add up to, given as terms with their weights.
-pub struct Weighted<'a> {
+pub struct Weighted<'a, E = EF> {
     /// The sums.
-    pub items: Vec<Item<'a>>,
+    pub items: Vec<Item<'a, E>>,
     /// What the verifier subtracts from the fraction table's claims: everything public.
-    pub known: EF,
+    pub known: E,
 }
 
 impl<'a> Plan<'a> {
@@ -112,7 +169,10 @@ impl<'a> Plan<'a> {
         let leaves_log = (offset.next_power_of_two().trailing_zeros() as usize).max(longest).max(1);
         let layouts = Group::ALL.into_iter().filter_map(|g| Some((g, Layout::of(relation, g)?))).collect();
         let multiplicities: Vec<Sum> = relation.tables.iter().map(|(_, mult)| read_all(relation, *mult)).collect();
-        let mut plan = Self { relation, blocks, leaves_log, layouts, multiplicities, sum_rounds: 0 };
+        let columns = relation.tables.iter().map(|(kind, _)| kind.all_columns()).collect();
+        let read_columns = |i: usize| relation.table_columns.get(i).map(|ids| ids.iter().map(|&id| read_all(relation, id)).collect());
+        let table_columns = (0..relation.tables.len()).map(read_columns).collect();
+        let mut plan = Self { relation, blocks, leaves_log, layouts, multiplicities, columns, table_columns, sum_rounds: 0 };
         plan.sum_rounds = plan.all_sums().flat_map(|s| s.terms.iter().map(|t| relation.log(&t.round_axes(&s.free)))).max().unwrap_or(0);
         plan
     }
@@ -122,7 +182,7 @@ impl<'a> Plan<'a> {
         let lookups = self.relation.lookups.iter().flat_map(|l| l.tuple.iter().chain(&l.numerator));
         let aggregation = self.relation.aggregation.iter().flat_map(|a| a.key.iter().chain([&a.value]));
         let constraints = self.relation.constraints.iter().map(|Constraint { sum, .. }| sum);
-        lookups.chain(aggregation).chain(&self.multiplicities).chain(constraints)
+        lookups.chain(aggregation).chain(&self.multiplicities).chain(self.table_columns.iter().flatten().flatten()).chain(constraints)
     }
 
     /// Number of sums in the batch, for the soundness calculator.
@@ -141,15 +201,18 @@ impl<'a> Plan<'a> {
 
     /// Weights of all sums at the fraction table's point `rho`, and the public remainder: the claims
     /// `denominator + γ·numerator` equal `known` plus the weighted sums, and the constraints add zeros.
-    pub fn weigh(&self, statement: &Statement, rho: &[EF], challenges: LookupChallenges, gamma: EF) -> Weighted<'_> {
+    ///
+    /// `weights` are the published weights, request by request.
+    pub fn weigh<E: Field>(&self, weights: &[Vec<E>], rho: &[E], challenges: LookupChallenges<E>, gamma: E) -> Weighted<'_, E> {
         let mut items = Vec::new();
-        let (mut known, mut covered) = (EF::ZERO, EF::ZERO);
-        let mut tables: Option<Vec<EF>> = None;
+        let (mut known, mut covered) = (E::ZERO, E::ZERO);
+        // Tables of one size lie at the same coordinates.
+        let mut equality: BTreeMap<usize, Vec<E>> = BTreeMap::new();
         for block in &self.blocks {
             let (high, low) = rho.split_at(rho.len() - block.log);
             let weight = eq_at(high, block.offset >> block.log);
             covered += weight;
-            known += weight * (challenges.alpha - EF::from_usize(self.tag(block.kind)));
+            known += weight * (challenges.alpha - E::from_usize(self.tag(block.kind)));
             match block.kind {
                 BlockKind::Lookup(i) => {
                     let lookup = &self.relation.lookups[i];
@@ -161,11 +224,19 @@ impl<'a> Plan<'a> {
                 }
                 BlockKind::Table(i) => {
                     let kind: &TableKind = &self.relation.tables[i].0;
-                    let eq = match (block.log, &mut tables) {
-                        (16, cached) => cached.get_or_insert_with(|| eq_table(low)).clone(),
-                        _ => eq_table(low),
-                    };
-                    known -= weight * combine(kind.evaluate(low, &eq), challenges.beta);
+                    let mut committed = self.table_columns[i].iter().flatten();
+                    let mut power = weight;
+                    for (k, column) in self.columns[i].iter().enumerate() {
+                        power *= challenges.beta;
+                        if let Some(value) = kind.closed_form(k, low) {
+                            known -= power * value;
+                        } else if let Some(sum) = committed.next() {
+                            items.push(Item { sum, weight: -power });
+                        } else {
+                            let eq = equality.entry(block.log).or_insert_with(|| eq_table(low));
+                            known -= power * eq.iter().zip(column).map(|(&e, &x)| e * E::from_i64(x)).sum::<E>();
+                        }
+                    }
                     items.push(Item { sum: &self.multiplicities[i], weight: -gamma * weight });
                 }
                 BlockKind::Values => {
@@ -176,11 +247,11 @@ impl<'a> Plan<'a> {
                 }
                 BlockKind::Published => {
                     known -= weight * combine(self.published_key(low), challenges.beta);
-                    known -= gamma * weight * self.published_weights(statement, low);
+                    known -= gamma * weight * self.published_weights(weights, low);
                 }
             }
         }
-        known += EF::ONE - covered;
+        known += E::ONE - covered;
         let mut power = gamma;
         for constraint in &self.relation.constraints {
             power *= gamma;
@@ -190,32 +261,32 @@ impl<'a> Plan<'a> {
     }
 
     /// Request number and contributor at a point of the published weights.
-    fn published_key(&self, point: &[EF]) -> Vec<EF> {
+    fn published_key<E: Field>(&self, point: &[E]) -> Vec<E> {
         let log = self.relation.aggregation.as_ref().map_or(0, |a| self.relation.axes[a.published[0].0].log);
         let (request, contributor) = point.split_at(log);
         vec![iota(request), iota(contributor)]
     }
 
     /// The published weights' multilinear extension; padded requests repeat the first.
-    fn published_weights(&self, statement: &Statement, point: &[EF]) -> EF {
+    fn published_weights<E: Field>(&self, weights: &[Vec<E>], point: &[E]) -> E {
         let log = self.relation.aggregation.as_ref().map_or(0, |a| self.relation.axes[a.published[0].0].log);
         let (request, contributor) = point.split_at(log);
         let (request, contributor) = (eq_table(request), eq_table(contributor));
-        let row = |weights: &[u64]| -> EF { contributor.iter().zip(weights).map(|(&e, &w)| e * F::from_u64(w)).sum() };
-        let first = statement.requests.first().map_or(EF::ZERO, |r| row(&r.weights));
-        let value = |b: usize| statement.requests.get(b).map_or(first, |r| row(&r.weights));
+        let row = |weights: &[E]| -> E { contributor.iter().zip(weights).map(|(&e, &w)| e * w).sum() };
+        let first = weights.first().map_or(E::ZERO, |w| row(w));
+        let value = |b: usize| weights.get(b).map_or(first, |w| row(w));
         request.iter().enumerate().map(|(b, &e)| e * value(b)).sum()
     }
 
     /// The evaluation claims of the batched sumcheck, without repetitions, in a fixed order.
-    pub fn claims(&self, items: &[Item<'_>], rho: &[EF], sigma: &[EF]) -> Claims {
+    pub fn claims<E: Field>(&self, items: &[Item<'_, E>], points: Points<'_, E>) -> Claims<E> {
         let mut claims = Claims::new(self.relation.tensors.len());
         for item in items {
             for term in &item.sum.terms {
-                let at = Place::new(self.relation, &item.sum.free, term, rho, sigma);
+                let at = Place::new(self.relation, &item.sum.free, term, points);
                 for factor in &term.factors {
                     if let Source::Tensor(tensor) = factor.source {
-                        claims.add(tensor, at.point(factor, self.relation));
+                        claims.add(tensor, at.place(factor, self.relation).concat(), points);
                     }
                 }
             }
@@ -224,19 +295,28 @@ impl<'a> Plan<'a> {
     }
 
     /// The batched sumcheck's final value, from the claimed evaluations. `None` if a claim is missing.
-    pub fn final_value(&self, ctx: &PublicContext, items: &[Item<'_>], rho: &[EF], sigma: &[EF], claims: &Claims, values: &[EF]) -> Option<EF> {
-        let mut total = EF::ZERO;
+    pub fn final_value<E: Field>(
+        &self,
+        view: &PublicView<E>,
+        items: &[Item<'_, E>],
+        points: Points<'_, E>,
+        claims: &Claims<E>,
+        values: &[E],
+    ) -> Option<E> {
+        let mut total = E::ZERO;
         for item in items {
             for term in &item.sum.terms {
-                let at = Place::new(self.relation, &item.sum.free, term, rho, sigma);
-                let mut value = item.weight * term.coef * at.weight(term) * at.lift;
+                let at = Place::new(self.relation, &item.sum.free, term, points);
+                let coefficient = E::from_prime_subfield(E::PrimeSubfield::from_u32(term.coef.as_canonical_u32()));
+                let mut value = item.weight * (coefficient * at.lift()) * at.weight(term);
                 for factor in &term.factors {
+                    let place = at.place(factor, self.relation);
                     value *= match factor.source {
-                        Source::Tensor(tensor) => *values.get(claims.find(tensor, &at.point(factor, self.relation))?)?,
+                        Source::Tensor(tensor) => *values.get(claims.find(tensor, &place.concat())?)?,
                         Source::Public(public) => {
-                            let coordinates = at.coordinates(factor, self.relation);
-                            let slices: Vec<&[EF]> = coordinates.iter().map(Vec::as_slice).collect();
-                            public.evaluate(ctx, &slices)?
+                            let coordinates: Vec<Vec<E>> = place.iter().map(|c| points.all(c)).collect();
+                            let slices: Vec<&[E]> = coordinates.iter().map(Vec::as_slice).collect();
+                            public.evaluate(view, &slices)?
                         }
                     };
                 }
@@ -248,7 +328,7 @@ impl<'a> Plan<'a> {
 }
 
 /// `-weight·β^(k+1)` for each column.
-fn columns(sums: &[Sum], weight: EF, beta: EF) -> Vec<Item<'_>> {
+fn columns<E: Field>(sums: &[Sum], weight: E, beta: E) -> Vec<Item<'_, E>> {
     let mut power = -weight;
     sums.iter()
         .map(|sum| {
@@ -259,8 +339,8 @@ fn columns(sums: &[Sum], weight: EF, beta: EF) -> Vec<Item<'_>> {
 }
 
 /// `Σ_k β^(k+1)·column_k`.
-fn combine(columns: Vec<EF>, beta: EF) -> EF {
-    columns.into_iter().rev().fold(EF::ZERO, |acc, c| (acc + c) * beta)
+fn combine<E: Field>(columns: Vec<E>, beta: E) -> E {
+    columns.into_iter().rev().fold(E::ZERO, |acc, c| (acc + c) * beta)
 }
 
 /// A sum that reads a tensor by its own axes.
@@ -271,42 +351,47 @@ fn read_all(relation: &Relation, tensor: TensorId) -> Sum {
     Sum { free, terms: vec![term] }
 }
 
-/// Where one term is evaluated: `tau` for axes bound beforehand, `sigma` for axes with rounds.
-pub struct Place {
+/// Where one term is evaluated: `tau` for axes bound beforehand, `rounds` for axes with rounds.
+pub struct Place<'a, E = EF> {
+    points: Points<'a, E>,
     /// Free axes with their slice of the fraction table's point.
-    pub tau: Vec<(Axis, Vec<EF>)>,
+    tau: Vec<(Axis, Vec<Coordinate>)>,
     /// Axes with rounds and their challenges.
-    pub rounds: Vec<(Axis, Vec<EF>)>,
-    /// `2^-(idle rounds)`.
-    pub lift: EF,
+    rounds: Vec<(Axis, Vec<Coordinate>)>,
+    idle: usize,
 }
 
-impl Place {
+impl<'a, E: Field> Place<'a, E> {
     /// Splits the points among a term's axes: its rounds are the last ones.
-    pub fn new(relation: &Relation, free: &[Axis], term: &Term, rho: &[EF], sigma: &[EF]) -> Self {
-        let tau = split(relation, free, rho);
+    pub fn new(relation: &Relation, free: &[Axis], term: &Term, points: Points<'a, E>) -> Self {
         let round_axes = term.round_axes(free);
-        let idle = sigma.len().saturating_sub(relation.log(&round_axes));
-        let rounds = split(relation, &round_axes, sigma);
-        Self { tau, rounds, lift: half().exp_u64(idle as u64) }
+        let idle = points.sigma.len().saturating_sub(relation.log(&round_axes));
+        let rounds = split(relation, &round_axes, points.sigma.len(), Coordinate::Sigma);
+        Self { points, tau: split(relation, free, points.rho.len(), Coordinate::Rho), rounds, idle }
     }
 
     /// The same before any round: only the axes bound to `rho`.
-    pub fn before_rounds(relation: &Relation, free: &[Axis], rho: &[EF]) -> Self {
-        Self { tau: split(relation, free, rho), rounds: vec![], lift: EF::ONE }
+    pub fn before_rounds(relation: &Relation, free: &[Axis], rho: &'a [E]) -> Self {
+        Self { points: Points { rho, sigma: &[] }, tau: split(relation, free, rho.len(), Coordinate::Rho), rounds: vec![], idle: 0 }
     }
 
-    fn coordinate(&self, axis: Axis) -> &[EF] {
-        let of = |list: &'_ [(Axis, Vec<EF>)]| list.iter().position(|(a, _)| *a == axis);
-        match (of(&self.rounds), of(&self.tau)) {
-            (Some(i), _) => &self.rounds[i].1,
-            (None, Some(i)) => &self.tau[i].1,
-            (None, None) => &[],
-        }
+    /// Free axes with their slice of the fraction table's point.
+    pub fn bound(&self) -> impl Iterator<Item = (Axis, Vec<E>)> {
+        self.tau.iter().map(|(axis, place)| (*axis, self.points.all(place)))
     }
 
-    /// The point of a factor, axis by axis.
-    pub fn coordinates(&self, factor: &Factor, relation: &Relation) -> Vec<Vec<EF>> {
+    /// `2^-(idle rounds)`.
+    fn lift(&self) -> E {
+        half::<E>().exp_u64(self.idle as u64)
+    }
+
+    fn coordinate(&self, axis: Axis) -> &[Coordinate] {
+        let found = self.rounds.iter().chain(&self.tau).find(|(a, _)| *a == axis);
+        found.map_or(&[], |(_, place)| place)
+    }
+
+    /// Where a factor's point comes from, axis by axis.
+    fn place(&self, factor: &Factor, relation: &Relation) -> Vec<Vec<Coordinate>> {
         let logs = circuits::evaluate::factor_logs(relation, factor);
         factor
             .index
@@ -314,27 +399,27 @@ impl Place {
             .zip(logs)
             .map(|(index, log)| match index {
                 Index::Var(axis) => self.coordinate(*axis).to_vec(),
-                Index::Flip(axis) => self.coordinate(*axis).iter().map(|&x| EF::ONE - x).collect(),
-                Index::At(c) => (0..log).map(|i| EF::from_bool((c >> (log - 1 - i)) & 1 == 1)).collect(),
+                Index::Flip(axis) => self.coordinate(*axis).iter().map(|x| x.flip()).collect(),
+                Index::At(c) => (0..log).map(|i| Coordinate::Bit((c >> (log - 1 - i)) & 1 == 1)).collect(),
             })
             .collect()
     }
 
-    /// The point of a factor.
-    pub fn point(&self, factor: &Factor, relation: &Relation) -> Vec<EF> {
-        self.coordinates(factor, relation).concat()
+    /// The point of a factor, axis by axis.
+    pub fn coordinates(&self, factor: &Factor, relation: &Relation) -> Vec<Vec<E>> {
+        self.place(factor, relation).iter().map(|c| self.points.all(c)).collect()
     }
 
     /// The product of the couplings' weights.
-    pub fn weight(&self, term: &Term) -> EF {
-        let mut weight = EF::ONE;
-        for (axis, tau) in &self.tau {
-            let rounds = self.rounds.iter().find(|(a, _)| a == axis).map(|(_, x)| x);
-            weight *= match (term.coupling(*axis), rounds) {
-                (Some(Coupling::Only(c)), _) => eq_at(tau, c),
-                (Some(coupling), Some(x)) => shifted(tau, x, coupling),
-                (None, Some(x)) => eq_points(tau, x),
-                _ => EF::ONE,
+    fn weight(&self, term: &Term) -> E {
+        let mut weight = E::ONE;
+        for (axis, tau) in self.bound() {
+            let rounds = self.rounds.iter().find(|(a, _)| *a == axis).map(|(_, x)| self.points.all(x));
+            weight *= match (term.coupling(axis), rounds) {
+                (Some(Coupling::Only(c)), _) => eq_at(&tau, c),
+                (Some(coupling), Some(x)) => shifted(&tau, &x, coupling),
+                (None, Some(x)) => eq_points(&tau, &x),
+                _ => E::ONE,
             };
         }
         weight
@@ -342,7 +427,7 @@ impl Place {
 }
 
 /// `Σ_x eq(tau, x ± 1)·eq(sigma, x)`.
-fn shifted(tau: &[EF], sigma: &[EF], coupling: Coupling) -> EF {
+fn shifted<E: Field>(tau: &[E], sigma: &[E], coupling: Coupling) -> E {
     let (t, s) = (eq_table(tau), eq_table(sigma));
     match coupling {
         Coupling::Next => t.iter().skip(1).zip(&s).map(|(&a, &b)| a * b).sum(),
@@ -350,46 +435,47 @@ fn shifted(tau: &[EF], sigma: &[EF], coupling: Coupling) -> EF {
     }
 }
 
-/// The last coordinates of `point`, split among `axes` in order.
-fn split(relation: &Relation, axes: &[Axis], point: &[EF]) -> Vec<(Axis, Vec<EF>)> {
-    let mut rest = &point[point.len() - relation.log(axes)..];
+/// The last coordinates of a point of `len`, split among `axes` in order.
+fn split(relation: &Relation, axes: &[Axis], len: usize, coordinate: fn(usize) -> Coordinate) -> Vec<(Axis, Vec<Coordinate>)> {
+    let mut next = len.saturating_sub(relation.log(axes));
     axes.iter()
         .map(|&axis| {
-            let (head, tail) = rest.split_at(relation.axes[axis.0].log);
-            rest = tail;
-            (axis, head.to_vec())
+            let log = relation.axes[axis.0].log;
+            let place = (next..next + log).map(coordinate).collect();
+            next += log;
+            (axis, place)
         })
         .collect()
 }
 
 /// Evaluation claims without repetitions.
-#[derive(Debug, Default)]
-pub struct Claims {
+#[derive(Debug)]
+pub struct Claims<E = EF> {
     /// The claims, in order of first appearance.
-    pub list: Vec<Claim>,
+    pub list: Vec<Claim<E>>,
     by_tensor: Vec<Vec<usize>>,
 }
 
-impl Claims {
+impl<E: Field> Claims<E> {
     fn new(tensors: usize) -> Self {
         Self { list: vec![], by_tensor: vec![vec![]; tensors] }
     }
 
-    fn find(&self, tensor: TensorId, point: &[EF]) -> Option<usize> {
-        self.by_tensor.get(tensor.0)?.iter().copied().find(|&i| self.list[i].point == point)
+    fn find(&self, tensor: TensorId, place: &[Coordinate]) -> Option<usize> {
+        self.by_tensor.get(tensor.0)?.iter().copied().find(|&i| self.list[i].place == place)
     }
 
-    fn add(&mut self, tensor: TensorId, point: Vec<EF>) {
-        if self.find(tensor, &point).is_none() {
+    fn add(&mut self, tensor: TensorId, place: Vec<Coordinate>, points: Points<'_, E>) {
+        if self.find(tensor, &place).is_none() {
             self.by_tensor[tensor.0].push(self.list.len());
-            self.list.push(Claim { tensor, point });
+            self.list.push(Claim { tensor, point: points.all(&place), place });
         }
     }
 
     /// The weight polynomial of a group at a point: `Σ_i δ^i·eq((slot, point_i), x)` over the group's claims.
-    pub fn weight_at(&self, layout: &Layout, delta: EF, x: &[EF]) -> EF {
-        let mut power = EF::ONE;
-        let mut total = EF::ZERO;
+    pub fn weight_at(&self, layout: &Layout, delta: E, x: &[E]) -> E {
+        let mut power = E::ONE;
+        let mut total = E::ZERO;
         for claim in &self.list {
             if let Some(slot) = layout.slot(claim.tensor) {
                 let (high, low) = x.split_at(x.len() - slot.log);
@@ -401,14 +487,9 @@ impl Claims {
     }
 }
 
-/// A digest as field elements, two bytes each.
-pub fn digest_elements(bytes: &[u8; 32]) -> Vec<F> {
-    bytes.chunks(2).map(|pair| pair.iter().fold(F::ZERO, |acc, &b| acc * F::from_u32(256) + F::from_u8(b))).collect()
-}
-
 /// One half.
-pub fn half() -> EF {
-    EF::TWO.inverse()
+pub fn half<E: Field>() -> E {
+    E::from_prime_subfield(E::PrimeSubfield::TWO.inverse())
 }
 
 #[cfg(test)]
@@ -441,7 +522,8 @@ mod tests {
         let plan = Plan::new(&relation);
         let sums: Vec<&Sum> = plan.all_sums().collect();
         let items: Vec<Item<'_>> = sums.into_iter().map(|sum| Item { sum, weight: EF::ONE }).collect();
-        let claims = plan.claims(&items, &point(plan.leaves_log, 1), &point(plan.sum_rounds, 2));
+        let (rho, sigma) = (point(plan.leaves_log, 1), point(plan.sum_rounds, 2));
+        let claims = plan.claims(&items, Points { rho: &rho, sigma: &sigma });
         for claim in &claims.list {
             let slots: Vec<_> = plan.layouts.iter().filter_map(|(_, layout)| layout.slot(claim.tensor)).collect();
             assert_eq!(slots.len(), 1);

@@ -1,46 +1,74 @@
 //! The two hash profiles: the same protocol over two hash functions.
 
-use circuits::ir::F;
+use circuits::ir::{EF, F};
 use circuits::poseidon2;
 use circuits::statement::{Digest, Profile};
 use p3_bn254::Bn254;
+use p3_challenger::fs::TranscriptField;
 use p3_challenger::{
     CanObserve, CanSample, CanSampleBits, CanSampleUniformBits, DuplexChallenger, FieldChallenger, GrindingChallenger, MultiField32Challenger,
     ResamplingError,
 };
 use p3_commit::Mmcs;
-use p3_field::{Field, PrimeCharacteristicRing, PrimeField, PrimeField32};
+use p3_dft::Radix2DFTSmallBatch;
+use p3_field::{ExtensionField, Field, PrimeCharacteristicRing, PrimeField32};
 use p3_koala_bear::{Poseidon2KoalaBear, default_koalabear_poseidon2_16, default_koalabear_poseidon2_24};
 use p3_merkle_tree::MerkleTreeMmcs;
 use p3_symmetric::{Hash, MerkleCap, MultiField32PaddingFreeSponge, PaddingFreeSponge, TruncatedPermutation};
+use p3_whir::domain::WhirDomain;
 
-/// Everything a profile chooses.
+/// Everything a profile chooses, over the values that a host computes with: field elements, or their recordings.
 pub trait HashProfile: Clone + Send + Sync + 'static {
     /// Its name in statements.
     const PROFILE: Profile;
     /// Largest grinding per round: what a fraction of a second's hashing gives.
     const GRINDING_BITS: usize;
+    /// KoalaBear.
+    type Base: Field + TranscriptField + Ord;
+    /// The quintic extension.
+    type Ext: ExtensionField<Self::Base>;
+    /// A statement's digest, as the transcript absorbs it.
+    type Seed;
+    /// Evaluation domain of openings.
+    type Domain: WhirDomain<Self::Base, Self::Ext>;
     /// Transcript.
-    type Challenger: FieldChallenger<F>
-        + GrindingChallenger<Witness = F>
-        + CanSampleUniformBits<F>
-        + CanObserve<<Self::Mmcs as Mmcs<F>>::Commitment>
+    type Challenger: FieldChallenger<Self::Base>
+        + GrindingChallenger<Witness = Self::Base>
+        + CanSampleUniformBits<Self::Base>
+        + CanObserve<<Self::Mmcs as Mmcs<Self::Base>>::Commitment>
         + Clone
         + Send
         + Sync;
     /// Merkle trees.
-    type Mmcs: Mmcs<F, Commitment: Send + Sync, MultiProof: Send + Sync, ProverData<p3_matrix::dense::DenseMatrix<F>>: Clone + Send + Sync>
-        + Send
-        + Sync;
+    type Mmcs: Mmcs<Self::Base, Commitment: Send + Sync, MultiProof: Send + Sync> + Send + Sync;
 
-    /// A fresh transcript.
-    fn challenger() -> Self::Challenger;
+    /// A transcript that has absorbed a statement.
+    fn challenger(seed: &Self::Seed) -> Self::Challenger;
     /// The Merkle tree scheme.
     fn mmcs() -> Self::Mmcs;
+    /// The evaluation domain, for transforms up to the given log size.
+    fn domain(log: usize) -> Self::Domain;
+}
+
+/// A profile that computes: on field elements.
+pub trait NativeProfile:
+    HashProfile<
+        Base = F,
+        Ext = EF,
+        Seed = Digest,
+        Domain = Radix2DFTSmallBatch<F>,
+        Mmcs: Mmcs<F, Commitment: PartialEq, ProverData<p3_matrix::dense::DenseMatrix<F>>: Clone + Send + Sync>,
+    >
+{
     /// A root as 32 bytes.
     fn digest(root: &<Self::Mmcs as Mmcs<F>>::Commitment) -> Digest;
     /// The root with these bytes; `None` if they aren't canonical.
     fn root(digest: &Digest) -> Option<<Self::Mmcs as Mmcs<F>>::Commitment>;
+}
+
+/// A digest as field elements, two bytes each.
+fn digest_elements(bytes: &[u8; 32]) -> Vec<F> {
+    bytes.chunks(2).map(|pair| pair.iter().fold(F::ZERO, |acc, &b| acc * F::from_u32(256) + F::from_u8(b))).collect()
 }
 
 /// Poseidon2 over KoalaBear.
@@ -54,18 +82,30 @@ type Packed = <F as Field>::Packing;
 impl HashProfile for Native {
     const PROFILE: Profile = Profile::Native;
     const GRINDING_BITS: usize = 18;
+    type Base = F;
+    type Ext = EF;
+    type Seed = Digest;
+    type Domain = Radix2DFTSmallBatch<F>;
     type Challenger = DuplexChallenger<F, Permutation16, 16, 8>;
     type Mmcs = MerkleTreeMmcs<Packed, Packed, PaddingFreeSponge<Permutation24, 24, 16, 8>, TruncatedPermutation<Permutation16, 2, 8, 16>, 2, 8>;
 
-    fn challenger() -> Self::Challenger {
-        DuplexChallenger::new(default_koalabear_poseidon2_16())
+    fn challenger(seed: &Digest) -> Self::Challenger {
+        let mut challenger = DuplexChallenger::new(default_koalabear_poseidon2_16());
+        challenger.observe_slice(&digest_elements(&seed.0));
+        challenger
+    }
+
+    fn domain(log: usize) -> Self::Domain {
+        Radix2DFTSmallBatch::new(1 << log)
     }
 
     fn mmcs() -> Self::Mmcs {
         let leaves = PaddingFreeSponge::new(default_koalabear_poseidon2_24());
         MerkleTreeMmcs::new(leaves, TruncatedPermutation::new(default_koalabear_poseidon2_16()), 0)
     }
+}
 
+impl NativeProfile for Native {
     fn digest(root: &<Self::Mmcs as Mmcs<F>>::Commitment) -> Digest {
         let mut out = [0; 32];
         let words = root.roots().iter().flatten();
@@ -92,13 +132,23 @@ type Permutation3 = poseidon2::Permutation;
 impl HashProfile for Evm {
     const PROFILE: Profile = Profile::Evm;
     const GRINDING_BITS: usize = 8;
+    type Base = F;
+    type Ext = EF;
+    type Seed = Digest;
+    type Domain = Radix2DFTSmallBatch<F>;
     type Challenger = EvmChallenger;
     type Mmcs =
         MerkleTreeMmcs<F, Bn254, MultiField32PaddingFreeSponge<F, Bn254, Permutation3, 3, 2, 1>, TruncatedPermutation<Permutation3, 2, 1, 3>, 2, 1>;
 
-    fn challenger() -> Self::Challenger {
+    fn challenger(seed: &Digest) -> Self::Challenger {
         let inner = MultiField32Challenger::new(poseidon2::permutation());
-        EvmChallenger(inner.unwrap_or_else(|_| unreachable!("KoalaBear is smaller than BN254")))
+        let mut challenger = EvmChallenger(inner.unwrap_or_else(|_| unreachable!("KoalaBear is smaller than BN254")));
+        challenger.observe(MerkleCap::new(vec![[seed.word()]]));
+        challenger
+    }
+
+    fn domain(log: usize) -> Self::Domain {
+        Radix2DFTSmallBatch::new(1 << log)
     }
 
     fn mmcs() -> Self::Mmcs {
@@ -106,21 +156,16 @@ impl HashProfile for Evm {
         let leaves = leaves.unwrap_or_else(|_| unreachable!("KoalaBear is smaller than BN254"));
         MerkleTreeMmcs::new(leaves, TruncatedPermutation::new(poseidon2::permutation()), 0)
     }
+}
 
+impl NativeProfile for Evm {
     fn digest(root: &<Self::Mmcs as Mmcs<F>>::Commitment) -> Digest {
-        let mut out = [0; 32];
-        if let Some([word]) = root.roots().first() {
-            let bytes = word.as_canonical_biguint().to_bytes_be();
-            out.iter_mut().rev().zip(bytes.iter().rev()).for_each(|(o, b)| *o = *b);
-        }
-        Digest(out)
+        root.roots().first().map(|[word]| Digest::of_word(*word)).unwrap_or_default()
     }
 
     fn root(digest: &Digest) -> Option<<Self::Mmcs as Mmcs<F>>::Commitment> {
-        let byte = Bn254::from_u64(256);
-        let word = digest.0.iter().fold(Bn254::ZERO, |acc, &b| acc * byte + Bn254::from_u8(b));
-        let root = MerkleCap::new(vec![[word]]);
-        (Self::digest(&root) == *digest).then_some(root)
+        let word = digest.word();
+        (Digest::of_word(word) == *digest).then(|| MerkleCap::new(vec![[word]]))
     }
 }
 

@@ -1,9 +1,8 @@
 //! The proof's wire format: a header, then one canonical encoding.
 
-use crate::pcs::Opening;
+use crate::pcs::{Commitment, Opening};
 use crate::profile::HashProfile;
-use circuits::ir::EF;
-use circuits::statement::{Digest, Profile, TokenOpening};
+use circuits::statement::{Profile, TokenOpening};
 use p3_multi_stark::fractional_gkr::FractionGkrProof;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -20,17 +19,17 @@ pub struct Proof<C: HashProfile> {
     /// Openings of token digests, one per request.
     pub tokens: Vec<Option<TokenOpening>>,
     /// Commitment to the trace.
-    pub trace: Digest,
+    pub trace: Commitment<C>,
     /// The fraction table's reduction.
-    pub lookups: FractionGkrProof<EF>,
+    pub lookups: FractionGkrProof<C::Ext>,
     /// Round polynomials of the batched sumcheck at 0, 2 and 3.
-    pub sum_rounds: Vec<[EF; 3]>,
+    pub sum_rounds: Vec<[C::Ext; 3]>,
     /// Claimed evaluations of tensors.
-    pub evaluations: Vec<EF>,
+    pub evaluations: Vec<C::Ext>,
     /// Round polynomials of the claim reduction at 0 and 2.
-    pub reduction_rounds: Vec<[EF; 2]>,
+    pub reduction_rounds: Vec<[C::Ext; 2]>,
     /// Value of each committed polynomial at the reduction's point.
-    pub finals: Vec<EF>,
+    pub finals: Vec<C::Ext>,
     /// Their openings.
     pub openings: Vec<Opening<C>>,
 }
@@ -96,11 +95,16 @@ impl<C: HashProfile> Proof<C> {
         if profile_of(bytes)? != C::PROFILE {
             return Err(DecodeError::Header);
         }
-        let body = bytes.get(5..).ok_or(DecodeError::Header)?;
-        let proof: Self = postcard::from_bytes(body).map_err(|e| DecodeError::Malformed(e.to_string()))?;
+        let proof = Self::decode(bytes)?;
         if proof.to_bytes() != bytes {
             return Err(DecodeError::NotCanonical);
         }
         Ok(proof)
+    }
+
+    /// Decodes bytes whose encoding was checked before.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let body = bytes.get(5..).ok_or(DecodeError::Header)?;
+        postcard::from_bytes(body).map_err(|e| DecodeError::Malformed(e.to_string()))
     }
 }

@@ -1,6 +1,6 @@
 //! A small relation for unit tests.
 
-use circuits::relation::{Relation, RelationParams, Scope, WeightRanges};
+use circuits::relation::{Relation, RelationParams, Scope, TableMode, WeightRanges};
 use model_runtime::int::synthetic::synthetic_model;
 use model_runtime::shape::{LoraShape, ModelShape, Site};
 
@@ -14,6 +14,7 @@ pub fn relation() -> Relation {
         semantics: adapter.semantics,
         scope: Scope::Forward,
         weight_ranges: WeightRanges::Proven,
+        tables: TableMode::Evaluated,
         tokens: 8,
         slots: 4,
         requests: 2,

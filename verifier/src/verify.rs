@@ -2,20 +2,24 @@
 //!
 //! Shapes are checked first; then the steps of `transcript` in order. Any bytes give `Ok` or a typed `Err`.
 
+use crate::fraction;
 use crate::interpolate::{cubic, quadratic};
 use crate::pcs::{self, Commitment, ParameterError};
-use crate::plan::{Claims, Plan};
-use crate::profile::{Evm, HashProfile, Native};
+use crate::plan::{Claims, Plan, Points};
+use crate::profile::{Evm, HashProfile, Native, NativeProfile};
 use crate::proof::{DecodeError, Proof, profile_of};
+use crate::recorded::recorder::part;
 use crate::soundness::{self, MIN_SECURITY_BITS};
 use crate::transcript;
+use crate::whir::WhirError;
 use circuits::ir::{EF, Group};
-use circuits::public::PublicContext;
-use circuits::relation::WeightRanges;
+use circuits::public::{PublicContext, PublicView, eq_table};
+use circuits::relation::{Relation, WeightRanges};
 use circuits::statement::{Digest, Profile, Statement, StatementError};
-use p3_challenger::{CanObserve, FieldChallenger};
+use circuits::witness::table_column;
+use p3_challenger::FieldChallenger;
 use p3_field::PrimeCharacteristicRing;
-use p3_multi_stark::fractional_gkr::{FractionGkrError, FractionGkrOutput, verify_fractional_gkr};
+use p3_multi_stark::fractional_gkr::{FractionGkrError, FractionGkrOutput};
 use thiserror::Error;
 
 /// Why a proof is refused.
@@ -70,6 +74,9 @@ pub enum VerifyError {
     /// The constraints don't add up.
     #[error("the constraints don't hold: the batched sumcheck ends in another value")]
     Constraints,
+    /// Committed lookup tables are others.
+    #[error("the committed lookup tables aren't the relation's")]
+    Tables,
     /// The evaluation claims don't reduce to the openings.
     #[error("the claimed evaluations aren't the committed tensors'")]
     Reduction,
@@ -78,8 +85,8 @@ pub enum VerifyError {
     Opening {
         /// Which commitment.
         group: Group,
-        /// The opening scheme's complaint.
-        reason: String,
+        /// What is wrong with it.
+        reason: WhirError,
     },
 }
 
@@ -122,7 +129,7 @@ pub fn verify_benchmark(statement: &Statement, bytes: &[u8]) -> Result<Verified,
 /// # Errors
 ///
 /// Says why the proof is refused.
-pub fn verify<C: HashProfile>(statement: &Statement, proof: &Proof<C>) -> Result<Verified, VerifyError> {
+pub fn verify<C: NativeProfile>(statement: &Statement, proof: &Proof<C>) -> Result<Verified, VerifyError> {
     if statement.profile != C::PROFILE {
         return Err(VerifyError::Profile);
     }
@@ -130,21 +137,77 @@ pub fn verify<C: HashProfile>(statement: &Statement, proof: &Proof<C>) -> Result
     let requests = statement.public_requests(&proof.tokens)?;
     let ctx = PublicContext::new(&statement.relation, requests);
     let plan = Plan::new(&relation);
+    let security_bits = check_parameters::<C>(&plan)?;
+    let claimed = Claimed {
+        seed: statement.digest(),
+        fixed: fixed_commitments::<C>(&plan, statement)?,
+        view: ctx.view(),
+        weights: statement.requests.iter().map(|r| r.weights.iter().map(|&w| EF::from_u64(w)).collect()).collect(),
+    };
+    // A root is one digest, whatever else its type can hold.
+    if C::root(&C::digest(&proof.trace)).is_none_or(|root| root != proof.trace) {
+        return Err(VerifyError::Root { group: Group::Trace });
+    }
+    let claims = check(&plan, &claimed, proof)?;
+    check_tables(&relation, &claims, &proof.evaluations)?;
+    Ok(Verified { security_bits })
+}
+
+/// What a proof is checked against, over a host's values.
+pub struct Claimed<C: HashProfile> {
+    /// The statement's digest.
+    pub seed: C::Seed,
+    /// Long-lived commitments, in the order of [`Group::ALL`].
+    pub fixed: Vec<Commitment<C>>,
+    /// Requests.
+    pub view: PublicView<C::Ext>,
+    /// Published weights, request by request.
+    pub weights: Vec<Vec<C::Ext>>,
+}
+
+/// Checks that a plan has sound parameters; returns its composed security in bits.
+///
+/// # Errors
+///
+/// When it has none, or less than [`MIN_SECURITY_BITS`].
+pub fn check_parameters<C: HashProfile>(plan: &Plan<'_>) -> Result<f64, VerifyError> {
     if plan.leaves_log > MAX_LEAVES_LOG {
         return Err(VerifyError::TooManyLookups { log: plan.leaves_log });
     }
-    check_shape(&plan, proof)?;
-    let security_bits = soundness::bits::<C>(&plan)?;
-    if security_bits < MIN_SECURITY_BITS {
-        return Err(VerifyError::Security { found: security_bits });
+    let found = soundness::bits::<C>(plan)?;
+    if found < MIN_SECURITY_BITS {
+        return Err(VerifyError::Security { found });
     }
-    let commitments = commitments::<C>(&plan, statement, proof)?;
-    let mut challenger = transcript::start::<C>(statement, &commitments);
-    let (claims, sums) = check_sums(&plan, statement, &ctx, proof, &mut challenger)?;
-    debug_assert_eq!(claims.list.len(), sums);
-    let point = check_reduction(&plan, &claims, proof, &mut challenger)?;
-    check_openings::<C>(&plan, &commitments, proof, &point, &mut challenger)?;
-    Ok(Verified { security_bits })
+    Ok(found)
+}
+
+/// The checks that every host runs, in the transcript's order; returns the evaluation claims, which the openings prove.
+///
+/// # Errors
+///
+/// Says why the proof is refused.
+pub fn check<C: HashProfile>(plan: &Plan<'_>, claimed: &Claimed<C>, proof: &Proof<C>) -> Result<Claims<C::Ext>, VerifyError> {
+    check_shape(plan, proof)?;
+    let commitments: Vec<Commitment<C>> = claimed.fixed.iter().chain([&proof.trace]).cloned().collect();
+    let mut challenger = transcript::start::<C>(&claimed.seed, &commitments);
+    let claims = check_sums(plan, claimed, proof, &mut challenger)?;
+    part("claim reduction");
+    let point = check_reduction(plan, &claims, proof, &mut challenger)?;
+    check_openings::<C>(plan, &commitments, proof, &point, &mut challenger)?;
+    Ok(claims)
+}
+
+/// Compares the claims about committed lookup tables with the tables.
+fn check_tables(relation: &Relation, claims: &Claims<EF>, evaluations: &[EF]) -> Result<(), VerifyError> {
+    for (claim, &value) in claims.list.iter().zip(evaluations) {
+        if let Some(column) = table_column(relation, claim.tensor) {
+            let found: EF = eq_table(&claim.point).iter().zip(column).map(|(&e, x)| e * EF::from_i32(x)).sum();
+            if found != value {
+                return Err(VerifyError::Tables);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_shape<C: HashProfile>(plan: &Plan<'_>, proof: &Proof<C>) -> Result<(), VerifyError> {
@@ -168,68 +231,65 @@ pub fn reduction_rounds(plan: &Plan<'_>) -> usize {
     plan.layouts.iter().map(|(_, l)| l.log).max().unwrap_or(0)
 }
 
-fn commitments<C: HashProfile>(plan: &Plan<'_>, statement: &Statement, proof: &Proof<C>) -> Result<Vec<Commitment<C>>, VerifyError> {
-    let digest = |group: Group| match group {
-        Group::Base => Some(statement.base),
-        Group::Adapter => statement.adapter,
-        Group::Index => statement.index.as_ref().map(|i| i.commitment),
-        Group::Trace => Some(proof.trace),
-    };
-    let root = |group: Group| digest(group).and_then(|d: Digest| C::root(&d)).ok_or(VerifyError::Root { group });
-    plan.layouts.iter().map(|(group, _)| root(*group)).collect()
+fn fixed_commitments<C: NativeProfile>(plan: &Plan<'_>, statement: &Statement) -> Result<Vec<Commitment<C>>, VerifyError> {
+    let root = |group: Group| statement.commitment(group).and_then(|d: Digest| C::root(&d)).ok_or(VerifyError::Root { group });
+    plan.layouts.iter().filter(|(group, _)| *group != Group::Trace).map(|(group, _)| root(*group)).collect()
 }
 
 /// The lookups' fraction table and the batched sumcheck; returns the evaluation claims.
 fn check_sums<C: HashProfile>(
     plan: &Plan<'_>,
-    statement: &Statement,
-    ctx: &PublicContext,
+    claimed: &Claimed<C>,
     proof: &Proof<C>,
     challenger: &mut C::Challenger,
-) -> Result<(Claims, usize), VerifyError> {
-    let challenges = transcript::lookup_challenges(challenger);
+) -> Result<Claims<C::Ext>, VerifyError> {
+    part("fraction table");
+    let challenges = transcript::lookup_challenges::<C::Base, C::Ext>(challenger);
     let FractionGkrOutput { point, numerator, denominator } =
-        verify_fractional_gkr(&proof.lookups, plan.leaves_log, challenger).map_err(VerifyError::Lookups)?;
+        fraction::verify(&proof.lookups, plan.leaves_log, challenger).map_err(VerifyError::Lookups)?;
     let rho = point.as_slice();
-    let gamma: EF = challenger.sample_algebra_element();
-    let weighted = plan.weigh(statement, rho, challenges, gamma);
+    part("batched sumcheck");
+    let gamma: C::Ext = challenger.sample_algebra_element();
+    let weighted = plan.weigh(&claimed.weights, rho, challenges, gamma);
     let mut claim = denominator + gamma * numerator - weighted.known;
     let mut sigma = Vec::with_capacity(plan.sum_rounds);
     for message in &proof.sum_rounds {
-        let r = transcript::round(challenger, message);
+        let r = transcript::round::<C::Base, C::Ext>(challenger, message);
         claim = cubic(message, claim, r);
         sigma.push(r);
     }
-    let claims = plan.claims(&weighted.items, rho, &sigma);
+    part("constraints");
+    let points = Points { rho, sigma: &sigma };
+    let claims = plan.claims(&weighted.items, points);
     let (expected, found) = (claims.list.len(), proof.evaluations.len());
     if found != expected {
         return Err(VerifyError::Shape { what: "evaluations", expected, found });
     }
-    let end = plan.final_value(ctx, &weighted.items, rho, &sigma, &claims, &proof.evaluations);
+    let end = plan.final_value(&claimed.view, &weighted.items, points, &claims, &proof.evaluations);
     if end != Some(claim) {
         return Err(VerifyError::Constraints);
     }
     challenger.observe_algebra_slice(&proof.evaluations);
-    Ok((claims, expected))
+    Ok(claims)
 }
 
 /// Reduces all evaluation claims to one value of each committed polynomial; returns the point.
 fn check_reduction<C: HashProfile>(
     plan: &Plan<'_>,
-    claims: &Claims,
+    claims: &Claims<C::Ext>,
     proof: &Proof<C>,
     challenger: &mut C::Challenger,
-) -> Result<Vec<EF>, VerifyError> {
-    let delta: EF = challenger.sample_algebra_element();
-    let mut claim = proof.evaluations.iter().rev().fold(EF::ZERO, |acc, &v| acc * delta + v);
+) -> Result<Vec<C::Ext>, VerifyError> {
+    let delta: C::Ext = challenger.sample_algebra_element();
+    let mut claim = proof.evaluations.iter().rev().fold(C::Ext::ZERO, |acc, &v| acc * delta + v);
     let mut point = Vec::with_capacity(proof.reduction_rounds.len());
     for message in &proof.reduction_rounds {
-        let r = transcript::round(challenger, message);
+        let r = transcript::round::<C::Base, C::Ext>(challenger, message);
         claim = quadratic(message, claim, r);
         point.push(r);
     }
-    let half = crate::plan::half();
-    let end: EF = plan
+    let half = crate::plan::half::<C::Ext>();
+    let end: C::Ext = plan
         .layouts
         .iter()
         .zip(&proof.finals)
@@ -249,13 +309,11 @@ fn check_openings<C: HashProfile>(
     plan: &Plan<'_>,
     commitments: &[Commitment<C>],
     proof: &Proof<C>,
-    point: &[EF],
+    point: &[C::Ext],
     challenger: &mut C::Challenger,
-) -> Result<(), VerifyError>
-where
-    C::Challenger: CanObserve<Commitment<C>>,
-{
+) -> Result<(), VerifyError> {
     for (((group, layout), commitment), (opening, &value)) in plan.layouts.iter().zip(commitments).zip(proof.openings.iter().zip(&proof.finals)) {
+        part(group.name());
         let pcs = pcs::scheme::<C>(*group, layout.log)?;
         let own = &point[point.len() - layout.log..];
         pcs::verify::<C>(&pcs, commitment, opening, own, value, challenger).map_err(|reason| VerifyError::Opening { group: *group, reason })?;

@@ -36,6 +36,16 @@ pub enum WeightRanges {
     AssumedInsecure,
 }
 
+/// Who vouches for the lookup tables' contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TableMode {
+    /// The verifier evaluates every table itself.
+    Evaluated,
+    /// Tables are committed like tensors: for the outer circuit, which knows the right commitment.
+    Committed,
+}
+
 /// Everything that determines a relation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RelationParams {
@@ -45,6 +55,8 @@ pub struct RelationParams {
     pub scope: Scope,
     /// Range proofs of the long-lived commitments.
     pub weight_ranges: WeightRanges,
+    /// Lookup tables.
+    pub tables: TableMode,
     /// Padded tokens of a request.
     pub tokens: usize,
     /// Padded answer slots of a request.
@@ -138,6 +150,8 @@ pub struct Relation {
     pub tensors: Vec<TensorDef>,
     /// Tables with their multiplicity tensors.
     pub tables: Vec<(TableKind, TensorId)>,
+    /// Each table's committed columns, those without a closed form; empty where the verifier evaluates tables.
+    pub table_columns: Vec<Vec<TensorId>>,
     /// Lookups.
     pub lookups: Vec<Lookup>,
     /// Weighted sum of relevance by contributor.
@@ -317,7 +331,16 @@ impl<'a> Builder<'a> {
             i: axis("i", rows),
             c: axis("c", params.contributors.max(1).next_power_of_two()),
         };
-        let out = Relation { params: params.clone(), axes, tensors: vec![], tables: vec![], lookups: vec![], aggregation: None, constraints: vec![] };
+        let out = Relation {
+            params: params.clone(),
+            axes,
+            tensors: vec![],
+            tables: vec![],
+            table_columns: vec![],
+            lookups: vec![],
+            aggregation: None,
+            constraints: vec![],
+        };
         Self { params, sem: &params.semantics, x, out, max: vec![] }
     }
 
@@ -450,6 +473,10 @@ impl<'a> Builder<'a> {
         self.out.axes.push(AxisDef { name: "row", log: kind.log() });
         let axis = Axis(self.out.axes.len() - 1);
         let mult = self.tensor(&name, Group::Trace, &[axis]);
+        if self.params.tables == TableMode::Committed {
+            let columns = kind.dense_columns().into_iter().map(|k| self.tensor(&format!("table.{kind:?}.{k}"), Group::Tables, &[axis])).collect();
+            self.out.table_columns.push(columns);
+        }
         self.out.tables.push((kind, mult));
         TableId(self.out.tables.len() - 1)
     }

@@ -8,7 +8,7 @@ pub mod recompute;
 use circuits::ir::Group;
 use circuits::layout::Layout;
 use circuits::public::PublicRequest;
-use circuits::relation::{Relation, RelationParams, Scope, WeightRanges};
+use circuits::relation::{Relation, RelationParams, Scope, TableMode, WeightRanges};
 use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, Profile, RequestStatement, Statement, Tokens};
 use circuits::witness::{Fixed, Witness};
 use model_runtime::int::adapter::{IntAdapter, quantise_adapter};
@@ -21,7 +21,7 @@ use model_runtime::semantics::{Dims, Semantics};
 use model_runtime::shape::{FloatAdapter, FloatLayer, FloatModel, LoraShape, ModelShape, Site};
 use model_runtime::tensor::{Tensor, TensorMap};
 use prover::commit::Committed;
-use verifier::profile::HashProfile;
+use verifier::profile::NativeProfile;
 
 /// Deterministic noise in [-1, 1).
 pub struct Noise(pub u64);
@@ -86,6 +86,7 @@ pub fn forward(layers: usize, requests: usize) -> Forward {
         semantics: model.semantics.clone(),
         scope: Scope::Forward,
         weight_ranges: WeightRanges::Proven,
+        tables: TableMode::Evaluated,
         tokens: 8,
         slots: 4,
         requests: requests.next_power_of_two(),
@@ -141,6 +142,7 @@ pub fn full_with(layers: usize, requests: usize, sites: &[Site], tweak: impl Fn(
         semantics: index.semantics.clone(),
         scope: Scope::Attribution,
         weight_ranges: WeightRanges::Proven,
+        tables: TableMode::Evaluated,
         tokens: 8,
         slots: 8,
         requests: requests.next_power_of_two(),
@@ -173,6 +175,14 @@ fn pad_rows(index: &Index, mut rows: Vec<i32>) -> Tensor {
 }
 
 impl Full {
+    /// The same with tables as a profile has them.
+    pub fn under(mut self, profile: Profile) -> Self {
+        let mut params = self.relation.params.clone();
+        params.tables = if profile == Profile::Evm { TableMode::Committed } else { TableMode::Evaluated };
+        self.relation = Relation::new(&params).unwrap();
+        self
+    }
+
     /// The runtime over a base model's tensors.
     pub fn runtime(&self, base: &TensorMap) -> Runtime {
         Runtime::new(self.index.semantics.clone(), base, Some(&self.adapter.tensors)).unwrap()
@@ -203,16 +213,16 @@ impl Full {
     }
 
     /// Commits the long-lived groups of a witness.
-    pub fn commit<C: HashProfile>(&self, witness: &Witness) -> Vec<Committed<C>> {
-        let commit = |group| Committed::of_witness(group, Layout::of(&self.relation, group).unwrap(), witness).unwrap();
-        [Group::Base, Group::Adapter, Group::Index].map(commit).into()
+    pub fn commit<C: NativeProfile>(&self, witness: &Witness) -> Vec<Committed<C>> {
+        let groups = Group::ALL.into_iter().filter(|&g| g != Group::Trace);
+        groups.filter_map(|g| Some(Committed::of_witness(g, Layout::of(&self.relation, g)?, witness).unwrap())).collect()
     }
 
-    pub fn statement<C: HashProfile>(&self, witness: &Witness, fixed: &[Committed<C>]) -> Statement {
+    pub fn statement<C: NativeProfile>(&self, witness: &Witness, fixed: &[Committed<C>]) -> Statement {
         let [base, adapter, commitment] = [0, 1, 2].map(|i| fixed[i].digest());
         let weights = witness.contributor_weights(&self.relation);
         let requests = witness.ctx.requests.iter().zip(weights).enumerate().map(|(i, (t, weights))| RequestStatement {
-            id: circuits::statement::keccak(&[i as u8]),
+            id: circuits::statement::keccak(&[i as u8]).truncated(),
             tokens: Tokens::Public { tokens: t.tokens.clone(), prompt_len: t.prompt_len },
             total: weights.iter().sum(),
             weights,
@@ -233,6 +243,7 @@ impl Full {
             adapter: Some(adapter),
             requests: requests.collect(),
             index: Some(index),
+            tables: fixed.get(3).map(Committed::digest),
         }
     }
 }
@@ -255,12 +266,21 @@ impl Forward {
             .iter()
             .enumerate()
             .map(|(i, t)| RequestStatement {
-                id: circuits::statement::keccak(&[i as u8]),
+                id: circuits::statement::keccak(&[i as u8]).truncated(),
                 tokens: Tokens::Public { tokens: t.tokens.clone(), prompt_len: t.prompt_len },
                 weights: vec![],
                 total: 0,
             })
             .collect();
-        Statement { version: PROTOCOL_VERSION, profile, relation: self.relation.params.clone(), base, adapter: None, index: None, requests }
+        Statement {
+            version: PROTOCOL_VERSION,
+            profile,
+            relation: self.relation.params.clone(),
+            base,
+            adapter: None,
+            index: None,
+            tables: None,
+            requests,
+        }
     }
 }
