@@ -17,6 +17,8 @@ use thiserror::Error;
 pub const NAMED_INPUTS: usize = 7;
 /// Public inputs of the outer circuit: the named ones, the point and the value.
 pub const INPUTS: usize = NAMED_INPUTS + 2;
+/// Weights are below `2^31`, in the circuit and on chain as here: no two lists are then equal modulo the field's order.
+pub const WEIGHT_BITS: u32 = 31;
 /// Most weights of one settlement.
 pub const MAX_WEIGHTS: usize = 1 << 16;
 
@@ -70,8 +72,8 @@ pub enum SettlementError {
         /// How many came.
         got: usize,
     },
-    /// A weight is 2^64 or more. Larger ones would allow two lists that are equal modulo the field's order.
-    #[error("weight {index} is not below 2^64")]
+    /// A weight is out of range.
+    #[error("weight {index} isn't below 2^{WEIGHT_BITS}")]
     Weight {
         /// Which.
         index: usize,
@@ -84,6 +86,11 @@ pub enum SettlementError {
 /// The word of a weight.
 pub fn weight_word(weight: u64) -> Word {
     integer_word(weight)
+}
+
+fn in_range(weight: &Word) -> bool {
+    let [high @ .., a, b, c, d] = weight;
+    high.iter().all(|byte| *byte == 0) && u32::from_be_bytes([*a, *b, *c, *d]) >> WEIGHT_BITS == 0
 }
 
 /// The named inputs' and the weights' `abi.encode`: seven words, the offset of the list, its length, its items.
@@ -115,8 +122,7 @@ pub fn public_inputs(settlement: &Settlement<'_>) -> Result<[Word; INPUTS], Sett
     if settlement.weights.len() > MAX_WEIGHTS {
         return Err(SettlementError::Weights { got: settlement.weights.len() });
     }
-    let too_large = |weight: &Word| weight.iter().take(24).any(|byte| *byte != 0);
-    if let Some(index) = settlement.weights.iter().position(too_large) {
+    if let Some(index) = settlement.weights.iter().position(|weight| !in_range(weight)) {
         return Err(SettlementError::Weight { index });
     }
     let z = point(settlement);

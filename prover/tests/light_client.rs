@@ -49,7 +49,7 @@ fn named() -> NamedInputs {
 }
 
 fn weights() -> Vec<Word> {
-    [5, 0, u64::MAX, 1 << 40, 17].map(weight_word).to_vec()
+    [5, 0, (1 << 31) - 1, 1 << 20, 17].map(weight_word).to_vec()
 }
 
 static WIDE: LazyLock<Case> = LazyLock::new(|| {
@@ -258,8 +258,10 @@ fn settlements_bind_their_weights() {
         let mut other = weights.clone();
         other[i] = weight_word(123);
         assert_eq!(check(named, &other), refused);
-        other[i] = plus(&weights[i], &order());
-        assert_eq!(check(named, &other), Err(SettlementError::Weight { index: i }));
+        for large in [weight_word(1 << 31), weight_word(1 << 32), weight_word(u64::MAX), plus(&weights[i], &order()), [0xff; 32]] {
+            other[i] = large;
+            assert_eq!(check(named, &other), Err(SettlementError::Weight { index: i }));
+        }
     }
     let mut swapped = weights.clone();
     swapped.swap(0, 1);
@@ -274,6 +276,24 @@ fn settlements_bind_their_weights() {
     assert_eq!(check(other, &weights), Err(SettlementError::Proof(ProofError::Input { index: 5 })));
     let settlement = Settlement { named, weights: &weights };
     assert_eq!(verify_settlement(&PHASED.key, &settlement, &PHASED.proof), Err(SettlementError::Key { got: 5 }));
+}
+
+/// The contracts' own vector: the same point and value from the same inputs and weights.
+#[test]
+fn the_point_is_the_contracts() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/test/vectors/public-inputs.json");
+    let vector: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let word = |value: &serde_json::Value| -> Word {
+        let text = value.as_str().unwrap().strip_prefix("0x").unwrap();
+        std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
+    };
+    let inputs: Vec<Word> = vector["inputs"].as_array().unwrap().iter().map(word).collect();
+    let [statement, base, adapter, index, index_statement, request, tokens] = inputs[..].try_into().unwrap();
+    let named = NamedInputs { statement, base, adapter, index, index_statement, request, tokens };
+    let weights: Vec<Word> = vector["weights"].as_array().unwrap().iter().map(|weight| weight_word(weight.as_u64().unwrap())).collect();
+    let derived = public_inputs(&Settlement { named, weights: &weights }).unwrap();
+    assert_eq!(derived[..7], inputs);
+    assert_eq!(derived[7..], [word(&vector["challenge"]), word(&vector["evaluation"])]);
 }
 
 #[test]
