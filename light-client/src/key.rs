@@ -30,6 +30,14 @@ pub const MAX_BLINDING: u32 = 1 << 10;
 /// Farthest rotation.
 pub const MAX_ROTATION: i32 = 1 << 16;
 
+/// `[s]₂` of the reference string that `poa srs insecure` makes, as words: real parts first, x before y.
+pub const INSECURE_POINT: [&str; 4] = [
+    "009473559055b68073c2c0b21cc567ef000c0f4c3efcbf749fdf53755d06f03d",
+    "08a51a3a3e6dd0c60968cfcf53e8d3d95d4377ed6b92ed6e2562bb326df298ff",
+    "1451c9f02531d9b25c5a21b42bab5f35a7c0f9028117959d1ff326736eb340c6",
+    "23f9d5858a1957789e0cd7e31c1b326704c0393a1c2a00e80398a17bea658717",
+];
+
 /// Kinds of columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
@@ -301,6 +309,12 @@ impl OuterKey {
     /// What the key says.
     pub fn parts(&self) -> &KeyParts {
         &self.parts
+    }
+
+    /// Is the reference string the one whose secret is published? Then anyone can forge proofs.
+    pub fn insecure(&self) -> bool {
+        let hexadecimal = |word: Word| word.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        crate::points::g2_words(&self.parts.s_g2).map(hexadecimal) == INSECURE_POINT
     }
 
     /// Public inputs, all columns together.

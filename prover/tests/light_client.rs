@@ -119,6 +119,15 @@ fn keys_are_reproducible() {
 }
 
 #[test]
+fn insecure_reference_strings_are_recognised() {
+    let key = &WIDE.key;
+    assert!(key.insecure());
+    let mut parts = key.parts().clone();
+    parts.s_g2 = -parts.s_g2;
+    assert!(!OuterKey::new(parts).unwrap().insecure());
+}
+
+#[test]
 fn wrong_exports_are_refused() {
     let case = &WIDE;
     let other = Srs::insecure(K + 1).unwrap();
