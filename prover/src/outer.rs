@@ -15,7 +15,7 @@ use halo2_axiom::poly::kzg::multiopen::{ProverSHPLONK, VerifierSHPLONK};
 use halo2_axiom::poly::kzg::strategy::SingleStrategy;
 use halo2_axiom::transcript::{TranscriptReadBuffer, TranscriptWriterBuffer};
 use p3_bn254::Bn254;
-use rand_core_06::OsRng;
+use rand_core::OsRng;
 use snark_verifier::loader::evm::EvmLoader;
 use snark_verifier::pcs::kzg::{Bdfg21, KzgAs, KzgDecidingKey, LimbsEncoding};
 use snark_verifier::system::halo2::transcript::evm::EvmTranscript;

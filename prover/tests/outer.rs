@@ -4,7 +4,7 @@ use circuits::outer::program::{Op, Program, Small, Values, Wide};
 use p3_bn254::Bn254;
 use p3_field::PrimeCharacteristicRing;
 use prover::outer::{Keys, OuterProofError, Srs, protocol, prove, solidity, verify};
-use rand_core_06::OsRng;
+use rand_core::OsRng;
 
 const K: u32 = 11;
 

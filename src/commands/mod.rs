@@ -8,6 +8,7 @@ mod import;
 mod index;
 mod infer;
 mod prove;
+mod srs;
 mod train;
 mod verify;
 
@@ -37,6 +38,7 @@ enum Command {
     Verify(verify::Args),
     Audit(audit::Args),
     Bench(bench::Args),
+    Srs(srs::Args),
 }
 
 /// Runs a command; returns its exit status.
@@ -53,5 +55,6 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Verify(args) => verify::run(args, json),
         Command::Audit(args) => audit::run(args, json),
         Command::Bench(args) => bench::run(args, json),
+        Command::Srs(args) => srs::run(args, json),
     }
 }
