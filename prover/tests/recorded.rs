@@ -128,3 +128,16 @@ fn another_statement_is_refused() {
         assert!(replay(&other, &proof, bytes, z()).is_err(), "change {i}");
     }
 }
+
+/// What the outer circuit of this relation takes.
+#[test]
+fn the_outer_circuit_fits() {
+    use circuits::outer::halo2::OuterCircuit;
+    let recording = record(&fixture().statement, &fixture().bytes, z()).unwrap();
+    let circuit = OuterCircuit::new(&recording.program, &recording.values, 20).unwrap();
+    println!("{:?}", circuit.size());
+    for (part, cost) in circuit.by_part(&recording.program) {
+        println!("{part:>16}: {cost:?}");
+    }
+    println!("{:#?}", circuit.by_kind(&recording.program));
+}
