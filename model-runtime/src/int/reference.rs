@@ -1,8 +1,9 @@
 //! A plain float model with the same tensors: calibrates exponents and is what the integer model is compared with.
 //!
-//! Gains, LoRA scales and `1/√head_dim` are folded into the matrices exactly as in the integer model, so a float tensor and an integer one of
-//! the same name differ only by quantisation. Axes are unpadded.
+//! Gains, LoRA scales and `1/√head_dim` are folded into the matrices and the residual stream is rotated ([`super::rotation`]) exactly as in the
+//! integer model, so a float tensor and an integer one of the same name differ only by quantisation. Axes are unpadded.
 
+use super::rotation::Rotation;
 use crate::semantics::OUT_PROB_BITS;
 use crate::shape::{FloatAdapter, FloatModel, ModelShape, Site};
 use crate::tables::{boost, boost_limit};
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 /// A LoRA pair with gain and scale folded in: `A [rank, in]`, `B [out, rank]`.
 pub type FoldedPair = (Vec<f32>, Vec<f32>);
 
-/// A model whose gains, scales and `1/√head_dim` are folded into its matrices.
+/// A model whose gains, scales and `1/√head_dim` are folded into its matrices, its residual stream rotated.
 #[derive(Clone, Debug)]
 pub struct Folded {
     /// Architecture.
@@ -66,7 +67,26 @@ impl Folded {
             let scale = out_scale(site) * adapter.map_or(1.0, |a| a.scale);
             lora.insert((l, site), (a, b.iter().map(|b| b * scale).collect()));
         }
-        Self { shape, embed: model.embed.clone(), head, layers, lora, rank: adapter.map_or(0, |a| a.shape.rank) }
+        let mut folded = Self { shape, embed: model.embed.clone(), head, layers, lora, rank: adapter.map_or(0, |a| a.shape.rank) };
+        folded.rotate_stream();
+        folded
+    }
+
+    /// Rotates everything that reads or writes the residual stream.
+    fn rotate_stream(&mut self) {
+        let rotation = Rotation::new(self.shape.width);
+        rotation.rows(&mut self.embed);
+        rotation.rows(&mut self.head);
+        let writes = |site| matches!(site, Site::O | Site::Down);
+        for layer in &mut self.layers {
+            for site in Site::ALL {
+                let matrix = &mut layer[site as usize];
+                if writes(site) { rotation.columns(matrix) } else { rotation.rows(matrix) }
+            }
+        }
+        for ((_, site), (a, b)) in &mut self.lora {
+            if writes(*site) { rotation.columns(b) } else { rotation.rows(a) }
+        }
     }
 }
 
