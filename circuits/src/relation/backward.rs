@@ -48,7 +48,9 @@ impl Builder<'_> {
         let bound = (mass << (head - 1)).saturating_mul(coef.saturating_abs());
         self.requantise_bounded("nf.dn", &[b, s, d], acc, Bound::Argued(bound))?;
         self.norm_backward("nf", &[b, s])?;
-        let gradient = product([self.read("nf.v"), self.read("nf.fb")]);
+        let factor = product([self.read("nf.fb"), self.read("boost.fine")]);
+        self.requantise_term("boost.fb", &[b, s], factor)?;
+        let gradient = product([self.read("nf.v"), self.read("boost.fb")]);
         self.requantise_term("ghf", &[b, s, d], gradient)
     }
 

@@ -3,7 +3,7 @@
 use super::{Builder, RelationError, constant, product};
 use crate::ir::{Axis, Factor, Sum, Term, int, inverse_power_of_two};
 use crate::table::TableKind;
-use model_runtime::semantics::{FIELD, RECIP_BITS, Rounding};
+use model_runtime::semantics::{BOOST_BITS, FIELD, RECIP_BITS, Rounding};
 use p3_field::PrimeCharacteristicRing;
 
 /// Which normaliser a row uses.
@@ -237,14 +237,16 @@ impl Builder<'_> {
         self.below(&name("rem"), &name(power), rows, rem_bits);
     }
 
-    /// The scale of each slot's gradient: a power of two read off how far its target's probability is from one.
+    /// The scale of each slot's gradient, read off how far its target's probability is from one: a power of two and a fine factor of at most one.
     pub(super) fn boost(&mut self, gap: Vec<Term>, limit: u32) {
         let rows = [self.x.b, self.x.s];
         self.normalise("boost", &rows, gap, Base::Two);
         self.trace("boost.scale", &rows[1..]);
-        let tuple = ["man", "scale", "big"].map(|part| vec![product([self.read(&format!("boost.{part}"))])]).to_vec();
+        self.trace("boost.fine", &rows[1..]);
+        let tuple = ["man", "scale", "fine", "big"].map(|part| vec![product([self.read(&format!("boost.{part}"))])]).to_vec();
         self.look_up("gradient scale", TableKind::Boost(limit), &rows, tuple);
         self.bounded("boost.scale", 1 << limit);
+        self.bounded("boost.fine", 1 << BOOST_BITS);
     }
 
     /// `0 ≤ value < bound ≤ 2^bits`.

@@ -6,7 +6,7 @@
 use super::rotation::Rotation;
 use crate::semantics::OUT_PROB_BITS;
 use crate::shape::{FloatAdapter, FloatModel, ModelShape, Site};
-use crate::tables::{boost, boost_limit};
+use crate::tables::boost_limit;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
@@ -377,7 +377,7 @@ pub fn run(model: &Folded, tokens: &[u32], prompt_len: Option<usize>) -> FloatTr
         for s in first - 1..tokens.len() - 1 {
             let row = &mut dz[s * vocab..(s + 1) * vocab];
             let gap = f64::from(-row[tokens[s + 1] as usize]) * pow2_prob();
-            let scale = boost(gap as i64, boost_limit(vocab)) as f32;
+            let scale = (8192.0 / gap.max(1.0)).min(f64::from(1 << boost_limit(vocab))) as f32;
             row.iter_mut().for_each(|x| *x *= scale);
         }
         let mut dn = vec![0.0; tokens.len() * width];
