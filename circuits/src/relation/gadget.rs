@@ -34,6 +34,15 @@ pub(super) enum Bound {
     Argued(i64),
 }
 
+/// The layers on which a saturating requantisation is claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layers {
+    /// Every one.
+    All,
+    /// Every one but the first.
+    AfterFirst,
+}
+
 /// An integer multiple of a term.
 pub(super) type Scaled = (i64, Term);
 
@@ -93,6 +102,18 @@ impl Builder<'_> {
 
     /// [`Self::requantise`] with an argued bound.
     pub(super) fn requantise_bounded(&mut self, name: &str, free: &[Axis], acc: Vec<Scaled>, bound: Bound) -> Result<(), RelationError> {
+        self.requantise_where(name, free, acc, bound, Layers::All)
+    }
+
+    /// [`Self::requantise_bounded`] whose saturation is claimed on some layers only; an exact one has none to restrict.
+    pub(super) fn requantise_where(
+        &mut self,
+        name: &str,
+        free: &[Axis],
+        acc: Vec<Scaled>,
+        bound: Bound,
+        layers: Layers,
+    ) -> Result<(), RelationError> {
         self.trace(name, &free[1..]);
         let op = self.op(name)?;
         let range = if op.rounding == Rounding::Clamp { 1 << 15 } else { 1 << (op.bits - 1) };
@@ -100,7 +121,7 @@ impl Builder<'_> {
         let output = product([self.read(name)]);
         match op.rounding {
             Rounding::Clamp => {
-                let numerator = (name == "gin").then(|| self.later_layers());
+                let numerator = (layers == Layers::AfterFirst).then(|| self.later_layers());
                 self.look_up_where(&format!("{name} saturates"), TableKind::Clamp(op.bits), free, numerator, vec![quotient, vec![output]]);
                 self.bounded(name, 1 << (op.bits - 1));
             }
@@ -112,7 +133,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// One on every layer but the first, whose `gin` nothing reads.
+    /// One on every layer but the first.
     fn later_layers(&self) -> Vec<Term> {
         let first = product([super::public(crate::public::Public::Below(1), &[self.x.l])]);
         vec![constant(1), first.times(-crate::ir::F::ONE)]
