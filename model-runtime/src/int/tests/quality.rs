@@ -105,12 +105,12 @@ fn float_scores(index: &Index, rows: &[Vec<Vec<f64>>], query: &[Vec<f64>], layer
     scores
 }
 
-struct Quality {
-    sketch: f64,
-    score: f64,
+pub(super) struct Quality {
+    pub sketch: f64,
+    pub score: f64,
 }
 
-fn attribution_quality(case: &Case, samples: usize, rows: usize, damping: f64) -> (Quality, Index) {
+pub(super) fn attribution_quality(case: &Case, samples: usize, rows: usize, damping: f64) -> (Quality, Index) {
     let options = IndexOptions { rows, damping };
     let index = build_index(&case.model, &case.adapter, &case.sequences[..samples], options, &|_, _| {}).unwrap();
     let runtime = Runtime::new(index.semantics.clone(), &case.model.tensors, Some(&case.adapter.tensors)).unwrap();
