@@ -124,7 +124,7 @@ impl TableKind {
             }
             (TableKind::Exp(_), 2) => eq_at(point, 0),
             (TableKind::Rsqrt(..), 2) => at_least(1 << 14),
-            (TableKind::Recip | TableKind::Boost(_), 2) => at_least(1 << 15),
+            (TableKind::Recip, 2) | (TableKind::Boost(_), 3) => at_least(1 << 15),
             (TableKind::Power2, 1) => few(point, 14, |e| 1 << e) + at_least(14),
             (TableKind::Power4, 1) => few(point, 8, |e| 1 << e),
             (TableKind::Power4, 2) => few(point, 8, |e| 1 << (2 * e)),

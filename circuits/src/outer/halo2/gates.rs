@@ -25,6 +25,8 @@ use halo2_axiom::poly::Rotation;
 pub const DEGREE: usize = 6;
 /// Main columns.
 pub const MAIN: usize = 5;
+/// Advice columns: the main ones, the chains' and the looked-up one.
+pub const ADVICE: usize = MAIN + 2;
 
 /// The columns.
 #[derive(Clone, Debug)]
