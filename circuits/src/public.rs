@@ -247,6 +247,30 @@ fn less_than_bits<E: Field>(point: &[E], bound: &[Bit<E>]) -> E {
     below
 }
 
+/// Multilinear extension of `x·[x < bound]`, for `bound ≤ 2^n`.
+pub fn iota_below<E: Field>(point: &[E], bound: usize) -> E {
+    let n = point.len();
+    if bound >> n != 0 {
+        return iota(point);
+    }
+    let (mut equal, mut prefix) = (E::ONE, 0usize);
+    let (mut below, mut sum) = (E::ZERO, E::ZERO);
+    for (i, &c) in point.iter().enumerate() {
+        // `sum` holds the values of the bits so far, at their own weights.
+        let place = 1usize << (n - 1 - i);
+        sum += below * c * E::from_usize(place);
+        if bound & place != 0 {
+            sum += equal * (E::ONE - c) * E::from_usize(prefix);
+            below += equal * (E::ONE - c);
+            equal *= c;
+            prefix += place;
+        } else {
+            equal *= E::ONE - c;
+        }
+    }
+    sum
+}
+
 /// Multilinear extension of `[u ≤ t]` over two axes of equal size.
 fn causal<E: Field>(t: &[E], u: &[E]) -> E {
     let (mut equal, mut below) = (E::ONE, E::ZERO);

@@ -1,8 +1,9 @@
 //! Lookup tables: columns that prover and verifier make themselves.
 
-use crate::public::{eq_at, iota};
+use crate::ir::F;
+use crate::public::{eq_at, iota, iota_below, less_than};
 use model_runtime::tables::{EXP_ONE, boost, exp_table, recip_table, rsqrt_table, silu_tables};
-use p3_field::Field;
+use p3_field::{Field, PrimeCharacteristicRing};
 
 /// A table's contents. The first column counts from [`TableKind::start`]; its position is the row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,18 +99,40 @@ impl TableKind {
         std::iter::once(first).chain(self.columns()).collect()
     }
 
-    /// The first column's multilinear extension.
-    pub fn first_at<E: Field>(&self, point: &[E]) -> E {
-        match self {
-            TableKind::Power2 => (0..14).map(|e| eq_at(point, e) * E::from_usize(e)).sum(),
-            _ => iota(point) + E::from_i64(self.start()),
-        }
+    /// The multilinear extension of a column in closed form, by the column's number; `None` if it has none.
+    pub fn closed_form<E: Field>(&self, column: usize, point: &[E]) -> Option<E> {
+        let at_least = |bound: usize| E::ONE - less_than(point, bound);
+        Some(match (self, column) {
+            (TableKind::Power2, 0) => few(point, 14, |e| e),
+            (_, 0) => iota(point) + E::from_i64(self.start()),
+            (TableKind::Clamp(bits), 1) => {
+                // -limit below, z between, limit - 1 above.
+                let (zero, limit) = (1usize << 15, 1usize << (bits - 1));
+                let (low, high) = (zero - limit, zero + limit);
+                let between =
+                    iota_below(point, high) - iota_below(point, low) - E::from_usize(zero) * (less_than(point, high) - less_than(point, low));
+                between - E::from_usize(limit) * less_than(point, low) + E::from_usize(limit - 1) * at_least(high)
+            }
+            (TableKind::Relu(theta), 1) => {
+                // z - θ where it is positive.
+                let first = usize::try_from((1 << 15) + theta).unwrap_or(0);
+                let above = iota(point) - iota_below(point, first);
+                above - E::from_usize(first) * at_least(first)
+            }
+            (TableKind::Exp(_), 2) => eq_at(point, 0),
+            (TableKind::Rsqrt(..), 2) => at_least(1 << 14),
+            (TableKind::Recip | TableKind::Boost(_), 2) => at_least(1 << 15),
+            (TableKind::Power2, 1) => few(point, 14, |e| 1 << e) + at_least(14),
+            (TableKind::Power4, 1) => few(point, 8, |e| 1 << e),
+            (TableKind::Power4, 2) => few(point, 8, |e| 1 << (2 * e)),
+            _ => return None,
+        })
     }
 
-    /// Multilinear extensions of all columns at `point`, whose `eq` table is given.
-    pub fn evaluate<E: Field>(&self, point: &[E], eq: &[E]) -> Vec<E> {
-        let dense = |column: Vec<i64>| eq.iter().zip(column).map(|(&e, x)| e * E::from_i64(x)).sum();
-        std::iter::once(self.first_at(point)).chain(self.columns().into_iter().map(dense)).collect()
+    /// The numbers of the columns that have no closed form.
+    pub fn dense_columns(&self) -> Vec<usize> {
+        let origin = vec![F::ZERO; self.log()];
+        (1..=self.columns().len()).filter(|&k| self.closed_form(k, &origin).is_none()).collect()
     }
 
     /// Finds the row that starts with `tuple[0]` and compares the rest. `None` if there is no such row.
@@ -120,7 +143,50 @@ impl TableKind {
     }
 }
 
+/// `Σ_{e < count} eq(e)·value(e)`.
+fn few<E: Field>(point: &[E], count: usize, value: impl Fn(usize) -> usize) -> E {
+    (0..count).map(|e| eq_at(point, e) * E::from_usize(value(e))).sum()
+}
+
 /// The attention's and the output's exponent tables must tell 0 from 1, or the arg-max argument fails.
 pub fn exp_is_strict(k: i32) -> bool {
     exp_table(k).get(1).is_some_and(|&x| x < EXP_ONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::EF;
+    use crate::public::eq_table;
+
+    #[test]
+    fn closed_forms_are_the_columns() {
+        let kinds = [
+            TableKind::Range(7),
+            TableKind::Clamp(15),
+            TableKind::Clamp(9),
+            TableKind::Square(3),
+            TableKind::Exp(10),
+            TableKind::Silu(10, 10, 12),
+            TableKind::Recip,
+            TableKind::Power4,
+            TableKind::Power2,
+            TableKind::Boost(6),
+            TableKind::Relu(0),
+            TableKind::Relu(300),
+            TableKind::Relu(-300),
+        ];
+        for kind in kinds {
+            let point: Vec<EF> = (0..kind.log() as u64).map(|i| EF::from_u64(i * 77_777 + 5).square()).collect();
+            let eq = eq_table(&point);
+            for (k, column) in kind.all_columns().into_iter().enumerate() {
+                let dense: EF = eq.iter().zip(column).map(|(&e, x)| e * EF::from_i64(x)).sum();
+                if let Some(value) = kind.closed_form(k, &point) {
+                    assert_eq!(value, dense, "{kind:?}, column {k}");
+                }
+            }
+        }
+        assert_eq!(TableKind::Silu(10, 10, 12).dense_columns(), [1, 2]);
+        assert_eq!(TableKind::Clamp(15).dense_columns(), [] as [usize; 0]);
+    }
 }

@@ -83,7 +83,8 @@ pub struct Fixed<'a> {
 pub fn table_column(relation: &Relation, id: TensorId) -> Option<Vec<i32>> {
     let find = |(table, ids): (usize, &Vec<TensorId>)| ids.iter().position(|&t| t == id).map(|column| (table, column));
     let (table, column) = relation.table_columns.iter().enumerate().find_map(find)?;
-    let values = relation.tables.get(table)?.0.columns().into_iter().nth(column)?;
+    let kind = &relation.tables.get(table)?.0;
+    let values = kind.all_columns().into_iter().nth(*kind.dense_columns().get(column)?)?;
     // Table entries are below 2^31: `TableKind` makes them from 32-bit values and products that the relation bounds.
     Some(values.into_iter().map(|x| x as i32).collect())
 }

@@ -65,7 +65,7 @@ impl<C: NativeProfile> Committed<C> {
     pub fn new(group: Group, layout: Layout, values: Vec<F>) -> Result<Self, ProveError> {
         let pcs = pcs::scheme::<C>(group, layout.log)?;
         let table = Table::new(RowMajorMatrix::new(values.clone(), values.len()));
-        let (_, fold) = pcs::rate_and_fold(group, layout.log);
+        let (_, fold) = pcs::rate_and_fold(C::PROFILE, group, layout.log);
         let witness = PrefixProver::<F, EF>::new_witness(vec![table], fold);
         // The transcript absorbs the root later, in the schedule's order.
         let (root, data) = <Pcs<C> as MultilinearPcs<EF, C::Challenger>>::commit(&pcs, witness, &mut C::challenger(&Digest::default()))

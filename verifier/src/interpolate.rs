@@ -7,20 +7,23 @@ fn fraction<E: Field>(n: u32) -> E {
     E::from_prime_subfield(E::PrimeSubfield::from_u32(n).inverse())
 }
 
-/// The value at `x` of the polynomial of degree 3 with values `at = [p(0), p(2), p(3)]` and `p(0) + p(1) = claim`.
+/// The value at `x` of the polynomial of degree 3 with values `at = [p(0), p(2), p(3)]` and `p(0) + p(1) = claim` (Newton's form).
 pub fn cubic<E: Field>(at: &[E; 3], claim: E, x: E) -> E {
     let [p0, p2, p3] = *at;
     let p1 = claim - p0;
-    let (x1, x2, x3) = (x - E::ONE, x - E::TWO, x - E::TWO - E::ONE);
-    (p3 * x * x1 * x2 - p0 * x1 * x2 * x3) * fraction::<E>(6) + (p1 * x * x2 * x3 - p2 * x * x1 * x3) * fraction::<E>(2)
+    let first = p1 - p0;
+    let second = p2 - p1.double() + p0;
+    let third = p3 - p2 - p2.double() + p1.double() + p1 - p0;
+    let tail = second * fraction::<E>(2) + (x - E::TWO) * (third * fraction::<E>(6));
+    p0 + x * (first + (x - E::ONE) * tail)
 }
 
 /// The value at `x` of the polynomial of degree 2 with values `at = [p(0), p(2)]` and `p(0) + p(1) = claim`.
 pub fn quadratic<E: Field>(at: &[E; 2], claim: E, x: E) -> E {
     let [p0, p2] = *at;
     let p1 = claim - p0;
-    let (x1, x2) = (x - E::ONE, x - E::TWO);
-    (p0 * x1 * x2 + p2 * x * x1) * fraction::<E>(2) - p1 * x * x2
+    let second = p2 - p1.double() + p0;
+    p0 + x * (p1 - p0 + (x - E::ONE) * (second * fraction::<E>(2)))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Nothing here trusts the proof: no unsafe code, no panics on its data, no allocation from a length it supplies.
 #![forbid(unsafe_code)]
 
+pub mod fraction;
 pub mod interpolate;
 pub mod pcs;
 pub mod plan;
@@ -14,6 +15,7 @@ pub mod soundness;
 mod test_support;
 pub mod transcript;
 pub mod verify;
+pub mod whir;
 
 pub use proof::Proof;
 pub use verify::{Verified, VerifyError, verify, verify_benchmark, verify_bytes};

@@ -3,9 +3,10 @@
 //! Source: "WHIR: Reed-Solomon Proximity Testing with Super-Fast Verification" (ePrint 2024/1586), Plonky3's implementation, Johnson bound.
 
 use crate::profile::HashProfile;
+use crate::whir::{self, WhirError};
 use circuits::ir::Group;
+use circuits::statement::Profile;
 use p3_commit::Mmcs;
-use p3_multilinear_util::point::Point;
 use p3_sumcheck::layout::PrefixProver;
 use p3_sumcheck::{OpeningBatch, OpeningProtocol, PrescribedPointPcs, TableShape, TableSpec};
 use p3_whir::PcsProof;
@@ -14,7 +15,7 @@ use p3_whir::pcs::prover::WhirProver;
 use thiserror::Error;
 
 /// Bits asked of every error term; the composed figure is [`crate::soundness`]'s.
-pub const TERM_SECURITY: usize = 104;
+pub const TERM_SECURITY: usize = 105;
 /// The field's two-adicity, less one: the largest folded domain.
 const MAX_DOMAIN_LOG: usize = 24;
 
@@ -44,18 +45,21 @@ pub struct ParameterError {
 
 /// Log inverse rate and first folding factor of a commitment.
 ///
-/// Long-lived commitments are encoded once and opened often: rate 1/8. A trace is encoded for one proof: rate 1/4; very large ones 1/2.
-pub fn rate_and_fold(group: Group, log: usize) -> (usize, usize) {
-    let rate = match (group, log) {
-        (_, 24..) => 1,
-        (Group::Trace, _) | (_, 22..) => 2,
-        _ => 3,
+/// `native`: long-lived commitments are encoded once and opened often, at rate 1/8; a trace is encoded for one proof, at rate 1/4; very large
+/// ones at 1/2. `evm`: every query costs the outer circuit a Merkle path, so rates are lower and rows wider.
+pub fn rate_and_fold(profile: Profile, group: Group, log: usize) -> (usize, usize) {
+    let (rate, fold) = match (profile, group, log) {
+        (_, _, 24..) => (1, 4),
+        (Profile::Native, Group::Trace, _) | (_, _, 22..) => (2, 4),
+        (Profile::Native, _, _) => (3, 4),
+        // Wider domains would cost more security than the lower rate saves queries.
+        (Profile::Evm, _, _) => ((23 - log).clamp(2, 4), 6),
     };
-    (rate, 4.max((log + rate).saturating_sub(MAX_DOMAIN_LOG)))
+    (rate, fold.max((log + rate).saturating_sub(MAX_DOMAIN_LOG)))
 }
 
-fn parameters(group: Group, log: usize, pow_bits: usize) -> Result<ProtocolParameters, ParameterError> {
-    let (rate, first) = rate_and_fold(group, log);
+fn parameters(profile: Profile, group: Group, log: usize, pow_bits: usize) -> Result<ProtocolParameters, ParameterError> {
+    let (rate, first) = rate_and_fold(profile, group, log);
     let folding_factor = if first == 4 { FoldingFactor::Constant(4) } else { FoldingFactor::ConstantFromSecondRound(first, 4) };
     let schedule = folding_factor.compute_folding_schedule(log).map_err(|e| ParameterError { log, reason: e.to_string() })?;
     let mut current = rate;
@@ -83,13 +87,14 @@ fn parameters(group: Group, log: usize, pow_bits: usize) -> Result<ProtocolParam
 /// When there are no sound parameters for that size.
 pub fn scheme<C: HashProfile>(group: Group, log: usize) -> Result<Pcs<C>, ParameterError> {
     let refuse = |reason: String| ParameterError { log, reason };
-    let (rate, fold) = rate_and_fold(group, log);
+    let (rate, fold) = rate_and_fold(C::PROFILE, group, log);
     let domain = C::domain((log + rate).saturating_sub(fold).max(log));
-    let parameters = parameters(group, log, C::GRINDING_BITS)?;
+    let parameters = parameters(C::PROFILE, group, log, C::GRINDING_BITS)?;
     let config = WhirConfig::<C::Ext, C::Base, C::Challenger>::new_with_domain(log, parameters, &domain).map_err(|e| refuse(e.to_string()))?;
     if !config.check_pow_bits() {
         return Err(refuse(format!("{} bits of grinding needed, {} allowed", config.max_pow_bits(), C::GRINDING_BITS)));
     }
+    config.validate_initial_claims(1 + config.commitment_ood_samples()).map_err(|e| refuse(e.to_string()))?;
     Ok(Pcs::<C>::new(config, domain, C::mmcs()))
 }
 
@@ -107,6 +112,10 @@ pub fn security<C: HashProfile>(group: Group, log: usize) -> Result<(f64, f64), 
 }
 
 /// Verifies that the committed polynomial takes `value` at `point`. The commitment is already in the transcript.
+///
+/// # Errors
+///
+/// Says why the opening is refused.
 pub fn verify<C: HashProfile>(
     pcs: &Pcs<C>,
     commitment: &Commitment<C>,
@@ -114,11 +123,11 @@ pub fn verify<C: HashProfile>(
     point: &[C::Ext],
     value: C::Ext,
     challenger: &mut C::Challenger,
-) -> Result<(), String> {
-    let points = [Point::new(point.to_vec())];
-    let evals = pcs.verify_at(commitment, opening, &protocol(point.len()), &points, challenger).map_err(|e| e.to_string())?;
-    match evals.as_slice() {
+) -> Result<(), WhirError> {
+    let domain = C::domain(0);
+    whir::verify::<C>(pcs, &domain, commitment, opening, &protocol(point.len()), point, challenger)?;
+    match opening.evals.as_slice() {
         [batch] if batch.current() == [value] => Ok(()),
-        _ => Err("the opened value is another".into()),
+        _ => Err(WhirError::Value),
     }
 }

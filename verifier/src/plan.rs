@@ -8,6 +8,7 @@ use circuits::public::{PublicView, eq_at, eq_points, eq_table, iota};
 use circuits::relation::Relation;
 use circuits::table::TableKind;
 use p3_field::{Field, PrimeCharacteristicRing, PrimeField32};
+use std::collections::BTreeMap;
 
 /// Highest degree of the batched sumcheck's round polynomials: a weight and two factors.
 pub const SUM_DEGREE: usize = 3;
@@ -49,7 +50,9 @@ pub struct Plan<'a> {
     pub layouts: Vec<(Group, Layout)>,
     /// A sum reading each table's multiplicities.
     multiplicities: Vec<Sum>,
-    /// Sums reading each committed table's columns after the first; `None` for tables that the verifier evaluates.
+    /// Each table's columns.
+    columns: Vec<Vec<Vec<i64>>>,
+    /// Sums reading each table's committed columns; `None` where the verifier evaluates tables.
     table_columns: Vec<Option<Vec<Sum>>>,
     /// Rounds of the batched sumcheck.
     pub sum_rounds: usize,
@@ -166,9 +169,10 @@ impl<'a> Plan<'a> {
         let leaves_log = (offset.next_power_of_two().trailing_zeros() as usize).max(longest).max(1);
         let layouts = Group::ALL.into_iter().filter_map(|g| Some((g, Layout::of(relation, g)?))).collect();
         let multiplicities: Vec<Sum> = relation.tables.iter().map(|(_, mult)| read_all(relation, *mult)).collect();
+        let columns = relation.tables.iter().map(|(kind, _)| kind.all_columns()).collect();
         let read_columns = |i: usize| relation.table_columns.get(i).map(|ids| ids.iter().map(|&id| read_all(relation, id)).collect());
         let table_columns = (0..relation.tables.len()).map(read_columns).collect();
-        let mut plan = Self { relation, blocks, leaves_log, layouts, multiplicities, table_columns, sum_rounds: 0 };
+        let mut plan = Self { relation, blocks, leaves_log, layouts, multiplicities, columns, table_columns, sum_rounds: 0 };
         plan.sum_rounds = plan.all_sums().flat_map(|s| s.terms.iter().map(|t| relation.log(&t.round_axes(&s.free)))).max().unwrap_or(0);
         plan
     }
@@ -202,7 +206,8 @@ impl<'a> Plan<'a> {
     pub fn weigh<E: Field>(&self, weights: &[Vec<E>], rho: &[E], challenges: LookupChallenges<E>, gamma: E) -> Weighted<'_, E> {
         let mut items = Vec::new();
         let (mut known, mut covered) = (E::ZERO, E::ZERO);
-        let mut tables: Option<Vec<E>> = None;
+        // Tables of one size lie at the same coordinates.
+        let mut equality: BTreeMap<usize, Vec<E>> = BTreeMap::new();
         for block in &self.blocks {
             let (high, low) = rho.split_at(rho.len() - block.log);
             let weight = eq_at(high, block.offset >> block.log);
@@ -219,17 +224,17 @@ impl<'a> Plan<'a> {
                 }
                 BlockKind::Table(i) => {
                     let kind: &TableKind = &self.relation.tables[i].0;
-                    match &self.table_columns[i] {
-                        Some(sums) => {
-                            known -= weight * challenges.beta * kind.first_at(low);
-                            items.extend(columns(sums, weight * challenges.beta, challenges.beta));
-                        }
-                        None => {
-                            let eq = match (block.log, &mut tables) {
-                                (16, cached) => cached.get_or_insert_with(|| eq_table(low)).clone(),
-                                _ => eq_table(low),
-                            };
-                            known -= weight * combine(kind.evaluate(low, &eq), challenges.beta);
+                    let mut committed = self.table_columns[i].iter().flatten();
+                    let mut power = weight;
+                    for (k, column) in self.columns[i].iter().enumerate() {
+                        power *= challenges.beta;
+                        if let Some(value) = kind.closed_form(k, low) {
+                            known -= power * value;
+                        } else if let Some(sum) = committed.next() {
+                            items.push(Item { sum, weight: -power });
+                        } else {
+                            let eq = equality.entry(block.log).or_insert_with(|| eq_table(low));
+                            known -= power * eq.iter().zip(column).map(|(&e, &x)| e * E::from_i64(x)).sum::<E>();
                         }
                     }
                     items.push(Item { sum: &self.multiplicities[i], weight: -gamma * weight });

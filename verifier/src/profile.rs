@@ -4,18 +4,18 @@ use circuits::ir::{EF, F};
 use circuits::poseidon2;
 use circuits::statement::{Digest, Profile};
 use p3_bn254::Bn254;
+use p3_challenger::fs::TranscriptField;
 use p3_challenger::{
     CanObserve, CanSample, CanSampleBits, CanSampleUniformBits, DuplexChallenger, FieldChallenger, GrindingChallenger, MultiField32Challenger,
     ResamplingError,
 };
-use p3_challenger::fs::TranscriptField;
 use p3_commit::Mmcs;
 use p3_dft::Radix2DFTSmallBatch;
 use p3_field::{ExtensionField, Field, PrimeCharacteristicRing, PrimeField32};
 use p3_koala_bear::{Poseidon2KoalaBear, default_koalabear_poseidon2_16, default_koalabear_poseidon2_24};
 use p3_merkle_tree::MerkleTreeMmcs;
-use p3_whir::domain::WhirDomain;
 use p3_symmetric::{Hash, MerkleCap, MultiField32PaddingFreeSponge, PaddingFreeSponge, TruncatedPermutation};
+use p3_whir::domain::WhirDomain;
 
 /// Everything a profile chooses, over the values that a host computes with: field elements, or their recordings.
 pub trait HashProfile: Clone + Send + Sync + 'static {

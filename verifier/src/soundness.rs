@@ -6,7 +6,7 @@
 use crate::pcs::{self, ParameterError};
 use crate::plan::{Plan, SUM_DEGREE};
 use crate::profile::HashProfile;
-use circuits::ir::EF;
+use circuits::ir::{EF, Group};
 use p3_field::Field;
 use p3_security::ErrorBits;
 
@@ -37,7 +37,10 @@ pub fn terms<C: HashProfile>(plan: &Plan<'_>) -> Result<Vec<(String, f64)>, Para
     for (group, layout) in &plan.layouts {
         let (opening, candidates) = pcs::security::<C>(*group, layout.log)?;
         terms.push((format!("opening of the {group:?} commitment"), opening));
-        lists += candidates;
+        // The tables' commitment is known to be of the tables, a codeword: no other codeword is within the Johnson radius of it.
+        if *group != Group::Tables {
+            lists += candidates;
+        }
     }
     let argument = numerators(plan).into_iter().map(|(name, numerator)| (name.to_owned(), field_bits - lists - numerator.log2()));
     terms.extend(argument);

@@ -2,14 +2,16 @@
 //!
 //! Shapes are checked first; then the steps of `transcript` in order. Any bytes give `Ok` or a typed `Err`.
 
+use crate::fraction;
 use crate::interpolate::{cubic, quadratic};
 use crate::pcs::{self, Commitment, ParameterError};
 use crate::plan::{Claims, Plan, Points};
 use crate::profile::{Evm, HashProfile, Native, NativeProfile};
 use crate::proof::{DecodeError, Proof, profile_of};
-use crate::soundness::{self, MIN_SECURITY_BITS};
 use crate::recorded::recorder::part;
+use crate::soundness::{self, MIN_SECURITY_BITS};
 use crate::transcript;
+use crate::whir::WhirError;
 use circuits::ir::{EF, Group};
 use circuits::public::{PublicContext, PublicView, eq_table};
 use circuits::relation::{Relation, WeightRanges};
@@ -17,7 +19,7 @@ use circuits::statement::{Digest, Profile, Statement, StatementError};
 use circuits::witness::table_column;
 use p3_challenger::FieldChallenger;
 use p3_field::PrimeCharacteristicRing;
-use p3_multi_stark::fractional_gkr::{FractionGkrError, FractionGkrOutput, verify_fractional_gkr};
+use p3_multi_stark::fractional_gkr::{FractionGkrError, FractionGkrOutput};
 use thiserror::Error;
 
 /// Why a proof is refused.
@@ -83,8 +85,8 @@ pub enum VerifyError {
     Opening {
         /// Which commitment.
         group: Group,
-        /// The opening scheme's complaint.
-        reason: String,
+        /// What is wrong with it.
+        reason: WhirError,
     },
 }
 
@@ -244,7 +246,7 @@ fn check_sums<C: HashProfile>(
     part("fraction table");
     let challenges = transcript::lookup_challenges::<C::Base, C::Ext>(challenger);
     let FractionGkrOutput { point, numerator, denominator } =
-        verify_fractional_gkr(&proof.lookups, plan.leaves_log, challenger).map_err(VerifyError::Lookups)?;
+        fraction::verify(&proof.lookups, plan.leaves_log, challenger).map_err(VerifyError::Lookups)?;
     let rho = point.as_slice();
     part("batched sumcheck");
     let gamma: C::Ext = challenger.sample_algebra_element();

@@ -150,7 +150,7 @@ pub struct Relation {
     pub tensors: Vec<TensorDef>,
     /// Tables with their multiplicity tensors.
     pub tables: Vec<(TableKind, TensorId)>,
-    /// Each table's committed columns after the first; empty where the verifier evaluates tables.
+    /// Each table's committed columns, those without a closed form; empty where the verifier evaluates tables.
     pub table_columns: Vec<Vec<TensorId>>,
     /// Lookups.
     pub lookups: Vec<Lookup>,
@@ -474,7 +474,7 @@ impl<'a> Builder<'a> {
         let axis = Axis(self.out.axes.len() - 1);
         let mult = self.tensor(&name, Group::Trace, &[axis]);
         if self.params.tables == TableMode::Committed {
-            let columns = (1..=kind.columns().len()).map(|k| self.tensor(&format!("table.{kind:?}.{k}"), Group::Tables, &[axis])).collect();
+            let columns = kind.dense_columns().into_iter().map(|k| self.tensor(&format!("table.{kind:?}.{k}"), Group::Tables, &[axis])).collect();
             self.out.table_columns.push(columns);
         }
         self.out.tables.push((kind, mult));

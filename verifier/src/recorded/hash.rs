@@ -7,9 +7,7 @@ use circuits::ir::F;
 use circuits::outer::program::{Op, SPLIT_LIMBS, Wide};
 use circuits::poseidon2;
 use p3_bn254::Bn254;
-use p3_challenger::{
-    CanObserve, CanSample, CanSampleBits, CanSampleUniformBits, FieldChallenger, GrindingChallenger, ResamplingError,
-};
+use p3_challenger::{CanObserve, CanSample, CanSampleBits, CanSampleUniformBits, FieldChallenger, GrindingChallenger, ResamplingError};
 use p3_commit::{BatchOpening, BatchOpeningRef, Mmcs};
 use p3_field::{
     BasedVectorSpace, PrimeCharacteristicRing, PrimeField, max_absorb_injective_limbs, max_shifted_absorb_injective_limbs,

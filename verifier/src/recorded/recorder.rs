@@ -46,7 +46,9 @@ pub fn record<T>(run: impl FnOnce() -> T) -> (T, Program, Values) {
 
 fn push(op: Op, small: &[F], wide: &[Bn254]) -> (u32, u32) {
     // Recorded types exist only inside `record`; a value outside it is a mistake in this crate, not in a proof.
-    RECORDER.with_borrow_mut(|r| r.as_mut().map(|r| r.push(op, small, wide))).unwrap_or_else(|| unreachable!("nothing is being recorded on this thread"))
+    RECORDER
+        .with_borrow_mut(|r| r.as_mut().map(|r| r.push(op, small, wide)))
+        .unwrap_or_else(|| unreachable!("nothing is being recorded on this thread"))
 }
 
 /// Names the part that begins here.

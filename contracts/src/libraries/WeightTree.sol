@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity ^0.8.28;
+
+/// @title Merkle tree over a request's weights
+/// @notice Settlement keeps one root instead of one balance per contributor; each collects their share with a path to it.
+/// @dev Pairs are hashed in sorted order, as OpenZeppelin's `MerkleProof` expects; a node without a sibling moves up unchanged. A leaf
+/// hashes 96 bytes and an inner node 64, so none can pass for the other, and a leaf names its request and index.
+library WeightTree {
+    /// @notice The leaf of one weight.
+    function leaf(bytes32 requestId, uint256 index, uint256 weight) internal pure returns (bytes32) {
+        return keccak256(abi.encode(requestId, index, weight));
+    }
+
+    /// @notice All leaves, in order: `leaf` of each, hashed from one buffer.
+    function leaves(bytes32 requestId, uint256[] calldata weights) internal pure returns (bytes32[] memory nodes) {
+        nodes = new bytes32[](weights.length);
+        bytes memory buffer = abi.encode(requestId, uint256(0), uint256(0));
+        for (uint256 i = 0; i < weights.length; ++i) {
+            uint256 weight = weights[i];
+            bytes32 node;
+            assembly ("memory-safe") {
+                mstore(add(buffer, 64), i)
+                mstore(add(buffer, 96), weight)
+                node := keccak256(add(buffer, 32), 96)
+            }
+            nodes[i] = node;
+        }
+    }
+
+    /// @notice Root of the tree; `nodes` is overwritten.
+    function root(bytes32[] memory nodes) internal pure returns (bytes32) {
+        uint256 width = nodes.length;
+        while (width > 1) {
+            width = _hashLevel(nodes, width);
+        }
+        return nodes[0];
+    }
+
+    /// @notice Path from leaf `index` to the root; `nodes` is overwritten.
+    function path(bytes32[] memory nodes, uint256 index) internal pure returns (bytes32[] memory siblings) {
+        uint256 width = nodes.length;
+        uint256 length;
+        siblings = new bytes32[](256);
+        while (width > 1) {
+            uint256 sibling = index % 2 == 0 ? index + 1 : index - 1;
+            if (sibling < width) siblings[length++] = nodes[sibling];
+            index >>= 1;
+            width = _hashLevel(nodes, width);
+        }
+        assembly ("memory-safe") {
+            mstore(siblings, length)
+        }
+    }
+
+    /// @dev Replaces `width` nodes by their parents, in place. A node is read before its place is written: a parent lies no further than its children.
+    function _hashLevel(bytes32[] memory nodes, uint256 width) private pure returns (uint256 next) {
+        assembly ("memory-safe") {
+            let write := add(nodes, 32)
+            let read := write
+            for { let end := add(read, shl(5, and(width, not(1)))) } lt(read, end) { read := add(read, 64) } {
+                let left := mload(read)
+                let right := mload(add(read, 32))
+                let swapped := gt(left, right)
+                mstore(shl(5, swapped), left)
+                mstore(shl(5, iszero(swapped)), right)
+                mstore(write, keccak256(0, 64))
+                write := add(write, 32)
+            }
+            if and(width, 1) { mstore(write, mload(read)) }
+            next := shr(1, add(width, 1))
+        }
+    }
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+pragma solidity ^0.8.28;
+
+import {AttributionSettlement} from "../src/AttributionSettlement.sol";
+import {IAttributionSettlement} from "../src/interfaces/IAttributionSettlement.sol";
+import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
+import {IModelRegistry} from "../src/interfaces/IModelRegistry.sol";
+import {System} from "./support/System.sol";
+import {Tampering} from "./support/Tampering.sol";
+import {Vm} from "./support/Vm.sol";
+
+/// @notice Gives every request the id of a recorded proof.
+contract RecordedSettlement is AttributionSettlement {
+    bytes32 private immutable RECORDED;
+
+    constructor(IERC20 open_, IModelRegistry models_, Split memory split_, address owner_, bytes32 recorded)
+        AttributionSettlement(open_, models_, split_, owner_)
+    {
+        RECORDED = recorded;
+    }
+
+    function _requestId(address, uint256, Terms calldata) internal view override returns (bytes32) {
+        return RECORDED;
+    }
+}
+
+/// @notice Real proofs, made by the prover: test/vectors/proof-*.json, described in README.md.
+/// forge-config: default.isolate = true
+contract VectorsTest is System, Tampering {
+    uint256 private constant RUNTIME_LIMIT = 24_576;
+    uint256 private constant SETTLEMENT_TARGET = 600_000;
+
+    bytes32 private recordedId;
+
+    function deploySettlement(address poolAddress) internal override returns (AttributionSettlement) {
+        IAttributionSettlement.Split memory split = IAttributionSettlement.Split(500, 2000, 500, 7000, PLATFORM, poolAddress);
+        return new RecordedSettlement(open, models, split, address(timelock), recordedId);
+    }
+
+    /// @return found Paths of the recorded proofs, the rest empty.
+    function recordings() private returns (string[] memory found) {
+        Vm.DirEntry[] memory entries = vm.readDir("test/vectors");
+        found = new string[](entries.length);
+        uint256 count;
+        for (uint256 i = 0; i < entries.length; ++i) {
+            if (isRecording(bytes(entries[i].path))) found[count++] = entries[i].path;
+        }
+        if (count == 0) vm.skip(true, "NO REAL PROOFS CHECKED: test/vectors/proof-*.json is missing");
+    }
+
+    function isRecording(bytes memory path) private pure returns (bool) {
+        uint256 start = path.length;
+        while (start != 0 && path[start - 1] != "/") --start;
+        bytes6 head;
+        for (uint256 i = 0; i < 6 && start + i < path.length; ++i) {
+            head |= bytes6(path[start + i]) >> (8 * i);
+        }
+        return head == "proof-";
+    }
+
+    function test_recordedProofsVerifyAndNoVariantDoes() public {
+        string[] memory paths = recordings();
+        for (uint256 i = 0; i < paths.length && bytes(paths[i]).length != 0; ++i) {
+            string memory json = vm.readFile(paths[i]);
+            deployRecorded(json);
+            uint256 variants = requireAllRefused(verifier, verifier.gasLimit(), recordedInputs(json), vm.parseJsonBytes(json, ".proof"));
+            check(variants >= 50, "variants");
+        }
+    }
+
+    function test_recordedProofsSettle() public {
+        string[] memory paths = recordings();
+        for (uint256 i = 0; i < paths.length && bytes(paths[i]).length != 0; ++i) {
+            settleRecorded(vm.readFile(paths[i]));
+        }
+    }
+
+    function settleRecorded(string memory json) private {
+        deployRecorded(json);
+        uint64 modelId = registerRecorded(json);
+        uint256[9] memory expected = recordedInputs(json);
+        uint256[] memory weights = vm.parseJsonUintArray(json, ".weights");
+        IAttributionSettlement.Terms memory t = terms(modelId, OPEN, 1 ether);
+        t.tokenDigest = expected[6];
+        bytes32 id = escrow(PAYER, t);
+        uint256[9] memory found = settlement.publicInputs(id, expected[0], expected[6], weights);
+        for (uint256 i = 0; i < 9; ++i) {
+            equal(found[i], expected[i], string.concat("public input ", vm.toString(i)));
+        }
+        settlement.settle(id, expected[0], expected[6], weights, vm.parseJsonBytes(json, ".proof"));
+        string memory name = string.concat(vm.parseJsonString(json, ".name"), ": settle");
+        uint256 gas_ = vm.snapshotGasLastCall("vectors", name);
+        if (weights.length <= 16) check(gas_ < SETTLEMENT_TARGET, "gas of one settlement");
+        collectAll(id, weights);
+    }
+
+    function deployRecorded(string memory json) private {
+        recordedId = bytes32(recordedInputs(json)[5]);
+        bytes memory code = vm.parseJsonBytes(vm.readFile(vm.parseJsonString(json, ".raw_verifier_artifact")), ".bytecode");
+        address raw;
+        assembly {
+            raw := create(0, add(code, 32), mload(code))
+        }
+        check(raw.code.length != 0 && raw.code.length <= RUNTIME_LIMIT, "size of the generated verifier");
+        vm.snapshotValue("vectors", string.concat(vm.parseJsonString(json, ".name"), ": verifier bytes"), raw.code.length);
+        deploy(
+            raw, vm.parseJsonBytes32(json, ".key_digest"), vm.parseJsonBytes(json, ".proof").length, vm.parseJsonUint(json, ".gas_limit")
+        );
+    }
+
+    function recordedInputs(string memory json) private pure returns (uint256[9] memory inputs) {
+        uint256[] memory list = vm.parseJsonUintArray(json, ".public_inputs");
+        equal(list.length, 9, "public inputs");
+        for (uint256 i = 0; i < 9; ++i) {
+            inputs[i] = list[i];
+        }
+    }
+
+    /// The datanet and model that the recorded index is of, through the registries.
+    function registerRecorded(string memory json) private returns (uint64) {
+        string[] memory names = vm.parseJsonStringArray(json, ".index.contributors");
+        uint64 datanetId = datanets.create("recorded");
+        uint64[] memory ids = new uint64[](names.length);
+        for (uint256 i = 0; i < names.length; ++i) {
+            vm.prank(contributor(i));
+            ids[i] = datanets.contribute(datanetId, bytes32(i + 1), "CC0", names[i]);
+            datanets.approve(ids[i]);
+        }
+        uint64 version = uint64(vm.parseJsonUint(json, ".index.datanet_version"));
+        for (uint256 i = 0; i < version; ++i) {
+            datanets.publish(datanetId, vm.parseJsonBytes32(json, ".index.datanet_root"), "CC0", ids);
+        }
+        IModelRegistry.Registration memory r = IModelRegistry.Registration(
+            vm.parseJsonBytes32(json, ".index.base"),
+            vm.parseJsonBytes32(json, ".index.adapter"),
+            vm.parseJsonBytes32(json, ".index.commitment"),
+            vm.parseJsonBytes32(json, ".key_digest"),
+            datanetId,
+            version,
+            PAYEE
+        );
+        return models.register(r, names);
+    }
+}
