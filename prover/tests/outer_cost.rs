@@ -5,7 +5,7 @@ use circuits::outer::program::{Op, Program, Small, Values, Wide};
 use p3_bn254::Bn254;
 use p3_field::PrimeCharacteristicRing;
 use prover::outer::{Keys, Srs, prove, solidity};
-use rand_core_06::OsRng;
+use rand_core::OsRng;
 use std::time::Instant;
 
 #[derive(Default)]

@@ -127,7 +127,7 @@ pub(super) fn transform(powers: &[G1Affine], k: u32) -> Vec<G1Affine> {
     let share = Fr::TWO_INV.pow_vartime([u64::from(k)]);
     let last: Vec<Twiddle> = roots.par_iter().map(|root| Twiddle::new(&(share * root))).collect();
     layer(&mut values, n / 2, &last, 1, Some(&Twiddle::new(&share)));
-    values.par_chunks(1 << 10).flat_map_iter(|chunk| G1Projective::normalize_batch(chunk)).map(|point| from_ark(&point)).collect()
+    values.par_chunks(1 << 10).flat_map_iter(G1Projective::normalize_batch).map(|point| from_ark(&point)).collect()
 }
 
 /// The Lagrange basis, the fast way where the secret is known.
