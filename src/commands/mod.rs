@@ -3,13 +3,22 @@
 mod attribute;
 mod audit;
 mod bench;
+mod datanet;
 mod demo;
+mod deploy;
+mod escrow;
 mod import;
 mod index;
 mod infer;
+mod keys;
+mod node_args;
 mod prove;
+mod register;
+mod settle;
 mod train;
 mod verify;
+mod watch;
+mod withdraw;
 
 use crate::error::Failure;
 use clap::{Parser, Subcommand};
@@ -37,6 +46,13 @@ enum Command {
     Verify(verify::Args),
     Audit(audit::Args),
     Bench(bench::Args),
+    Deploy(deploy::Args),
+    Datanet(datanet::Args),
+    Register(register::Args),
+    Escrow(escrow::Args),
+    Settle(settle::Args),
+    Withdraw(withdraw::Args),
+    Watch(watch::Args),
 }
 
 /// Runs a command; returns its exit status.
@@ -53,5 +69,12 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Verify(args) => verify::run(args, json),
         Command::Audit(args) => audit::run(args, json),
         Command::Bench(args) => bench::run(args, json),
+        Command::Deploy(args) => deploy::run(args, json),
+        Command::Datanet(args) => datanet::run(args, json),
+        Command::Register(args) => register::run(args, json),
+        Command::Escrow(args) => escrow::run(args, json),
+        Command::Settle(args) => settle::run(args, json),
+        Command::Withdraw(args) => withdraw::run(args, json),
+        Command::Watch(args) => watch::run(args, json),
     }
 }
