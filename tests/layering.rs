@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::process::Command;
 
 /// Each crate may depend only on those before it.
-const LAYERS: [&str; 5] = ["model-runtime", "circuits", "verifier", "prover", "poa"];
+const LAYERS: [&str; 6] = ["light-client", "model-runtime", "circuits", "verifier", "prover", "poa"];
 
 fn packages() -> Vec<Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -41,6 +41,15 @@ fn dependencies_point_one_way() {
             assert!(other < own, "{name} must not depend on {}", LAYERS[other]);
         }
     }
+}
+
+/// The light client must build for browsers and share no code with what it checks.
+#[test]
+fn the_light_client_stands_alone() {
+    let light = packages().into_iter().find(|p| p["name"] == "light-client").unwrap();
+    let names: Vec<&str> =
+        light["dependencies"].as_array().unwrap().iter().filter(|d| d["kind"].is_null()).filter_map(|d| d["name"].as_str()).collect();
+    assert_eq!(names, ["ark-bn254", "ark-ec", "ark-ff", "sha3", "thiserror"]);
 }
 
 #[test]

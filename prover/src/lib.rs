@@ -4,7 +4,10 @@
 
 pub mod commit;
 pub mod lookups;
+pub mod outer;
+pub mod outer_key;
 pub mod prove;
+pub mod srs;
 pub mod sumcheck;
 pub mod terms;
 

@@ -6,7 +6,6 @@ use super::abi::{
     AttributionSettlement, AttributionVerifier, DatanetRegistry, ModelRegistry, OpenToken, PoaGovernor, StakingPool, Timelock, governor, settlement,
 };
 use super::{Call, Chain, ChainError};
-use crate::evm_proof::{EvmProof, SrsMark};
 use crate::error::{Failure, While};
 use crate::store::read_json;
 use alloy::primitives::{Address, B256, Bytes, U256, uint};
@@ -29,8 +28,8 @@ pub struct RawVerifier {
     pub key_digest: Digest,
     /// Length of a proof.
     pub proof_bytes: usize,
-    /// The reference string of the key.
-    pub srs: SrsMark,
+    /// Whether the key is over a reference string whose secret is published.
+    pub insecure_srs: bool,
     /// Gas it gets.
     pub gas_limit: u64,
 }
@@ -41,19 +40,17 @@ struct Artifact {
     bytecode: Bytes,
 }
 
-impl RawVerifier {
-    /// From its artifact and a proof of the same key, which says whose proofs it takes.
-    ///
-    /// # Errors
-    ///
-    /// When the artifact can't be read.
-    pub fn load(artifact: &Path, proof: &EvmProof, gas_limit: u64) -> Result<Self, Failure> {
-        let read: Artifact = read_json(artifact)?;
-        if read.bytecode.is_empty() {
-            return Err(Failure::input(format!("{} has no bytecode", artifact.display())));
-        }
-        Ok(Self { code: read.bytecode, key_digest: proof.key_digest, proof_bytes: proof.proof_bytes, srs: proof.srs.clone(), gas_limit })
+/// Creation bytecode of an artifact.
+///
+/// # Errors
+///
+/// When it can't be read or has none.
+pub fn bytecode(artifact: &Path) -> Result<Bytes, Failure> {
+    let read: Artifact = read_json(artifact)?;
+    if read.bytecode.is_empty() {
+        return Err(Failure::input(format!("{} has no bytecode", artifact.display())));
     }
+    Ok(read.bytecode)
 }
 
 /// Where everything is.
@@ -92,8 +89,8 @@ pub struct Deployment {
     pub deployer: Address,
     /// Digest of the verifying key.
     pub key_digest: Digest,
-    /// The key's reference string.
-    pub srs: SrsMark,
+    /// Whether the key is over a reference string whose secret is published: anyone can forge proofs.
+    pub insecure_srs: bool,
     /// Addresses.
     pub contracts: Contracts,
 }
@@ -195,7 +192,7 @@ pub fn deploy(chain: &mut impl Chain, from: Address, raw: &RawVerifier, settings
     let mut d = Deployer { chain, from, nonce };
     let contracts = deploy_all(&mut d, raw, settings)?;
     let chain_id = d.chain.chain_id();
-    let deployment = Deployment { format: FORMAT.into(), chain_id, block, deployer: from, key_digest: raw.key_digest, srs: raw.srs.clone(), contracts };
+    let deployment = Deployment { format: FORMAT.into(), chain_id, block, deployer: from, key_digest: raw.key_digest, insecure_srs: raw.insecure_srs, contracts };
     deployment.check(d.chain)?;
     Ok(deployment)
 }

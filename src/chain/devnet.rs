@@ -92,6 +92,21 @@ pub fn settle_in_process(statement: &Statement, proof: &EvmProof, raw: &RawVerif
     settle_on(&mut chain, statement, proof, raw, false)
 }
 
+/// Everything up to the payment: contracts, datanet, model, and one ether escrowed with the statement's request id.
+pub fn prepare(chain: &mut impl Chain, statement: &Statement, raw: &RawVerifier, gas_money: bool) -> Result<Deployment, Failure> {
+    let index = statement.index.as_ref().ok_or_else(|| Failure::input("the statement claims no attribution"))?;
+    let (owner, payer) = (deployer().address(), payer().address());
+    let terms = terms_of(statement)?;
+    let d = deploy(chain, owner, raw, &Settings::standard(owner))?;
+    let datanet = datanet(chain, &d, index, gas_money)?;
+    register(chain, owner, &d.contracts, statement, raw.key_digest, datanet)?;
+    let escrow = request::escrow(chain, payer, &d, terms)?;
+    if escrow.request_id != only_request(statement)?.id {
+        return Err(Failure::input(format!("the chain gave request id {}, not the statement's", escrow.request_id)).hint("use a fresh development chain"));
+    }
+    Ok(d)
+}
+
 /// [`settle_in_process`] on any fresh development chain.
 pub fn settle_on(
     chain: &mut impl Chain,
@@ -101,16 +116,10 @@ pub fn settle_on(
     gas_money: bool,
 ) -> Result<Settlement, Failure> {
     proof.check(statement)?;
-    let index = statement.index.as_ref().ok_or_else(|| Failure::input("the statement claims no attribution"))?;
-    let (owner, payer) = (deployer().address(), payer().address());
-    let d = deploy(chain, owner, raw, &Settings::standard(owner))?;
-    let datanet = datanet(chain, &d, index, gas_money)?;
-    register(chain, owner, &d.contracts, statement, raw.key_digest, datanet)?;
-    let escrow = request::escrow(chain, payer, &d, terms_of(statement)?)?;
-    if escrow.request_id != only_request(statement)?.id {
-        return Err(Failure::input(format!("the chain gave request id {}, not the statement's", escrow.request_id)).hint("use a fresh development chain"));
-    }
-    let mut settlement = request::settle(chain, owner, &d, proof, &index.contributors, None)?;
+    let d = prepare(chain, statement, raw, gas_money)?;
+    let owner = deployer().address();
+    let names = statement.index.as_ref().map(|i| i.contributors.as_slice()).unwrap_or_default();
+    let mut settlement = request::settle(chain, owner, &d, proof, names, None)?;
     request::collect(chain, owner, &d, proof)?;
     for payout in &mut settlement.payouts {
         payout.amount = pay_out(chain, payout.account, &d)?;

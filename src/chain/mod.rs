@@ -11,6 +11,8 @@ pub mod evm;
 pub mod node;
 pub mod register;
 pub mod request;
+#[cfg(test)]
+mod tests;
 pub mod watch;
 
 use alloy::primitives::{Address, B256, Bytes, Log, U256};

@@ -79,6 +79,12 @@ impl Node {
         Ok(block.map(|b| BlockId { number: b.header.number, hash: b.header.hash, time: b.header.timestamp }))
     }
 
+    /// A method of development nodes.
+    #[cfg(test)]
+    pub fn development(&self, method: &'static str, parameters: serde_json::Value) -> Result<serde_json::Value, ChainError> {
+        self.ask(self.provider.raw_request(method.into(), parameters))
+    }
+
     fn ask<T>(&self, request: impl IntoFuture<Output = Result<T, TransportError>>) -> Result<T, ChainError> {
         let future = request.into_future();
         match self.runtime.block_on(async { tokio::time::timeout(REQUEST, future).await }) {

@@ -1,31 +1,37 @@
 //! `poa deploy`: the contracts onto a chain.
 
+use super::keys;
 use super::node_args::{KeyArgs, NodeArgs, refuse_existing};
-use crate::chain::deploy::{RawVerifier, Settings, VERIFIER_GAS, deploy};
+use super::srs::INSECURE;
+use crate::chain::deploy::{RawVerifier, Settings, VERIFIER_GAS, bytecode, deploy};
 use crate::chain::devnet;
 use crate::error::Failure;
 use crate::evm_proof::EvmProof;
 use crate::meter::say;
 use crate::store::{create_parent, write_json};
 use alloy::primitives::Address;
+use circuits::statement::Digest;
 use serde_json::json;
 use std::path::PathBuf;
 
 /// Deploy verifier, registries, settlement, token and governance; addresses go to a file.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  poa deploy --devnet --verifier raw.json --proof evm-proof.json --insecure-srs\n  \
-                        poa deploy --rpc-url https://node.example --private-key-file key --verifier raw.json --proof evm-proof.json")]
+                        poa deploy --rpc-url https://node.example --private-key-file key --verifier raw.json --key outer.key")]
 pub struct Args {
     #[command(flatten)]
     node: NodeArgs,
     #[command(flatten)]
-    key: KeyArgs,
+    account: KeyArgs,
     /// The generated verifier's artifact.
     #[arg(long)]
     verifier: PathBuf,
-    /// A proof of the same key: says its digest, length and reference string.
-    #[arg(long)]
-    proof: PathBuf,
+    /// The verifying key that it was generated from.
+    #[arg(long, required_unless_present = "proof")]
+    key: Option<PathBuf>,
+    /// Instead of the key, a proof made with it: says its digest, the proof's length, and whether the reference string is insecure.
+    #[arg(long, conflicts_with = "key")]
+    proof: Option<PathBuf>,
     /// Where the addresses go.
     #[arg(long, default_value = "deployment.json")]
     out: PathBuf,
@@ -43,18 +49,32 @@ pub struct Args {
     holder: Option<Address>,
 }
 
+fn raw_verifier(args: &Args) -> Result<RawVerifier, Failure> {
+    let (key_digest, proof_bytes, insecure_srs) = match (&args.key, &args.proof) {
+        (Some(path), _) => {
+            let key = keys::read(path)?;
+            (Digest(key.digest()), key.proof_bytes(), key.insecure())
+        }
+        (None, Some(path)) => {
+            let proof = EvmProof::load(path)?;
+            (proof.key_digest, proof.proof_bytes, proof.srs.insecure)
+        }
+        (None, None) => return Err(Failure::input("which key?").hint("give --key or --proof")),
+    };
+    Ok(RawVerifier { code: bytecode(&args.verifier)?, key_digest, proof_bytes, insecure_srs, gas_limit: args.verifier_gas })
+}
+
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
-    let proof = EvmProof::load(&args.proof)?;
-    if proof.srs.insecure && !args.insecure_srs {
+    let raw = raw_verifier(&args)?;
+    if raw.insecure_srs && !args.insecure_srs {
         let message = "the key's reference string is insecure: its secret is published, anyone could forge proofs and take escrowed fees";
         return Err(Failure::input(message).hint("make the key over a ceremony's (`poa srs import`), or give --insecure-srs for trials"));
     }
-    let raw = RawVerifier::load(&args.verifier, &proof, args.verifier_gas)?;
     if !args.node.devnet {
         refuse_existing(&args.out, "deployed contracts")?;
     }
     create_parent(&args.out)?;
-    let (mut node, account) = args.node.connect_with(&args.key, devnet::deployer)?;
+    let (mut node, account) = args.node.connect_with(&args.account, devnet::deployer)?;
     let standard = Settings::standard(account);
     let settings = Settings { platform: args.platform.unwrap_or(account), holder: args.holder.unwrap_or(account), ..standard };
     let deployment = deploy(&mut node, account, &raw, &settings)?;
@@ -68,8 +88,8 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         list.iter().for_each(|(name, address)| println!("  {name:<12} {address}"));
         println!("  {:<12} {}", "key", deployment.key_digest);
     }
-    if deployment.srs.insecure {
-        say("INSECURE REFERENCE STRING: anyone can forge proofs that these contracts accept. For trials only.");
+    if deployment.insecure_srs {
+        say(INSECURE);
     }
     Ok(0)
 }

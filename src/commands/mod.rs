@@ -15,6 +15,7 @@ mod node_args;
 mod prove;
 mod register;
 mod settle;
+mod srs;
 mod train;
 mod verify;
 mod watch;
@@ -53,6 +54,7 @@ enum Command {
     Settle(settle::Args),
     Withdraw(withdraw::Args),
     Watch(watch::Args),
+    Srs(srs::Args),
 }
 
 /// Runs a command; returns its exit status.
@@ -76,5 +78,6 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Settle(args) => settle::run(args, json),
         Command::Withdraw(args) => withdraw::run(args, json),
         Command::Watch(args) => watch::run(args, json),
+        Command::Srs(args) => srs::run(args, json),
     }
 }

@@ -1,11 +1,13 @@
 //! `poa settle`: a proof releases a fee.
 
 use super::node_args::{DeploymentArgs, KeyArgs, NodeArgs};
+use super::srs::INSECURE;
 use crate::chain::deploy::Deployment;
 use crate::chain::devnet;
 use crate::chain::request::{Asset, Payout, Settlement, collect, settle};
 use crate::error::Failure;
 use crate::evm_proof::EvmProof;
+use crate::meter::say;
 use crate::store::read_json;
 use alloy::primitives::U256;
 use alloy::primitives::utils::format_ether;
@@ -74,6 +76,9 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let (mut node, account) = args.node.connect_with(&args.key, devnet::deployer)?;
     let settlement = settle(&mut node, account, &d, &proof, &names, args.gas_limit)?;
     let collected = if args.collect { collect(&mut node, account, &d, &proof)? } else { 0 };
+    if proof.srs.insecure {
+        say(INSECURE);
+    }
     if json {
         let mut value = settlement_json(&settlement);
         value["collected"] = json!(collected);

@@ -1,5 +1,6 @@
 //! `poa watch`: the light client follows the chain.
 
+use super::keys;
 use super::node_args::{DeploymentArgs, NodeArgs};
 use crate::chain::ChainError;
 use crate::chain::deploy::Deployment;
@@ -23,7 +24,7 @@ pub struct Args {
     #[command(flatten)]
     deployment: DeploymentArgs,
     /// Verifying keys of the relations to accept.
-    #[arg(long)]
+    #[arg(long, required = true)]
     key: Vec<PathBuf>,
     /// What has been read.
     #[arg(long, default_value = "watch.json")]
@@ -109,7 +110,7 @@ fn print_news(news: &News) {
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let d = Deployment::load(&args.deployment.deployment)?;
-    let judges: Vec<Box<dyn Judge>> = super::keys::load(&args.key, &d)?;
+    let judges: Vec<Box<dyn Judge>> = keys::load(&args.key)?;
     create_parent(&args.state)?;
     let mut state = load_state(&args, &d)?;
     let mut backoff = Backoff::new();

@@ -1,4 +1,4 @@
-//! How a proof is checked: the native verifier.
+//! How a proof is checked: the native verifier; and [`light`], the light client of outer proofs, a crate of its own that builds for browsers.
 //!
 //! Nothing here trusts the proof: no unsafe code, no panics on its data, no allocation from a length it supplies.
 #![forbid(unsafe_code)]
@@ -17,5 +17,6 @@ pub mod transcript;
 pub mod verify;
 pub mod whir;
 
+pub use light_client as light;
 pub use proof::Proof;
 pub use verify::{Verified, VerifyError, verify, verify_benchmark, verify_bytes};
