@@ -8,6 +8,8 @@ pub mod deploy;
 pub mod devnet;
 pub mod error;
 pub mod evm;
+#[cfg(test)]
+mod fixture;
 pub mod node;
 pub mod register;
 pub mod request;

@@ -6,72 +6,27 @@ use super::evm::Evm;
 use super::node::Node;
 use super::request::{self, Asset};
 use super::watch::{Judge, News, State, Verdict, Watch, examine};
-use super::{Chain, ChainError};
+use super::{Chain, ChainError, fixture};
 use crate::error::Failure;
-use crate::evm_proof::{EvmProof, INPUTS, SrsMark, digest, token_digest, word};
-use alloy::primitives::{U256, hex};
-use circuits::relation::{RelationParams, Scope, TableMode, WeightRanges};
-use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, Profile, RequestStatement, Statement, Tokens};
-use model_runtime::semantics::Semantics;
-use model_runtime::shape::ModelShape;
+use crate::evm_proof::{EvmProof, INPUTS, SrsMark, token_digest, word};
+use alloy::primitives::U256;
+use circuits::statement::{Digest, Statement, Tokens};
+use fixture::{Anvil, PROOF_BYTES, RAW, anvil, small};
 use serde_json::json;
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Takes proofs that begin with the byte 1 and burns all gas on others, as generated verifiers do.
-const RAW: [u8; 27] = hex!("600f600c600039600f6000f3610120355f1a600114600d57fe5b00");
-const PROOF_BYTES: usize = 3072;
 const KEY: Digest = Digest([0x17; 32]);
 
 fn raw() -> RawVerifier {
     RawVerifier { code: RAW.into(), key_digest: KEY, proof_bytes: PROOF_BYTES, insecure_srs: true, gas_limit: 450_000 }
 }
 
-fn small(value: u8) -> Digest {
-    digest(U256::from(value))
-}
-
-fn relation(contributors: usize) -> RelationParams {
-    let shape = ModelShape {
-        layers: 1,
-        width: 8,
-        heads: 1,
-        kv_heads: 1,
-        head_dim: 8,
-        ff: 8,
-        vocab: 16,
-        rope_theta: 10_000.0,
-        norm_eps: 1e-5,
-        context: 8,
-    };
-    let semantics = Semantics {
-        shape,
-        lora: None,
-        sketch_rows: None,
-        exps: BTreeMap::new(),
-        weight_bits: BTreeMap::new(),
-        ops: BTreeMap::new(),
-        consts: BTreeMap::new(),
-    };
-    let (scope, weight_ranges, tables) = (Scope::Attribution, WeightRanges::Proven, TableMode::Committed);
-    RelationParams { semantics, scope, weight_ranges, tables, tokens: 8, slots: 8, requests: 1, rows: contributors, contributors }
-}
-
-/// A statement of one request; not one that any model has, which contracts can't tell.
+/// With the request id that a fresh chain gives for its tokens.
 fn statement(contributors: usize) -> Statement {
-    let names = (0..contributors).map(|i| format!("contributor-{i}")).collect();
-    let weights: Vec<u64> = (0..contributors as u64).map(|i| if i % 3 == 1 { 0 } else { 1_000_003 * (i + 1) }).collect();
-    let [base, adapter, index] = [3, 5, 7].map(small);
-    let index = IndexStatement { commitment: index, base, adapter, datanet_root: small(9), datanet_version: 1, contributors: names };
-    let tokens = Tokens::Public { tokens: vec![1, 2, 3, 4], prompt_len: 2 };
-    let mut request = RequestStatement { id: Digest::default(), tokens, total: weights.iter().sum(), weights };
-    request.id = devnet::request_id(token_digest(&request, 8));
-    let relation = relation(contributors);
-    let (version, profile, tables) = (PROTOCOL_VERSION, Profile::Evm, Some(small(11)));
-    Statement { version, profile, relation, base, adapter: Some(adapter), index: Some(index), tables, requests: vec![request] }
+    let mut statement = fixture::statement(contributors, Digest::default());
+    let request = &mut statement.requests[0];
+    request.id = devnet::request_id(token_digest(request, fixture::TOKENS));
+    statement
 }
 
 fn proof_with(statement: &Statement, first: u8) -> EvmProof {
@@ -188,40 +143,6 @@ fn chains_without_the_contracts_are_recognised() {
 }
 
 // ---------------------------------------------------------------------------------------------------------------- anvil
-
-/// An anvil of this test.
-struct Anvil {
-    child: Child,
-    url: String,
-}
-
-impl Drop for Anvil {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Starts anvil as npm installed it; says so where it isn't.
-fn anvil(arguments: &[&str]) -> Option<Anvil> {
-    let cpu = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let system = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
-    let binary: PathBuf =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("contracts/node_modules/@foundry-rs/anvil-{system}-{cpu}/bin/anvil"));
-    if !binary.exists() {
-        // Written past the test harness, which would swallow it.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: no anvil; run `npm ci --ignore-scripts` in contracts/");
-        return None;
-    }
-    let mut command = Command::new(binary);
-    command.args(["--port", "0", "--hardfork", "osaka", "--timestamp", &devnet::START.to_string()]).args(arguments);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("anvil starts");
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let address = lines.find_map(|line| line.ok()?.strip_prefix("Listening on ").map(str::to_owned)).expect("anvil listens");
-    // Anvil goes on writing: someone must read.
-    std::thread::spawn(move || lines.for_each(drop));
-    Some(Anvil { child, url: format!("http://{address}") })
-}
 
 fn connect(anvil: &Anvil, statement: &Statement, wait: Duration) -> Node {
     let mut node = Node::connect(&anvil.url, wait).unwrap();
