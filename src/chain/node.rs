@@ -5,7 +5,7 @@
 
 use super::{Call, Chain, ChainError, Found, Receipt, Search};
 use alloy::eips::eip2718::Encodable2718;
-use alloy::network::{Ethereum, EthereumWallet, TransactionBuilder};
+use alloy::network::{Ethereum, EthereumWallet, NetworkTransactionBuilder, TransactionBuilder};
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::providers::{Provider, RootProvider};
 use alloy::rpc::types::{BlockNumberOrTag, Filter, Log, TransactionReceipt, TransactionRequest};
@@ -20,6 +20,9 @@ use tokio::runtime::{Builder, Runtime};
 const REQUEST: Duration = Duration::from_secs(30);
 /// Between two looks for a receipt.
 const POLL: Duration = Duration::from_millis(200);
+
+/// Every node takes a range of so many blocks.
+const SHORT_RANGE: u64 = 100;
 
 /// A block's place on the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +175,25 @@ impl Node {
         Err(ChainError::Unconfirmed { transaction, seconds: self.wait.as_secs(), problem })
     }
 
+    /// Nodes limit the range of blocks, each in its own way: what is refused is asked for in halves.
+    fn logs_between(&self, search: &Search, from: u64, to: u64) -> Result<Vec<Found>, ChainError> {
+        let filter = Filter::new().address(search.address).event_signature(search.event).from_block(from).to_block(to);
+        let filter = match search.first {
+            Some(first) => filter.topic1(first),
+            None => filter,
+        };
+        match self.ask(self.provider.get_logs(&filter)) {
+            Ok(logs) => Ok(logs.into_iter().filter_map(found).collect()),
+            Err(ChainError::Refused { .. }) if to.saturating_sub(from) > SHORT_RANGE => {
+                let middle = from + (to - from) / 2;
+                let mut logs = self.logs_between(search, from, middle)?;
+                logs.extend(self.logs_between(search, middle + 1, to)?);
+                Ok(logs)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Why an included transaction had no effect: the same call again, on the block before.
     fn post_mortem(&self, call: &Call, receipt: &TransactionReceipt, gas: u64) -> ChainError {
         let transaction = receipt.transaction_hash;
@@ -243,16 +265,8 @@ impl Chain for Node {
     }
 
     fn logs(&mut self, search: &Search) -> Result<Vec<Found>, ChainError> {
-        let filter = Filter::new().address(search.address).event_signature(search.event).from_block(search.from);
-        let filter = match search.to {
-            Some(to) => filter.to_block(to),
-            None => filter.to_block(BlockNumberOrTag::Latest),
-        };
-        let filter = match search.first {
-            Some(first) => filter.topic1(first),
-            None => filter,
-        };
-        Ok(self.ask(self.provider.get_logs(&filter))?.into_iter().filter_map(found).collect())
+        let last = search.to.map_or_else(|| self.head().map(|b| b.number), Ok)?;
+        self.logs_between(search, search.from, last)
     }
 
     fn receipt(&mut self, transaction: B256) -> Result<Option<Receipt>, ChainError> {
