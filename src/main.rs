@@ -6,6 +6,7 @@ mod commands;
 mod compare;
 mod error;
 mod meter;
+mod outer;
 mod show;
 mod store;
 mod work;

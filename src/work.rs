@@ -224,7 +224,7 @@ pub fn infer(
     tokens.extend(&answer);
     Ok(RunInfo {
         prompt: prompt.to_owned(),
-        answer: model.tokenizer.decode(&answer).trim().to_owned(),
+        answer: model.tokenizer.answer(&answer),
         prompt_len: prompt_tokens.len(),
         tokens,
         request_id,

@@ -63,7 +63,7 @@ fn check_fidelity(import: &Value, least_agreement: f64) {
 #[test]
 fn integers_are_faithful_to_floats() {
     let Some(real) = real() else { return };
-    check_fidelity(&real.import, 0.97);
+    check_fidelity(&real.import, 0.98);
 }
 
 #[test]

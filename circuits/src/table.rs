@@ -26,7 +26,7 @@ pub enum TableKind {
     Power4,
     /// `(e, 2^e)`, `e` in `[0, 14)`, padded with `e = 0` rows.
     Power2,
-    /// `(gap, scale, gap ≥ 2^15)`: the gradient's scale, up to `2^limit`.
+    /// `(gap, coarse, fine, gap ≥ 2^15)`: the gradient's scale, up to `2^limit`, in two factors.
     Boost(u32),
     /// `(z, max(0, z - θ))`, `z` in `[-2^15, 2^15)`.
     Relu(i64),
@@ -80,7 +80,10 @@ impl TableKind {
             TableKind::Recip => vec![wide(recip_table()), rows().map(|m| i64::from(m >= 1 << 15)).collect()],
             TableKind::Power4 => vec![rows().map(|e| 1 << e).collect(), rows().map(|e| 1 << (2 * e)).collect()],
             TableKind::Power2 => vec![rows().map(|e| if e < 14 { 1 << e } else { 1 }).collect()],
-            TableKind::Boost(limit) => vec![rows().map(|gap| boost(gap, limit)).collect(), rows().map(|gap| i64::from(gap >= 1 << 15)).collect()],
+            TableKind::Boost(limit) => {
+                let (coarse, fine) = rows().map(|gap| boost(gap, limit)).unzip();
+                vec![coarse, fine, rows().map(|gap| i64::from(gap >= 1 << 15)).collect()]
+            }
             TableKind::Relu(theta) => vec![rows().map(|z| (z - theta).max(0)).collect()],
         }
     }
@@ -121,7 +124,7 @@ impl TableKind {
             }
             (TableKind::Exp(_), 2) => eq_at(point, 0),
             (TableKind::Rsqrt(..), 2) => at_least(1 << 14),
-            (TableKind::Recip | TableKind::Boost(_), 2) => at_least(1 << 15),
+            (TableKind::Recip, 2) | (TableKind::Boost(_), 3) => at_least(1 << 15),
             (TableKind::Power2, 1) => few(point, 14, |e| 1 << e) + at_least(14),
             (TableKind::Power4, 1) => few(point, 8, |e| 1 << e),
             (TableKind::Power4, 2) => few(point, 8, |e| 1 << (2 * e)),

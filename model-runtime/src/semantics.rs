@@ -18,6 +18,8 @@ pub const OUT_PROB_BITS: u32 = 14;
 pub const ROPE_BITS: u32 = 13;
 /// Fixed point of the reciprocal table.
 pub const RECIP_BITS: u32 = 28;
+/// Fixed point of the gradient scale's fine factor.
+pub const BOOST_BITS: u32 = 12;
 /// The proof field's order (KoalaBear).
 pub const FIELD: i64 = (1 << 31) - (1 << 24) + 1;
 

@@ -4,6 +4,7 @@
 
 pub mod commit;
 pub mod lookups;
+pub mod outer;
 pub mod outer_key;
 pub mod prove;
 pub mod srs;

@@ -170,6 +170,18 @@ fn gradient_of_another_loss() {
     f.trace(&cheat, "the loss gradient is scaled");
 }
 
+/// A slot's gradient weighed differently, everything after it recomputed.
+#[test]
+fn gradient_with_another_fine_scale() {
+    let f = fixture();
+    let (relation, mut cheat) = (&f.full.relation, f.honest.clone());
+    let fine = values(relation, &mut cheat, "boost.fine");
+    fine[0] = if fine[0] == 4096 { 2048 } else { 4096 };
+    recompute_after(relation, &mut cheat, "boost.fine", |_, _| {});
+    assert_ne!(cheat.contributor_weights(relation), f.honest.contributor_weights(relation));
+    f.trace(&cheat, "gradient scale");
+}
+
 #[test]
 fn nothing_changes_when_an_honest_witness_is_recomputed() {
     let f = fixture();

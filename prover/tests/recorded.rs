@@ -1,58 +1,143 @@
-//! The recorded verifier: the program it leaves behind.
+//! The recorded verifier: it accepts what the native one accepts, and its program is the same for every proof of a relation.
 
 mod common;
 
-use circuits::statement::Profile;
+use circuits::outer::program::Op;
+use circuits::statement::{Profile, Statement, TokenOpening, Tokens};
+use common::mutate::Random;
 use common::{Full, full};
 use model_runtime::shape::Site;
 use p3_bn254::Bn254;
 use p3_field::PrimeCharacteristicRing;
 use prover::prove::{Inputs, Silent, Stages, prove};
+use std::sync::OnceLock;
+use verifier::Proof;
 use verifier::profile::Evm;
-use verifier::recorded::{Recording, record};
+use verifier::recorded::{RecordError, Recording, record, replay};
+use verifier::{VerifyError, verify};
 
-fn recording(full: &Full) -> Recording {
-    for (name, bits) in verifier::soundness::terms::<Evm>(&verifier::plan::Plan::new(&full.relation)).unwrap() {
-        println!("{name}: {bits:.1} bits");
-    }
-    println!("{:?}", verifier::plan::Plan::new(&full.relation).layouts.iter().map(|(g, l)| (g.name(), l.log, l.used())).collect::<Vec<_>>());
-    println!("{:?}", full.relation.tables.iter().map(|(k, _)| (k, k.dense_columns().len())).collect::<Vec<_>>());
-    verifier::verify::check_parameters::<Evm>(&verifier::plan::Plan::new(&full.relation)).unwrap();
-    let witness = full.witness();
-    let fixed = full.commit::<Evm>(&witness);
-    let statement = full.statement(&witness, &fixed);
-    let inputs = Inputs { statement: &statement, relation: &full.relation, tokens: vec![None], fixed: fixed.iter().collect() };
-    let proof = prove(inputs, witness, &mut Stages::new(&mut Silent)).unwrap();
-    record(&statement, &proof.to_bytes(), Bn254::from_u64(12345)).unwrap()
+const MUTANTS: usize = 240;
+
+struct Proven {
+    statement: Statement,
+    bytes: Vec<u8>,
 }
 
-#[test]
-fn a_proof_is_recorded() {
-    let full = full(2, 1, &[Site::Q, Site::Down]).under(Profile::Evm);
-    let start = std::time::Instant::now();
-    let recording = recording(&full);
-    let mut kinds = std::collections::BTreeMap::new();
-    for op in &recording.program.ops {
-        let name = format!("{op:?}");
-        *kinds.entry(name.split(['(', ' ']).next().unwrap_or_default().to_owned()).or_insert(0usize) += 1;
+fn proven(full: &Full, private: bool) -> Proven {
+    let witness = full.witness();
+    let fixed = full.commit::<Evm>(&witness);
+    let mut statement = full.statement(&witness, &fixed);
+    let request = &witness.ctx.requests[0];
+    let opening = TokenOpening { salt: [7; 32], tokens: request.tokens.clone(), prompt_len: request.prompt_len };
+    if private {
+        statement.requests[0].tokens = Tokens::Digest(opening.digest(full.relation.params.tokens));
     }
-    println!("{kinds:#?} in {:?}, {} parts, {} smalls", start.elapsed(), recording.program.parts.len(), recording.values.small.len());
+    let tokens = vec![private.then_some(opening)];
+    let inputs = Inputs { statement: &statement, relation: &full.relation, tokens, fixed: fixed.iter().collect() };
+    let bytes = prove(inputs, witness, &mut Stages::new(&mut Silent)).unwrap().to_bytes();
+    Proven { statement, bytes }
+}
+
+fn fixture() -> &'static Proven {
+    static FIXTURE: OnceLock<Proven> = OnceLock::new();
+    FIXTURE.get_or_init(|| proven(&full(2, 1, &[Site::Q, Site::Down]).under(Profile::Evm), false))
+}
+
+fn z() -> Bn254 {
+    Bn254::from_u64(0x1234_5678_9abc)
+}
+
+fn print_parts(recording: &Recording) {
     let mut parts = recording.program.parts.clone();
     parts.push((recording.program.ops.len(), "end"));
     for pair in parts.windows(2) {
         let ops = &recording.program.ops[pair[0].0..pair[1].0];
-        let count = |f: &dyn Fn(&circuits::outer::program::Op) -> bool| ops.iter().filter(|o| f(o)).count();
-        use circuits::outer::program::Op;
+        let count = |f: fn(&Op) -> bool| ops.iter().filter(|op| f(op)).count();
         println!(
-            "{}: {} operations, {} permutations, {} products, {} scalings, {} sums, {} bits",
+            "{:>16}: {} operations; {} permutations, {} extension products, {} scalings, {} products, {} inputs",
             pair[0].1,
             ops.len(),
-            count(&|o| matches!(o, Op::Permute(_))),
-            count(&|o| matches!(o, Op::ExtMul(..))),
-            count(&|o| matches!(o, Op::ExtScale(..) | Op::Mul(..))),
-            count(&|o| matches!(o, Op::Add(..) | Op::Sub(..) | Op::Scale(..))),
-            count(&|o| matches!(o, Op::Bits(..))),
+            count(|op| matches!(op, Op::Permute(_))),
+            count(|op| matches!(op, Op::ExtMul(..))),
+            count(|op| matches!(op, Op::ExtScale(..))),
+            count(|op| matches!(op, Op::Mul(..))),
+            count(|op| matches!(op, Op::Input | Op::WideInput)),
         );
     }
-    assert_eq!(recording.public.len(), 9);
+}
+
+/// Other tokens, another length, tokens behind a digest: the same program.
+#[test]
+fn the_program_depends_on_the_relation_only() {
+    let first = record(&fixture().statement, &fixture().bytes, z()).unwrap();
+    print_parts(&first);
+    assert_eq!(first.public.len(), 9);
+    let mut other = full(2, 1, &[Site::Q, Site::Down]).under(Profile::Evm);
+    let runtime = other.runtime(&other.model.tensors);
+    other.traces = vec![other.trace(&runtime, &[1, 8, 3, 4, 22, 9, 6], 4)];
+    let other = proven(&other, true);
+    let second = record(&other.statement, &other.bytes, z()).unwrap();
+    assert_ne!(first.public, second.public);
+    assert_eq!(first.program, second.program);
+}
+
+/// Mutants of a proof: both hosts refuse them, for the same reason.
+#[test]
+fn both_hosts_refuse_the_same_proofs() {
+    let Proven { statement, bytes } = fixture();
+    let mut random = Random(77);
+    let (mut compared, mut reasons) = (0, std::collections::BTreeMap::<String, usize>::new());
+    while compared < MUTANTS {
+        let mut mutant = bytes.clone();
+        let at = 5 + random.below(mutant.len() - 5);
+        mutant[at] ^= 1 << random.below(7);
+        let Ok(proof) = Proof::<Evm>::from_bytes(&mutant) else { continue };
+        let native = verify(statement, &proof).expect_err("a mutant verifies");
+        let recorded = match replay(statement, &proof, &mutant, z()) {
+            Err(RecordError::Verify(e)) => Some(e),
+            Err(RecordError::Unsupported { .. }) => None,
+            Ok(_) => panic!("byte {at}: the recorded verifier accepts what the native one refuses: {native}"),
+        };
+        // What the native verifier refuses before any arithmetic has no recorded counterpart.
+        if !matches!(native, VerifyError::Statement(_)) {
+            assert_eq!(recorded.as_ref(), Some(&native), "byte {at}");
+        }
+        *reasons.entry(native.to_string()).or_default() += 1;
+        compared += 1;
+    }
+    println!("{reasons:#?}");
+    assert!(reasons.len() >= 5, "the mutants reach too few of the checks");
+}
+
+#[test]
+fn another_statement_is_refused() {
+    let Proven { statement, bytes } = fixture();
+    let proof = Proof::<Evm>::from_bytes(bytes).unwrap();
+    let changes: [fn(&mut Statement); 5] = [
+        |s| s.base.0[31] ^= 1,
+        |s| s.requests[0].id.0[31] ^= 1,
+        |s| s.requests[0].weights.swap(0, 1),
+        |s| s.index.as_mut().unwrap().datanet_version += 1,
+        |s| s.tables.as_mut().unwrap().0[31] ^= 1,
+    ];
+    for (i, change) in changes.into_iter().enumerate() {
+        let mut other = statement.clone();
+        change(&mut other);
+        assert_ne!(&other, statement, "change {i}");
+        assert!(verify(&other, &proof).is_err(), "change {i}");
+        assert!(replay(&other, &proof, bytes, z()).is_err(), "change {i}");
+    }
+}
+
+/// What the outer circuit of this relation takes.
+#[test]
+fn the_outer_circuit_fits() {
+    use circuits::outer::halo2::OuterCircuit;
+    let recording = record(&fixture().statement, &fixture().bytes, z()).unwrap();
+    let circuit = OuterCircuit::new(&recording.program, &recording.values, 20).unwrap();
+    println!("{:?}", circuit.size());
+    for (part, cost) in circuit.by_part(&recording.program) {
+        println!("{part:>16}: {cost:?}");
+    }
+    println!("{:#?}", circuit.by_kind(&recording.program));
 }

@@ -140,7 +140,7 @@ impl Audit {
         if self.model.tokenizer.encode(&run.prompt).ok().as_deref() != Some(prompt) {
             return differs("the run's prompt is not its tokens'");
         }
-        if self.model.tokenizer.decode(answer).trim() != run.answer {
+        if self.model.tokenizer.answer(answer) != run.answer {
             return differs("the run's answer is not its tokens'");
         }
         Ok(None)

@@ -11,6 +11,7 @@ mod prove;
 mod srs;
 mod train;
 mod verify;
+mod wrap;
 
 use crate::error::Failure;
 use clap::{Parser, Subcommand};
@@ -39,6 +40,7 @@ enum Command {
     Audit(audit::Args),
     Bench(bench::Args),
     Srs(srs::Args),
+    Wrap(wrap::Args),
 }
 
 /// Runs a command; returns its exit status.
@@ -56,5 +58,6 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Audit(args) => audit::run(args, json),
         Command::Bench(args) => bench::run(args, json),
         Command::Srs(args) => srs::run(args, json),
+        Command::Wrap(args) => wrap::run(args, json),
     }
 }

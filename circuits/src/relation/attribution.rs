@@ -1,11 +1,11 @@
 //! Sketches, preconditioner, scores, policy and contributors' weights.
 
-use super::backward::site_gradient;
 use super::gadget::Bound;
-use super::{Aggregation, Axes, Builder, RelationError, constant, product, public};
+use super::{Aggregation, Axes, Builder, Padding, RelationError, constant, product, public};
 use crate::ir::{Axis, Group, Index, Sum, Term, int};
 use crate::public::Public;
 use crate::table::TableKind;
+use model_runtime::int::sketch::site_gradient;
 use model_runtime::shape::Site;
 
 /// The preconditioner's residual is below the scale shifted right by this.
@@ -52,11 +52,12 @@ impl Builder<'_> {
     fn index_tensors(&mut self, site: Site) -> Result<(), RelationError> {
         let Axes { l, a, r, a2, r2, i, .. } = self.x;
         let name = site.name();
-        self.weight(&format!("G{name}"), Group::Index, &[i, l, a, r])?;
-        self.weight(&format!("M{name}"), Group::Index, &[l, a, r, a2, r2])?;
+        self.weight(&format!("G{name}"), Group::Index, &[i, l, a, r], Padding::Zero)?;
+        // A preconditioner inverts `λ·I` in the padding; what it multiplies is zero there.
+        self.weight(&format!("M{name}"), Group::Index, &[l, a, r, a2, r2], Padding::Free)?;
         let gram = format!("H{name}");
         let bits = self.op(&gram)?.bits;
-        self.weight_of_bits(&gram, bits, Group::Index, &[l, a, r, a2, r2])
+        self.weight_of_bits(&gram, bits, Group::Index, &[l, a, r, a2, r2], Padding::Zero)
     }
 
     /// `H = RQ(GᵀG)` and `(H + λ)·M = c·I + residual`.

@@ -1,6 +1,6 @@
 //! The backward pass: the gradient of the answer's loss at every LoRA site's output.
 
-use super::gadget::{Bound, Scaled};
+use super::gadget::{Bound, Layers, Scaled};
 use super::{Axes, Builder, RelationError, product, public};
 use crate::ir::{Coupling, Factor, Index, int};
 use crate::public::Public;
@@ -11,17 +11,18 @@ use model_runtime::tables::boost_limit;
 impl Builder<'_> {
     /// Everything from the output probabilities to `gin`.
     pub(super) fn backward(&mut self) -> Result<(), RelationError> {
-        let Axes { b, l, t, d, .. } = self.x;
+        let Axes { l, t, d, .. } = self.x;
         self.output_gradient()?;
         self.trace("gout", &[l, t, d]);
         // Equal to `ghf` or to another layer's `gin`.
         let bits = self.op("ghf")?.bits.max(self.op("gin")?.bits);
         self.bounded("gout", 1 << (bits - 1));
         self.feed_forward_gradient()?;
-        self.norm_step("n2", "gm", "gout", &[b, l, t])?;
+        self.norm_step("n2", "gm", "gout", Layers::All)?;
         self.attention_gradient()?;
         self.attention_input_gradient()?;
-        self.norm_step("n1", "gin", "gm", &[b, l, t])?;
+        // Nothing reads the first layer's.
+        self.norm_step("n1", "gin", "gm", Layers::AfterFirst)?;
         self.layer_gradients();
         Ok(())
     }
@@ -48,7 +49,9 @@ impl Builder<'_> {
         let bound = (mass << (head - 1)).saturating_mul(coef.saturating_abs());
         self.requantise_bounded("nf.dn", &[b, s, d], acc, Bound::Argued(bound))?;
         self.norm_backward("nf", &[b, s])?;
-        let gradient = product([self.read("nf.v"), self.read("nf.fb")]);
+        let factor = product([self.read("nf.fb"), self.read("boost.fine")]);
+        self.requantise_term("boost.fb", &[b, s], factor)?;
+        let gradient = product([self.read("nf.v"), self.read("boost.fb")]);
         self.requantise_term("ghf", &[b, s, d], gradient)
     }
 
@@ -63,14 +66,14 @@ impl Builder<'_> {
     }
 
     /// Norm backward of `x` and the residual: `y = 2^s·stream + v·fb`.
-    fn norm_step(&mut self, x: &str, y: &str, stream: &str, rows: &[crate::ir::Axis]) -> Result<(), RelationError> {
-        self.norm_backward(x, rows)?;
-        let free: Vec<_> = rows.iter().copied().chain([self.x.d]).collect();
+    fn norm_step(&mut self, x: &str, y: &str, stream: &str, layers: Layers) -> Result<(), RelationError> {
+        let Axes { b, l, t, d, .. } = self.x;
+        self.norm_backward(x, &[b, l, t])?;
         let acc = vec![
             (self.skip_coef(y)?, product([self.read(stream)])),
             (self.coef(y, 1)?, product([self.read(&format!("{x}.v")), self.read(&format!("{x}.fb"))])),
         ];
-        self.requantise(y, &free, acc)
+        self.requantise_where(y, &[b, l, t, d], acc, Bound::Widths, layers)
     }
 
     /// `Wᵀ dy` and, if the site carries LoRA, `coef·Aᵀ (Bᵀ dy)`; declares `e`. Coefficients `first` (W) and `lora` of `op`.
@@ -142,18 +145,5 @@ impl Builder<'_> {
             acc.extend(self.transposed(site, "n1.dn", dy, i, 3 + i)?);
         }
         self.requantise("n1.dn", &[b, l, t, d], acc)
-    }
-}
-
-/// The tensor holding the gradient at a site's output.
-pub(super) fn site_gradient(site: Site) -> &'static str {
-    match site {
-        Site::Q => "dq",
-        Site::K => "dk",
-        Site::V => "dv",
-        Site::O => "gm",
-        Site::Gate => "dgate",
-        Site::Up => "dup",
-        Site::Down => "gout",
     }
 }

@@ -3,7 +3,7 @@
 use super::{Builder, RelationError, constant, product};
 use crate::ir::{Axis, Factor, Sum, Term, int, inverse_power_of_two};
 use crate::table::TableKind;
-use model_runtime::semantics::{FIELD, RECIP_BITS, Rounding};
+use model_runtime::semantics::{BOOST_BITS, FIELD, RECIP_BITS, Rounding};
 use p3_field::PrimeCharacteristicRing;
 
 /// Which normaliser a row uses.
@@ -32,6 +32,15 @@ pub(super) enum Bound {
     Widths,
     /// From an argument in `docs/protocol.md` ("Bounds that widths don't give").
     Argued(i64),
+}
+
+/// The layers on which a saturating requantisation is claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layers {
+    /// Every one.
+    All,
+    /// Every one but the first.
+    AfterFirst,
 }
 
 /// An integer multiple of a term.
@@ -93,6 +102,18 @@ impl Builder<'_> {
 
     /// [`Self::requantise`] with an argued bound.
     pub(super) fn requantise_bounded(&mut self, name: &str, free: &[Axis], acc: Vec<Scaled>, bound: Bound) -> Result<(), RelationError> {
+        self.requantise_where(name, free, acc, bound, Layers::All)
+    }
+
+    /// [`Self::requantise_bounded`] whose saturation is claimed on some layers only; an exact one has none to restrict.
+    pub(super) fn requantise_where(
+        &mut self,
+        name: &str,
+        free: &[Axis],
+        acc: Vec<Scaled>,
+        bound: Bound,
+        layers: Layers,
+    ) -> Result<(), RelationError> {
         self.trace(name, &free[1..]);
         let op = self.op(name)?;
         let range = if op.rounding == Rounding::Clamp { 1 << 15 } else { 1 << (op.bits - 1) };
@@ -100,7 +121,7 @@ impl Builder<'_> {
         let output = product([self.read(name)]);
         match op.rounding {
             Rounding::Clamp => {
-                let numerator = (name == "gin").then(|| self.later_layers());
+                let numerator = (layers == Layers::AfterFirst).then(|| self.later_layers());
                 self.look_up_where(&format!("{name} saturates"), TableKind::Clamp(op.bits), free, numerator, vec![quotient, vec![output]]);
                 self.bounded(name, 1 << (op.bits - 1));
             }
@@ -112,7 +133,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// One on every layer but the first, whose `gin` nothing reads.
+    /// One on every layer but the first.
     fn later_layers(&self) -> Vec<Term> {
         let first = product([super::public(crate::public::Public::Below(1), &[self.x.l])]);
         vec![constant(1), first.times(-crate::ir::F::ONE)]
@@ -237,14 +258,16 @@ impl Builder<'_> {
         self.below(&name("rem"), &name(power), rows, rem_bits);
     }
 
-    /// The scale of each slot's gradient: a power of two read off how far its target's probability is from one.
+    /// The scale of each slot's gradient, read off how far its target's probability is from one: a power of two and a fine factor of at most one.
     pub(super) fn boost(&mut self, gap: Vec<Term>, limit: u32) {
         let rows = [self.x.b, self.x.s];
         self.normalise("boost", &rows, gap, Base::Two);
         self.trace("boost.scale", &rows[1..]);
-        let tuple = ["man", "scale", "big"].map(|part| vec![product([self.read(&format!("boost.{part}"))])]).to_vec();
+        self.trace("boost.fine", &rows[1..]);
+        let tuple = ["man", "scale", "fine", "big"].map(|part| vec![product([self.read(&format!("boost.{part}"))])]).to_vec();
         self.look_up("gradient scale", TableKind::Boost(limit), &rows, tuple);
         self.bounded("boost.scale", 1 << limit);
+        self.bounded("boost.fine", 1 << BOOST_BITS);
     }
 
     /// `0 ≤ value < bound ≤ 2^bits`.

@@ -290,6 +290,15 @@ fn check_shape(params: &RelationParams) -> Result<(), RelationError> {
     Ok(())
 }
 
+/// What a long-lived tensor holds past its axes' true sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Padding {
+    /// Zeros, by constraint.
+    Zero,
+    /// Anything in range; the reader says why that does no harm.
+    Free,
+}
+
 /// Builds a relation section by section.
 struct Builder<'a> {
     params: &'a RelationParams,
@@ -516,31 +525,31 @@ impl<'a> Builder<'a> {
     /// Declares the base model and the adapter, with range checks.
     fn weights(&mut self) -> Result<(), RelationError> {
         let Axes { l, d, g, j, z, p, f, v, r, .. } = self.x;
-        self.weight("embed", Group::Base, &[v, d])?;
-        self.weight("head", Group::Base, &[v, d])?;
+        self.weight("embed", Group::Base, &[v, d], Padding::Zero)?;
+        self.weight("head", Group::Base, &[v, d], Padding::Zero)?;
         for site in Site::ALL {
             let (output, input) = self.site_axes(site);
             let axes: Vec<Axis> = [vec![l], output, input].concat();
-            self.weight(&format!("w{}", site.name()), Group::Base, &axes)?;
+            self.weight(&format!("w{}", site.name()), Group::Base, &axes, Padding::Zero)?;
         }
         debug_assert_eq!(self.site_axes(Site::Q).0, [g, j, z, p]);
         debug_assert_eq!(self.site_axes(Site::Up).0, [f]);
         for &site in self.sem.sites() {
             let (output, input) = self.site_axes(site);
-            self.weight(&format!("a{}", site.name()), Group::Adapter, &[vec![l, r], input].concat())?;
-            self.weight(&format!("b{}", site.name()), Group::Adapter, &[vec![l], output, vec![r]].concat())?;
+            self.weight(&format!("a{}", site.name()), Group::Adapter, &[vec![l, r], input].concat(), Padding::Zero)?;
+            self.weight(&format!("b{}", site.name()), Group::Adapter, &[vec![l], output, vec![r]].concat(), Padding::Zero)?;
         }
         Ok(())
     }
 
     /// A long-lived tensor and its range check.
-    fn weight(&mut self, name: &str, group: Group, axes: &[Axis]) -> Result<(), RelationError> {
+    fn weight(&mut self, name: &str, group: Group, axes: &[Axis], padding: Padding) -> Result<(), RelationError> {
         let bits = self.sem.weight_bits.get(name).copied().ok_or_else(|| missing("width", name))?;
-        self.weight_of_bits(name, bits, group, axes)
+        self.weight_of_bits(name, bits, group, axes, padding)
     }
 
     /// The same with the width given.
-    fn weight_of_bits(&mut self, name: &str, bits: u32, group: Group, axes: &[Axis]) -> Result<(), RelationError> {
+    fn weight_of_bits(&mut self, name: &str, bits: u32, group: Group, axes: &[Axis], padding: Padding) -> Result<(), RelationError> {
         if !(2..=16).contains(&bits) {
             return Err(RelationError::Parameter { what: format!("width of `{name}`"), found: bits.to_string(), expected: "2 to 16 bits" });
         }
@@ -549,9 +558,7 @@ impl<'a> Builder<'a> {
             self.signed_range(name, bits);
         }
         self.bounded(name, 1 << (bits - 1));
-        // A preconditioner inverts `λ·I` in the padding; what it multiplies is zero there.
-        let padded = axes.iter().filter(|_| !name.starts_with('M'));
-        for &axis in padded {
+        for &axis in axes.iter().filter(|_| padding == Padding::Zero) {
             if self.true_size(axis) < 1 << self.out.axes[axis.0].log {
                 self.zero_padding(name, axes, axis);
             }

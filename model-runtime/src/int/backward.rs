@@ -48,20 +48,29 @@ fn join(run: &mut Run, name: &str, l: usize, g: &[i32], v: &[i32], fb: &[i32]) -
     run.rq(name, Some(l), &[run.d.t, run.d.d], acc)
 }
 
-/// The scale of each slot's gradient: a power of two, by how far its target's probability is from one.
-fn gradient_scales(run: &mut Run, gaps: Vec<i64>) -> Result<Vec<i32>, RunError> {
+/// The scale of each slot's gradient, by how far its target's probability is from one.
+struct GradientScales {
+    /// The power of two that multiplies `dz`.
+    coarse: Vec<i32>,
+    /// The rest, which multiplies the final norm's factor.
+    fine: Vec<i32>,
+}
+
+fn gradient_scales(run: &mut Run, gaps: Vec<i64>) -> Result<GradientScales, RunError> {
     let limit = u32::try_from(constant(&run.rt.sem, "boost_limit")?).unwrap_or(0);
     let none = vec![0; 1 << 16];
     let rows: Vec<_> = gaps.into_iter().map(|gap| softmax_row(gap, &none)).collect();
-    let scales: Vec<i32> = rows.iter().map(|row| boost(i64::from(row.man), limit) as i32).collect();
+    let scales = rows.iter().map(|row| boost(i64::from(row.man), limit)).map(|(coarse, fine)| (coarse as i32, fine as i32));
+    let (coarse, fine): (Vec<i32>, Vec<i32>) = scales.unzip();
     let mut keep = |part: &str, values: Vec<i32>| run.keep(&format!("boost.{part}"), None, &[values.len()], &values);
     keep("e", rows.iter().map(|row| row.e).collect());
     keep("man", rows.iter().map(|row| row.man).collect());
     keep("rem", rows.iter().map(|row| row.rem).collect());
     keep("big", rows.iter().map(|row| i32::from(row.man >= 1 << 15)).collect());
     keep("p2", rows.iter().map(|row| 1 << row.e).collect());
-    keep("scale", scales.clone());
-    Ok(scales)
+    keep("scale", coarse.clone());
+    keep("fine", fine.clone());
+    Ok(GradientScales { coarse, fine })
 }
 
 /// Gradient at the final residual stream's answer rows, `[s, d]`.
@@ -73,14 +82,16 @@ fn output_gradient(run: &mut Run, state: &ForwardState, targets: &[u32]) -> Resu
     }
     let gaps = (0..d.s).map(|s| targets.get(s).map_or(0, |&target| -i64::from(dz[s * d.v + target as usize])));
     let scales = gradient_scales(run, gaps.collect())?;
-    dz.chunks_exact_mut(d.v).zip(scales).for_each(|(row, scale)| row.iter_mut().for_each(|x| *x *= scale));
+    dz.chunks_exact_mut(d.v).zip(&scales.coarse).for_each(|(row, scale)| row.iter_mut().for_each(|x| *x *= scale));
     run.keep("dz", None, &[d.s, d.v], &dz);
     let mut acc = vec![0; d.s * d.d];
     gemm(&mut acc, run.coef("nf.dn", 0)?, &narrow(&dz), &run.rt.head_t);
     let dn = run.rq("nf.dn", None, &[d.s, d.d], acc)?;
     let v = norm_backward(run, "nf", None, d.s, &dn, &state.nf)?;
+    let factors = state.nf.fb.iter().zip(&scales.fine).map(|(fb, fine)| fb * fine).collect();
+    let factors = run.rq("boost.fb", None, &[d.s], factors)?;
     let mut acc = vec![0; d.s * d.d];
-    scale_rows(&mut acc, run.coef("ghf", 0)?, &v, &state.nf.fb, d.d);
+    scale_rows(&mut acc, run.coef("ghf", 0)?, &v, &factors, d.d);
     run.rq("ghf", None, &[d.s, d.d], acc)
 }
 

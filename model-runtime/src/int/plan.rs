@@ -251,9 +251,6 @@ impl<'a> Planner<'a> {
         let unsigned = name == "p" || name == "pr";
         let (bound, limit) = field_bound(&op, unsigned, max_acc);
         if op.shift > 16 || bound >= limit {
-            if std::env::var_os("POA_DEBUG").is_some() {
-                eprintln!("DEBUG {name} {op:?} bound {bound} {:?}", terms.iter().map(|t| (t.exp, t.field)).collect::<Vec<_>>());
-            }
             let least = op.coefs.iter().copied().min().unwrap_or(1);
             let spread = op.coefs.iter().any(|&c| c > least);
             let weight = |(t, c): &(&Term, &i64)| if spread && **c == least { f64::MAX } else { t.field * **c as f64 };

@@ -2,7 +2,7 @@
 
 use super::bounds::{Knob, Term, align, field_bound, fitting_exponent, least_shift};
 use super::plan::{Planner, Quotient, Request, SPREAD, Stop};
-use crate::semantics::{OUT_PROB_BITS, Op, PROB_BITS, ROPE_BITS, Rounding};
+use crate::semantics::{BOOST_BITS, OUT_PROB_BITS, Op, PROB_BITS, ROPE_BITS, Rounding};
 use crate::shape::Site;
 use crate::tables::boost_limit;
 
@@ -61,6 +61,9 @@ impl Planner<'_> {
         };
         let target = self.gradient_target("nf.dn", self.gradient_bits("nf.dn"));
         self.gradient_op("nf.dn", vec![term], target)?;
+        // The norm's factor has 15 bits, the fine scale at most 2^12: the quotient has 15 bits again.
+        let op = Op { shift: BOOST_BITS, bits: 16, rounding: Rounding::Exact, coefs: vec![1] };
+        self.finish("boost.fb", op, &[], 32767.0 * pow2(BOOST_BITS))?;
         self.norm_back("nf", "ghf")?;
         for name in ["gout", "gin", "gm"] {
             let exp = self.exp("ghf");

@@ -1,18 +1,19 @@
 //! A plain float model with the same tensors: calibrates exponents and is what the integer model is compared with.
 //!
-//! Gains, LoRA scales and `1/√head_dim` are folded into the matrices exactly as in the integer model, so a float tensor and an integer one of
-//! the same name differ only by quantisation. Axes are unpadded.
+//! Gains, LoRA scales and `1/√head_dim` are folded into the matrices and the residual stream is rotated ([`super::rotation`]) exactly as in the
+//! integer model, so a float tensor and an integer one of the same name differ only by quantisation. Axes are unpadded.
 
+use super::rotation::Rotation;
 use crate::semantics::OUT_PROB_BITS;
 use crate::shape::{FloatAdapter, FloatModel, ModelShape, Site};
-use crate::tables::{boost, boost_limit};
+use crate::tables::boost_limit;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// A LoRA pair with gain and scale folded in: `A [rank, in]`, `B [out, rank]`.
 pub type FoldedPair = (Vec<f32>, Vec<f32>);
 
-/// A model whose gains, scales and `1/√head_dim` are folded into its matrices.
+/// A model whose gains, scales and `1/√head_dim` are folded into its matrices, its residual stream rotated.
 #[derive(Clone, Debug)]
 pub struct Folded {
     /// Architecture.
@@ -66,7 +67,26 @@ impl Folded {
             let scale = out_scale(site) * adapter.map_or(1.0, |a| a.scale);
             lora.insert((l, site), (a, b.iter().map(|b| b * scale).collect()));
         }
-        Self { shape, embed: model.embed.clone(), head, layers, lora, rank: adapter.map_or(0, |a| a.shape.rank) }
+        let mut folded = Self { shape, embed: model.embed.clone(), head, layers, lora, rank: adapter.map_or(0, |a| a.shape.rank) };
+        folded.rotate_stream();
+        folded
+    }
+
+    /// Rotates everything that reads or writes the residual stream.
+    fn rotate_stream(&mut self) {
+        let rotation = Rotation::new(self.shape.width);
+        rotation.rows(&mut self.embed);
+        rotation.rows(&mut self.head);
+        let writes = |site| matches!(site, Site::O | Site::Down);
+        for layer in &mut self.layers {
+            for site in Site::ALL {
+                let matrix = &mut layer[site as usize];
+                if writes(site) { rotation.columns(matrix) } else { rotation.rows(matrix) }
+            }
+        }
+        for ((_, site), (a, b)) in &mut self.lora {
+            if writes(*site) { rotation.columns(b) } else { rotation.rows(a) }
+        }
     }
 }
 
@@ -357,7 +377,7 @@ pub fn run(model: &Folded, tokens: &[u32], prompt_len: Option<usize>) -> FloatTr
         for s in first - 1..tokens.len() - 1 {
             let row = &mut dz[s * vocab..(s + 1) * vocab];
             let gap = f64::from(-row[tokens[s + 1] as usize]) * pow2_prob();
-            let scale = boost(gap as i64, boost_limit(vocab)) as f32;
+            let scale = (8192.0 / gap.max(1.0)).min(f64::from(1 << boost_limit(vocab))) as f32;
             row.iter_mut().for_each(|x| *x *= scale);
         }
         let mut dn = vec![0.0; tokens.len() * width];

@@ -8,7 +8,7 @@ use super::{TextError, llama2c, sentencepiece};
 use crate::import::write_atomic;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ struct Tag {
 const TAG_FILE: &str = "tokenizer_kind.json";
 
 enum Engine {
-    HuggingFace(Box<tokenizers::Tokenizer>, BTreeSet<u32>),
+    HuggingFace(Box<tokenizers::Tokenizer>, BTreeMap<u32, String>),
     SentencePiece(sentencepiece::Model),
     Llama2c(Pieces),
 }
@@ -179,12 +179,24 @@ impl Tokenizer {
         };
         match &self.engine {
             Engine::HuggingFace(t, special) => {
-                let plain: Vec<u32> = ids.iter().copied().filter(|id| !special.contains(id)).collect();
+                let plain: Vec<u32> = ids.iter().copied().filter(|id| !special.contains_key(id)).collect();
                 t.decode(&plain, false).unwrap_or_default()
             }
             Engine::SentencePiece(model) => text(model.pieces.decode(ids), model.strips_prefix()),
             Engine::Llama2c(pieces) => text(pieces.decode(ids), true),
         }
+    }
+
+    /// An answer to be shown: [`Self::decode`] without surrounding space and without special tokens' names, which a model that learnt them as
+    /// text spells in ordinary pieces.
+    pub fn answer(&self, ids: &[u32]) -> String {
+        let mut text = self.decode(ids);
+        if let Engine::HuggingFace(_, special) = &self.engine {
+            for name in special.values().filter(|name| !name.is_empty()) {
+                text = text.replace(name, "");
+            }
+        }
+        text.trim().to_owned()
     }
 
     /// One more than the largest token id.
@@ -237,9 +249,9 @@ fn parse_hf(bytes: &[u8]) -> Result<tokenizers::Tokenizer, TextError> {
     Ok(tokenizer)
 }
 
-/// Ids of special tokens. (The library's own filter compares spellings after normalisation and misses some.)
-fn special_tokens(tokenizer: &tokenizers::Tokenizer) -> BTreeSet<u32> {
-    tokenizer.get_added_tokens_decoder().iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect()
+/// Special tokens by id. (The library's own filter compares spellings after normalisation and misses some.)
+fn special_tokens(tokenizer: &tokenizers::Tokenizer) -> BTreeMap<u32, String> {
+    tokenizer.get_added_tokens_decoder().iter().filter(|(_, token)| token.special).map(|(&id, token)| (id, token.content.clone())).collect()
 }
 
 /// The first tokenizer file of a directory: `tokenizer.json`, else the first `.model`, else the first `tok*.bin`, by name.

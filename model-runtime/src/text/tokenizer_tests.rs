@@ -84,6 +84,8 @@ fn tinystories_tokenizer() {
     assert_eq!(tokenizer.decode(&ids), TEXT);
     let spelled = tokenizer.encode("<|end_story|>").unwrap();
     assert!(!spelled.contains(&2), "a text must not spell EOS: {spelled:?}");
+    let answer = tokenizer.encode("The end. <|end_story|>").unwrap();
+    assert_eq!(tokenizer.answer(&answer), "The end.");
     check_storage(&tokenizer);
 }
 

@@ -149,7 +149,7 @@ impl Srs {
 /// A stand-in for randomness where the result is thrown away.
 struct Zeros;
 
-impl rand_core_06::RngCore for Zeros {
+impl rand_core::RngCore for Zeros {
     fn next_u32(&mut self) -> u32 {
         0
     }
@@ -162,7 +162,7 @@ impl rand_core_06::RngCore for Zeros {
         bytes.fill(3);
     }
 
-    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand_core_06::Error> {
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand_core::Error> {
         self.fill_bytes(bytes);
         Ok(())
     }

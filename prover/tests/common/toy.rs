@@ -10,7 +10,7 @@ use halo2_axiom::poly::Rotation;
 use halo2_axiom::poly::kzg::commitment::{KZGCommitmentScheme, ParamsKZG};
 use halo2_axiom::poly::kzg::multiopen::{ProverSHPLONK, VerifierSHPLONK};
 use halo2_axiom::poly::kzg::strategy::SingleStrategy;
-use rand_core_06::RngCore;
+use rand_core::RngCore;
 use snark_verifier::loader::native::NativeLoader;
 use snark_verifier::system::halo2::transcript::evm::EvmTranscript;
 
@@ -36,7 +36,7 @@ impl RngCore for TestRng {
         bytes.iter_mut().for_each(|byte| *byte = self.next_u64() as u8);
     }
 
-    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand_core_06::Error> {
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand_core::Error> {
         self.fill_bytes(bytes);
         Ok(())
     }

@@ -11,4 +11,4 @@ pub mod hash;
 pub mod recorder;
 pub mod run;
 
-pub use run::{RecordError, Recording, record};
+pub use run::{RecordError, Recording, record, replay};

@@ -99,11 +99,20 @@ pub fn record(statement: &Statement, bytes: &[u8], z: Bn254) -> Result<Recording
     if statement.relation.scope != Scope::Attribution {
         return unsupported("an answer with its attribution", "no attribution");
     }
+    let native = Proof::<Evm>::from_bytes(bytes)?;
+    verify::<Evm>(statement, &native)?;
+    replay(statement, &native, bytes, z)
+}
+
+/// [`record`] without verifying natively first: what the recorded checks alone accept. For tests that compare the two.
+///
+/// # Errors
+///
+/// When the recorded checks refuse the proof, or it isn't what the outer proof covers.
+pub fn replay(statement: &Statement, native: &Proof<Evm>, bytes: &[u8], z: Bn254) -> Result<Recording, RecordError> {
     let [request] = statement.requests.as_slice() else {
         return unsupported("one request", format!("{}", statement.requests.len()));
     };
-    let native = Proof::<Evm>::from_bytes(bytes)?;
-    verify::<Evm>(statement, &native)?;
     let opening = match (&request.tokens, native.tokens.first()) {
         (Tokens::Public { tokens, prompt_len }, _) => TokenOpening { salt: [0; 32], tokens: tokens.clone(), prompt_len: *prompt_len },
         (Tokens::Digest(_), Some(Some(opening))) => opening.clone(),

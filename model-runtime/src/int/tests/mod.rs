@@ -2,6 +2,7 @@
 
 mod exactness;
 mod quality;
+mod scores;
 
 use super::reference::{self, Folded};
 use super::synthetic::{Generator, random_adapter, random_model};

@@ -105,12 +105,12 @@ fn float_scores(index: &Index, rows: &[Vec<Vec<f64>>], query: &[Vec<f64>], layer
     scores
 }
 
-struct Quality {
-    sketch: f64,
-    score: f64,
+pub(super) struct Quality {
+    pub sketch: f64,
+    pub score: f64,
 }
 
-fn attribution_quality(case: &Case, samples: usize, rows: usize, damping: f64) -> (Quality, Index) {
+pub(super) fn attribution_quality(case: &Case, samples: usize, rows: usize, damping: f64) -> (Quality, Index) {
     let options = IndexOptions { rows, damping };
     let index = build_index(&case.model, &case.adapter, &case.sequences[..samples], options, &|_, _| {}).unwrap();
     let runtime = Runtime::new(index.semantics.clone(), &case.model.tensors, Some(&case.adapter.tensors)).unwrap();
@@ -171,7 +171,7 @@ fn real_model_matches_float() {
     eprintln!("sampled text: {sampled:?} ratio {:.4}", sampled.perplexity_ratio());
     eprintln!("greedy answers: {decoded:?} ratio {:.4}", decoded.perplexity_ratio());
     assert!((sampled.perplexity_ratio() - 1.0).abs() < 0.01 && (decoded.perplexity_ratio() - 1.0).abs() < 0.01);
-    assert!(sampled.greedy_agreement > 0.96 && decoded.greedy_agreement > 0.975);
+    assert!(sampled.greedy_agreement >= 0.98 && decoded.greedy_agreement >= 0.98);
     let case = case(float, stories, 8, 8);
     let start = std::time::Instant::now();
     let (q, index) = attribution_quality(&case, 64, 4, 0.1);
@@ -189,9 +189,7 @@ fn real_model_matches_float() {
         start.elapsed() / 20
     });
     eprintln!("one sample of 64 tokens, forward + backward + sketch, one thread: {elapsed:?}");
-    // A token's scale is a power of two: where float and integer probabilities fall on two sides of a threshold, its gradient differs by a
-    // factor of two. That costs scores about 0.02 against a reference with float thresholds (0.9905 without scaling); docs/protocol.md, open points.
-    assert!(q.sketch > 0.99 && q.score > 0.965);
+    assert!(q.sketch > 0.99 && q.score > 0.99);
 }
 
 #[test]

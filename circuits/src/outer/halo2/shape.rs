@@ -1,0 +1,80 @@
+//! Numbers that the circuit's size fixes: limb widths and what follows from them.
+//!
+//! A circuit of `2^k` rows has one range table: numbers below `2^b`, `b = k - 1`, and numbers below `2^t`, `t = 31 mod b`. Thirty-one
+//! bits are exactly `⌊31/b⌋` limbs of `b` bits and one of `t`.
+
+use halo2_axiom::halo2curves::bn256::Fr;
+use halo2_axiom::halo2curves::ff::{Field, PrimeField};
+use num_bigint::BigUint;
+
+/// KoalaBear's order.
+pub const P: u64 = (1 << 31) - (1 << 24) + 1;
+
+/// Limb widths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Shape {
+    /// Base-two logarithm of the number of rows.
+    pub k: u32,
+}
+
+impl Shape {
+    /// Bits of a limb.
+    pub fn limb(self) -> usize {
+        self.k as usize - 1
+    }
+
+    /// Bits of a chain's last limb.
+    pub fn top(self) -> usize {
+        31 % self.limb()
+    }
+
+    /// Limbs of a 31-bit number.
+    pub fn word_limbs(self) -> usize {
+        31 / self.limb() + 1
+    }
+
+    /// Limbs of a range check that admits every number up to `max`: the last has [`Self::top`] bits.
+    pub fn range_limbs(self, max: &BigUint) -> usize {
+        (max.bits() as usize).saturating_sub(self.top()).div_ceil(self.limb()) + 1
+    }
+
+    /// Limbs of the quotient by [`P`] of every number up to `max`.
+    pub fn quotient_limbs(self, max: &BigUint) -> usize {
+        let mut n = 1;
+        while *max >= BigUint::from(P) << (self.limb() * n) {
+            n += 1;
+        }
+        n
+    }
+
+    /// Above every number that can be reduced: `p·2^(b·n)` for the largest `n` for which `p·2^(b·n) + 2^31` stays below `2^253`.
+    pub fn limit(self) -> BigUint {
+        BigUint::from(P) << (self.limb() * (221 / self.limb()))
+    }
+
+    /// `2^b`.
+    pub fn radix(self) -> Fr {
+        power(self.limb())
+    }
+
+    /// By how much a cell that holds a number of up to `max`, about to be reduced, is divided: `p·2^(b·(n-1))`.
+    pub fn reduction_factor(self, max: &BigUint) -> Fr {
+        Fr::from(P) * power(self.limb() * (self.quotient_limbs(max) - 1))
+    }
+}
+
+/// `2^n` for `n < 254`.
+pub fn power(n: usize) -> Fr {
+    Fr::from(2).pow_vartime([n as u64])
+}
+
+/// A scalar as an integer.
+pub fn integer(x: &Fr) -> BigUint {
+    BigUint::from_bytes_le(x.to_repr().as_ref())
+}
+
+/// An integer modulo the scalar field's order.
+pub fn field(x: &BigUint) -> Fr {
+    let radix = Fr::from(1 << 32).square();
+    x.to_u64_digits().iter().rev().fold(Fr::ZERO, |acc, &d| acc * radix + Fr::from(d))
+}

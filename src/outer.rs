@@ -1,0 +1,121 @@
+//! Wrapping an inner proof: record its verification, find or make the keys, prove the recording.
+
+use crate::error::{Failure, While};
+use crate::evm_proof::{EvmProof, FORMAT, Hex, SrsMark, public_inputs};
+use crate::meter::{self, Meter, say};
+use circuits::outer::halo2::OuterCircuit;
+use circuits::outer::halo2::gates::ADVICE;
+use circuits::statement::{Digest, Statement};
+use light_client::{OuterKey, Word};
+use prover::outer::{self, Keys};
+use prover::outer_key::outer_key;
+use prover::srs::{Srs, Trust};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use verifier::recorded::{Recording, record};
+
+/// What a wrap cost.
+#[derive(Clone, Debug, Serialize)]
+pub struct WrapFigures {
+    /// Wall seconds, keys included.
+    pub seconds: f64,
+    /// CPU seconds, keys included.
+    pub cpu_seconds: f64,
+    /// Peak resident memory of the process so far.
+    pub peak_rss_mb: f64,
+    /// Size of the outer proof.
+    pub proof_bytes: usize,
+    /// The circuit has `2^k` rows.
+    pub k: u32,
+    /// Rows used.
+    pub rows: usize,
+    /// Advice columns.
+    pub advice_columns: usize,
+    /// Seconds to make the keys; 0 if they were there.
+    pub keygen_seconds: f64,
+}
+
+/// An outer proof, its key and its cost.
+pub struct Wrapped {
+    /// The proof with its public inputs.
+    pub proof: EvmProof,
+    /// What verifies it.
+    pub key: OuterKey,
+    /// The same as a contract's source.
+    pub solidity: String,
+    /// What it cost.
+    pub figures: WrapFigures,
+}
+
+/// Where keys are kept: `$POA_KEYS`, else the user's cache directory.
+pub fn keys_directory() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let cache = || variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    variable("POA_KEYS").or_else(|| cache().map(|dir| dir.join("poa").join("keys"))).unwrap_or_else(|| "poa-keys".into())
+}
+
+/// The file of a verifying key in a directory of keys.
+pub fn key_path(directory: &Path, digest: &Word) -> PathBuf {
+    directory.join(format!("{}.vk", Digest(*digest)))
+}
+
+/// Records the verification of a proof of one request.
+pub fn recording(statement: &Statement, bytes: &[u8]) -> Result<(Recording, [Digest; 9]), Failure> {
+    let public = public_inputs(statement)?;
+    let recording = record(statement, bytes, public[7].word()).during("verifying the inner proof")?;
+    let own: Vec<Digest> = recording.public.iter().map(|&w| Digest::of_word(w)).collect();
+    if own != public {
+        return Err(Failure::input("the recorded verification yields other public inputs than the statement; this is a defect of poa"));
+    }
+    Ok((recording, public))
+}
+
+/// Wraps an inner proof.
+pub fn wrap(statement: &Statement, bytes: &[u8], srs: &Srs, keys: &Path) -> Result<Wrapped, Failure> {
+    let meter = Meter::start();
+    say("recording the verification …");
+    let (recording, public) = recording(statement, bytes)?;
+    let start = Instant::now();
+    say("keys: reading, or making them once (minutes) …");
+    let (keys_found, cached) = Keys::cached(srs.params(), &recording.program, keys).during("making the outer keys")?;
+    let keygen_seconds = if cached { 0.0 } else { start.elapsed().as_secs_f64() };
+    let key = outer_key(srs.params(), keys_found.verifying(), &[public.len()]).during("describing the key")?;
+    crate::store::write_file(&key_path(keys, &key.digest()), key.encoding())?;
+    say("proving (minutes) …");
+    let circuit = OuterCircuit::without_values(&recording.program, srs.k()).during("laying out the circuit")?;
+    let proof = outer::prove(srs.params(), &keys_found, &recording.program, &recording.values, &recording.public).during("proving")?;
+    let (seconds, cpu_seconds) = meter.read();
+    let size = circuit.size();
+    let figures = WrapFigures {
+        seconds,
+        cpu_seconds,
+        peak_rss_mb: meter::peak_rss_mb(),
+        proof_bytes: proof.len(),
+        k: srs.k(),
+        rows: size.rows.max(size.limbs),
+        advice_columns: ADVICE,
+        keygen_seconds,
+    };
+    let weights = statement.requests.first().map(|r| r.weights.clone()).unwrap_or_default();
+    let proof = EvmProof {
+        format: FORMAT.to_owned(),
+        key_digest: Digest(key.digest()),
+        proof_bytes: proof.len(),
+        srs: SrsMark { digest: Digest(srs.digest()), insecure: srs.trust() == Trust::Insecure },
+        public_inputs: public,
+        weights,
+        proof: Hex(proof),
+    };
+    verify(&key, &proof)?;
+    Ok(Wrapped { solidity: outer::solidity(srs.params(), &keys_found), proof, key, figures })
+}
+
+/// Verifies an outer proof the way a contract and the light client do.
+pub fn verify(key: &OuterKey, proof: &EvmProof) -> Result<(), Failure> {
+    let [statement, base, adapter, index, index_statement, request, tokens, ..] = proof.public_inputs.map(|d| d.0);
+    let named = light_client::settlement::NamedInputs { statement, base, adapter, index, index_statement, request, tokens };
+    let weights: Vec<Word> = proof.weights.iter().map(|&w| light_client::settlement::weight_word(w)).collect();
+    let settlement = light_client::settlement::Settlement { named, weights: &weights };
+    light_client::settlement::verify_settlement(key, &settlement, &proof.proof.0).during("verifying the outer proof")
+}
