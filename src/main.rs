@@ -2,9 +2,11 @@
 //!
 //! Results go to standard output, progress to standard error. Exit status: 0 done or valid, 1 not valid, 2 unusable input.
 
+mod chain;
 mod commands;
 mod compare;
 mod error;
+mod evm_proof;
 mod meter;
 mod outer;
 mod show;

@@ -3,15 +3,24 @@
 mod attribute;
 mod audit;
 mod bench;
+mod datanet;
 mod demo;
+mod deploy;
+mod escrow;
 mod import;
 mod index;
 mod infer;
+mod keys;
+mod node_args;
 mod prove;
+mod register;
+mod settle;
 mod srs;
 mod train;
 mod verify;
 mod wrap;
+mod watch;
+mod withdraw;
 
 use crate::error::Failure;
 use clap::{Parser, Subcommand};
@@ -39,6 +48,13 @@ enum Command {
     Verify(verify::Args),
     Audit(audit::Args),
     Bench(bench::Args),
+    Deploy(deploy::Args),
+    Datanet(datanet::Args),
+    Register(register::Args),
+    Escrow(escrow::Args),
+    Settle(settle::Args),
+    Withdraw(withdraw::Args),
+    Watch(watch::Args),
     Srs(srs::Args),
     Wrap(wrap::Args),
 }
@@ -57,6 +73,13 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Verify(args) => verify::run(args, json),
         Command::Audit(args) => audit::run(args, json),
         Command::Bench(args) => bench::run(args, json),
+        Command::Deploy(args) => deploy::run(args, json),
+        Command::Datanet(args) => datanet::run(args, json),
+        Command::Register(args) => register::run(args, json),
+        Command::Escrow(args) => escrow::run(args, json),
+        Command::Settle(args) => settle::run(args, json),
+        Command::Withdraw(args) => withdraw::run(args, json),
+        Command::Watch(args) => watch::run(args, json),
         Command::Srs(args) => srs::run(args, json),
         Command::Wrap(args) => wrap::run(args, json),
     }

@@ -7,6 +7,7 @@ use crate::show;
 use crate::store::{IndexDir, create_parent, write_file, write_json};
 use crate::work::{self, Coverage, Job, Proven};
 use circuits::relation::WeightRanges;
+use circuits::statement::Digest;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -43,6 +44,9 @@ pub struct Args {
     /// Put salted digests of the tokens into the statement instead of the tokens.
     #[arg(long)]
     private_tokens: bool,
+    /// Request id to prove with instead of the run's, 64 hexadecimal digits; as `poa escrow` prints it. For one run.
+    #[arg(long)]
+    request_id: Option<Digest>,
 }
 
 /// Proves under a profile.
@@ -54,7 +58,11 @@ pub fn with_profile(profile: ProfileArg, job: Job<'_>) -> Result<Proven, Failure
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
-    let runs = args.runs.iter().map(|dir| load(dir)).collect::<Result<Vec<_>, _>>()?;
+    let mut runs = args.runs.iter().map(|dir| load(dir)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(id) = args.request_id {
+        let [run] = runs.as_mut_slice() else { return Err(Failure::input("--request-id is for one run").hint("prove the runs separately")) };
+        run.info.request_id = id;
+    }
     let index = args.index.as_ref().map(|dir| IndexDir::load(dir)).transpose()?;
     for run in &runs {
         index.as_ref().map_or(Ok(()), |index| check_index(run, index))?;

@@ -1,0 +1,163 @@
+//! Datanets and models: what has to be on chain before anyone can pay for an answer.
+
+use super::abi::{DatanetRegistry, IModelRegistry, ModelRegistry};
+use super::deploy::{Contracts, Deployment};
+use super::{Chain, ChainError, Search, event, read, write};
+use crate::error::Failure;
+use alloy::primitives::{Address, B256, U256};
+use alloy::sol_types::SolEvent;
+use circuits::statement::{Digest, IndexStatement, Statement};
+
+/// Contributions that go into one transaction.
+const BATCH: usize = 100;
+/// Licence of a version unless said otherwise.
+pub const LICENCE: &str = "CC-BY-4.0";
+
+const PENDING: u8 = 1;
+const APPROVED: u8 = 2;
+
+/// Starts a datanet that `owner` owns.
+pub fn create_datanet(chain: &mut impl Chain, owner: Address, c: &Contracts, name: &str) -> Result<u64, ChainError> {
+    let receipt = write(chain, owner, c.datanets, U256::ZERO, &DatanetRegistry::createCall { name: name.into() })?;
+    Ok(event::<DatanetRegistry::DatanetCreated>(&receipt, c.datanets)?.datanetId)
+}
+
+/// Offers samples; `contributor` is who will be paid.
+pub fn contribute(
+    chain: &mut impl Chain,
+    contributor: Address,
+    c: &Contracts,
+    datanet: u64,
+    name: &str,
+    root: Digest,
+    licence: &str,
+) -> Result<u64, ChainError> {
+    let call = DatanetRegistry::contributeCall { datanetId: datanet, root: B256::from(root.0), licence: licence.into(), name: name.into() };
+    let receipt = write(chain, contributor, c.datanets, U256::ZERO, &call)?;
+    Ok(event::<DatanetRegistry::Contributed>(&receipt, c.datanets)?.contributionId)
+}
+
+/// A contribution that isn't rejected.
+#[derive(Clone, Debug)]
+struct Offer {
+    id: u64,
+    name: String,
+    account: Address,
+    status: u8,
+}
+
+fn offers(chain: &mut impl Chain, c: &Contracts, from: u64, datanet: u64) -> Result<Vec<Offer>, ChainError> {
+    let event = DatanetRegistry::Contributed::SIGNATURE_HASH;
+    let first = Some(B256::from(U256::from(datanet)));
+    let mut offers = vec![];
+    for found in chain.logs(&Search { address: c.datanets, event, first, from, to: None })? {
+        let Ok(logged) = DatanetRegistry::Contributed::decode_log(&found.log) else { continue };
+        let contribution = read(chain, c.datanets, &DatanetRegistry::contributionCall { contributionId: logged.contributionId })?;
+        if [PENDING, APPROVED].contains(&contribution.status) {
+            let (id, account, status) = (logged.contributionId, logged.contributor, contribution.status);
+            offers.push(Offer { id, name: logged.data.name, account, status });
+        }
+    }
+    Ok(offers)
+}
+
+/// The contribution that stands for a name: an approved one, or the only account's that offers it.
+fn offer_for<'a>(offers: &'a [Offer], name: &str, chosen: &[u64]) -> Result<&'a Offer, Failure> {
+    let of_name: Vec<&Offer> = offers.iter().filter(|o| o.name == name).collect();
+    let first = of_name.iter().find(|o| o.status == APPROVED).or_else(|| of_name.iter().find(|o| chosen.contains(&o.id)));
+    if let Some(offer) = first {
+        return Ok(offer);
+    }
+    match of_name.as_slice() {
+        [] => Err(Failure::input(format!("nobody has contributed as {name:?}")).hint("`poa datanet contribute --name` does, from the contributor's account")),
+        [first, rest @ ..] if rest.iter().all(|o| o.account == first.account) => Ok(first),
+        several => {
+            let ids: Vec<String> = several.iter().map(|o| format!("{} by {}", o.id, o.account)).collect();
+            Err(Failure::input(format!("several accounts contribute as {name:?}: {}", ids.join(", "))).hint("name the right one with --contribution"))
+        }
+    }
+}
+
+/// A version to publish.
+pub struct Publication<'a> {
+    /// The datanet.
+    pub datanet: u64,
+    /// The index that is made of it.
+    pub index: &'a IndexStatement,
+    /// Licence of the samples.
+    pub licence: &'a str,
+    /// The right contributions where several accounts use one name.
+    pub chosen: &'a [u64],
+}
+
+/// Approves what an index's contributors have contributed and publishes the version that its statement names. A version that is there
+/// already, with these contributors, is left as it is.
+pub fn publish(chain: &mut impl Chain, owner: Address, d: &Deployment, publication: &Publication<'_>) -> Result<u64, Failure> {
+    let c = &d.contracts;
+    let Publication { datanet, index, licence, chosen } = *publication;
+    let known = read(chain, c.datanets, &DatanetRegistry::datanetCall { datanetId: datanet })?;
+    if known.versions >= index.datanet_version {
+        check_version(chain, c, datanet, index)?;
+        return Ok(index.datanet_version);
+    }
+    if known.versions + 1 != index.datanet_version {
+        let message = format!("the index is of version {} of the datanet, the next one to publish is {}", index.datanet_version, known.versions + 1);
+        return Err(Failure::input(message).hint("make the index with --datanet-version"));
+    }
+    let offers = offers(chain, c, d.block, datanet)?;
+    let mut ids = vec![];
+    for name in &index.contributors {
+        let offer = offer_for(&offers, name, chosen)?;
+        if offer.status == PENDING {
+            write(chain, owner, c.datanets, U256::ZERO, &DatanetRegistry::approveCall { contributionId: offer.id })?;
+        }
+        ids.push(offer.id);
+    }
+    let split = ids.len().saturating_sub(1) / BATCH * BATCH;
+    let (drafted, last) = ids.split_at(split);
+    for batch in drafted.chunks(BATCH) {
+        write(chain, owner, c.datanets, U256::ZERO, &DatanetRegistry::draftCall { datanetId: datanet, contributionIds: batch.to_vec() })?;
+    }
+    let root = B256::from(index.datanet_root.0);
+    let call = DatanetRegistry::publishCall { datanetId: datanet, root, licence: licence.into(), contributionIds: last.to_vec() };
+    let receipt = write(chain, owner, c.datanets, U256::ZERO, &call)?;
+    Ok(event::<DatanetRegistry::Published>(&receipt, c.datanets)?.version)
+}
+
+fn check_version(chain: &mut impl Chain, c: &Contracts, datanet: u64, index: &IndexStatement) -> Result<(), Failure> {
+    let call = DatanetRegistry::versionCall { datanetId: datanet, number: index.datanet_version };
+    let version = read(chain, c.datanets, &call)?;
+    let names = read(chain, c.datanets, &DatanetRegistry::namesDigestCall { names: index.contributors.clone() })?;
+    if version.root.0 != index.datanet_root.0 || version.namesDigest != names {
+        let message = format!("version {} of datanet {datanet} is published with another root or other contributors", index.datanet_version);
+        return Err(Failure::input(message).hint("publish a new version and make the index with --datanet-version"));
+    }
+    Ok(())
+}
+
+/// Registers the model of a statement; `owner` gets the model owner's share.
+pub fn register(
+    chain: &mut impl Chain,
+    owner: Address,
+    c: &Contracts,
+    statement: &Statement,
+    key_digest: Digest,
+    datanet: u64,
+) -> Result<u64, Failure> {
+    let (Some(adapter), Some(index)) = (&statement.adapter, &statement.index) else {
+        return Err(Failure::input("the statement claims no attribution: there is no model to register").hint("prove with an adapter and --index"));
+    };
+    check_version(chain, c, datanet, index)?;
+    let registration = IModelRegistry::Registration {
+        base: B256::from(statement.base.0),
+        adapter: B256::from(adapter.0),
+        index: B256::from(index.commitment.0),
+        keyDigest: B256::from(key_digest.0),
+        datanetId: datanet,
+        datanetVersion: index.datanet_version,
+        payee: owner,
+    };
+    let call = ModelRegistry::registerCall { r: registration, names: index.contributors.clone() };
+    let receipt = write(chain, owner, c.models, U256::ZERO, &call)?;
+    Ok(event::<ModelRegistry::ModelRegistered>(&receipt, c.models)?.modelId)
+}

@@ -1,0 +1,95 @@
+//! `poa deploy`: the contracts onto a chain.
+
+use super::keys;
+use super::node_args::{KeyArgs, NodeArgs, refuse_existing};
+use super::srs::INSECURE;
+use crate::chain::deploy::{RawVerifier, Settings, VERIFIER_GAS, bytecode, deploy};
+use crate::chain::devnet;
+use crate::error::Failure;
+use crate::evm_proof::EvmProof;
+use crate::meter::say;
+use crate::store::{create_parent, write_json};
+use alloy::primitives::Address;
+use circuits::statement::Digest;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Deploy verifier, registries, settlement, token and governance; addresses go to a file.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  poa deploy --devnet --verifier raw.json --proof evm-proof.json --insecure-srs\n  \
+                        poa deploy --rpc-url https://node.example --private-key-file key --verifier raw.json --key outer.key")]
+pub struct Args {
+    #[command(flatten)]
+    node: NodeArgs,
+    #[command(flatten)]
+    account: KeyArgs,
+    /// The generated verifier's artifact.
+    #[arg(long)]
+    verifier: PathBuf,
+    /// The verifying key that it was generated from.
+    #[arg(long, required_unless_present = "proof")]
+    key: Option<PathBuf>,
+    /// Instead of the key, a proof made with it: says its digest, the proof's length, and whether the reference string is insecure.
+    #[arg(long, conflicts_with = "key")]
+    proof: Option<PathBuf>,
+    /// Where the addresses go.
+    #[arg(long, default_value = "deployment.json")]
+    out: PathBuf,
+    /// Gas that the generated verifier gets.
+    #[arg(long, default_value_t = VERIFIER_GAS)]
+    verifier_gas: u64,
+    /// Deploy even though anyone can forge proofs over the key's reference string. For trials only.
+    #[arg(long)]
+    insecure_srs: bool,
+    /// Account of the platform (default: the deployer).
+    #[arg(long)]
+    platform: Option<Address>,
+    /// Account that gets the supply of OPEN (default: the deployer).
+    #[arg(long)]
+    holder: Option<Address>,
+}
+
+fn raw_verifier(args: &Args) -> Result<RawVerifier, Failure> {
+    let (key_digest, proof_bytes, insecure_srs) = match (&args.key, &args.proof) {
+        (Some(path), _) => {
+            let key = keys::read(path)?;
+            (Digest(key.digest()), key.proof_bytes(), key.insecure())
+        }
+        (None, Some(path)) => {
+            let proof = EvmProof::load(path)?;
+            (proof.key_digest, proof.proof_bytes, proof.srs.insecure)
+        }
+        (None, None) => return Err(Failure::input("which key?").hint("give --key or --proof")),
+    };
+    Ok(RawVerifier { code: bytecode(&args.verifier)?, key_digest, proof_bytes, insecure_srs, gas_limit: args.verifier_gas })
+}
+
+pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
+    let raw = raw_verifier(&args)?;
+    if raw.insecure_srs && !args.insecure_srs {
+        let message = "the key's reference string is insecure: its secret is published, anyone could forge proofs and take escrowed fees";
+        return Err(Failure::input(message).hint("make the key over a ceremony's (`poa srs import`), or give --insecure-srs for trials"));
+    }
+    if !args.node.devnet {
+        refuse_existing(&args.out, "deployed contracts")?;
+    }
+    create_parent(&args.out)?;
+    let (mut node, account) = args.node.connect_with(&args.account, devnet::deployer)?;
+    let standard = Settings::standard(account);
+    let settings = Settings { platform: args.platform.unwrap_or(account), holder: args.holder.unwrap_or(account), ..standard };
+    let deployment = deploy(&mut node, account, &raw, &settings)?;
+    write_json(&args.out, &deployment)?;
+    if json {
+        println!("{}", json!(deployment));
+    } else {
+        let c = &deployment.contracts;
+        println!("Deployed on chain {}; addresses in {}", deployment.chain_id, args.out.display());
+        let list = [("settlement", c.settlement), ("models", c.models), ("datanets", c.datanets), ("verifier", c.verifier), ("OPEN", c.open)];
+        list.iter().for_each(|(name, address)| println!("  {name:<12} {address}"));
+        println!("  {:<12} {}", "key", deployment.key_digest);
+    }
+    if deployment.insecure_srs {
+        say(INSECURE);
+    }
+    Ok(0)
+}

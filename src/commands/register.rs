@@ -1,0 +1,56 @@
+//! `poa register`: a model on chain, so that answers of it can be paid for.
+
+use super::node_args::{DeploymentArgs, KeyArgs, NodeArgs};
+use crate::chain::deploy::Deployment;
+use crate::chain::{devnet, register};
+use crate::error::Failure;
+use crate::store::read_json;
+use circuits::statement::Statement;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Register the model of a statement: base, adapter, index, and the published datanet version they come from.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  poa register --statement statement.json --devnet\n  \
+                        poa register --statement statement.json --datanet 1 --rpc-url https://node.example --private-key-file key")]
+pub struct Args {
+    /// A statement of the model; which request it is about doesn't matter.
+    #[arg(long)]
+    statement: PathBuf,
+    /// The datanet; its version must be published. On a development node one is made if none is given.
+    #[arg(long)]
+    datanet: Option<u64>,
+    #[command(flatten)]
+    node: NodeArgs,
+    #[command(flatten)]
+    key: KeyArgs,
+    #[command(flatten)]
+    deployment: DeploymentArgs,
+}
+
+pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
+    let statement: Statement = read_json(&args.statement)?;
+    let index = statement.index.as_ref().ok_or_else(|| Failure::input("the statement has no index").hint("prove with an adapter and --index"))?;
+    let d = Deployment::load(&args.deployment.deployment)?;
+    let (mut node, account) = args.node.connect_with(&args.key, devnet::deployer)?;
+    d.check(&mut node)?;
+    let datanet = match args.datanet {
+        Some(datanet) => datanet,
+        None if args.node.devnet => {
+            node.add_key(devnet::deployer());
+            index.contributors.iter().for_each(|name| {
+                node.add_key(devnet::contributor(name));
+            });
+            devnet::datanet(&mut node, &d, index, true)?
+        }
+        None => return Err(Failure::input("which datanet?").hint("give --datanet; `poa datanet create` starts one")),
+    };
+    let model = register::register(&mut node, account, &d.contracts, &statement, d.key_digest, datanet)?;
+    let version = index.datanet_version;
+    if json {
+        println!("{}", json!({ "model": model, "datanet": datanet, "version": version, "contributors": index.contributors.len(), "owner": account }));
+    } else {
+        println!("Model {model}, with version {version} of datanet {datanet} and {} contributors, by {account}", index.contributors.len());
+    }
+    Ok(0)
+}

@@ -1,0 +1,195 @@
+//! From deployment to payout by the commands, against anvil. Skipped, loudly, where npm hasn't installed it.
+
+mod common;
+#[path = "../src/chain/fixture.rs"]
+mod fixture;
+
+use alloy::primitives::{U256, keccak256};
+use alloy::sol_types::SolValue;
+use circuits::statement::{Digest, Statement, TokenOpening, Tokens};
+use common::{Ran, scratch};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+const KEY: Digest = Digest([0x17; 32]);
+const ORDER: &str = "0x30644e72e131a029b85045b68181585d2833e84879b9709143e1f593f0000001";
+
+/// A directory with the verifier's artifact, and a node.
+struct Bench {
+    directory: PathBuf,
+    url: String,
+    _anvil: Option<fixture::Anvil>,
+}
+
+impl Bench {
+    fn new(name: &str, url: Option<String>) -> Option<Self> {
+        let directory = scratch(name);
+        let anvil = if url.is_none() { Some(fixture::anvil(&[])?) } else { None };
+        let url = url.or_else(|| anvil.as_ref().map(|a| a.url.clone()))?;
+        write(&directory.join("raw.json"), &json!({ "abi": [], "bytecode": format!("0x{}", alloy::hex::encode(fixture::RAW)) }));
+        let bench = Self { directory, url, _anvil: anvil };
+        bench.prove(fixture::small(1), 1);
+        Some(bench)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.join(name).display().to_string()
+    }
+
+    /// Writes statement and proof with a request id; the mock verifier takes proofs that begin with 1.
+    fn prove(&self, id: Digest, first: u8) {
+        let statement = fixture::statement(3, id);
+        write(&self.directory.join("statement.json"), &json!(statement));
+        write(&self.directory.join("evm-proof.json"), &proof(&statement, first));
+    }
+
+    fn poa(&self, command: &str, more: &[&str]) -> Ran {
+        let (deployment, proof, statement) = (self.path("deployment.json"), self.path("evm-proof.json"), self.path("statement.json"));
+        let mut args: Vec<&str> = command.split(' ').collect();
+        match args[0] {
+            "deploy" => args.extend(["--out", &deployment, "--proof", &proof]),
+            "settle" => args.extend([proof.as_str(), "--statement", &statement, "--deployment", &deployment]),
+            "register" => args.extend(["--statement", &statement, "--deployment", &deployment]),
+            _ => args.extend(["--deployment", &deployment]),
+        }
+        let raw = self.path("raw.json");
+        if args[0] == "deploy" {
+            args.extend(["--verifier", &raw]);
+        }
+        args.extend(["--devnet", "--rpc-url", &self.url]);
+        args.extend(more);
+        common::poa(args)
+    }
+
+    fn deployed(name: &str) -> Option<Self> {
+        let bench = Self::new(name, None)?;
+        bench.poa("deploy", &["--insecure-srs"]).success();
+        bench.poa("register", &[]).success();
+        Some(bench)
+    }
+
+    fn escrow(&self) -> Digest {
+        let escrowed = self.poa("escrow", &["--model", "1", "--amount", "0.5"]).success();
+        escrowed["request_id"].as_str().unwrap().parse().unwrap()
+    }
+}
+
+fn write(path: &Path, value: &Value) {
+    std::fs::write(path, serde_json::to_vec(value).unwrap()).unwrap();
+}
+
+/// A proof file, its public inputs computed as contracts/README.md says.
+fn proof(statement: &Statement, first: u8) -> Value {
+    let request = &statement.requests[0];
+    let index = statement.index.as_ref().unwrap();
+    let Tokens::Public { tokens, prompt_len } = &request.tokens else { panic!("public tokens") };
+    let tokens = TokenOpening { salt: [0; 32], tokens: tokens.clone(), prompt_len: *prompt_len }.digest(fixture::TOKENS);
+    let named = [statement.digest(), statement.base, index.adapter, index.commitment, index.digest().truncated(), request.id, tokens];
+    let order: U256 = ORDER.parse().unwrap();
+    let weights: Vec<U256> = request.weights.iter().map(|&w| U256::from(w)).collect();
+    let [a, b, c, d, e, f, g] = named.map(|d| U256::from_be_bytes(d.0));
+    let z = U256::from_be_bytes(keccak256((a, b, c, d, e, f, g, weights.clone()).abi_encode_params()).0) % order;
+    let y = weights.iter().rev().fold(U256::ZERO, |y, w| y.mul_mod(z, order).add_mod(*w, order));
+    let inputs: Vec<Digest> = named.into_iter().chain([z, y].map(|w| Digest(w.to_be_bytes()))).collect();
+    let mut bytes = vec![0xab; fixture::PROOF_BYTES];
+    bytes[0] = first;
+    json!({
+        "format": "poa-evm-proof/1",
+        "key_digest": KEY,
+        "proof_bytes": fixture::PROOF_BYTES,
+        "srs": { "digest": fixture::small(1), "insecure": true },
+        "public_inputs": inputs,
+        "weights": request.weights,
+        "proof": alloy::hex::encode(bytes),
+    })
+}
+
+fn fails(ran: &Ran, status: i32, text: &str) {
+    let error = ran.json["error"].as_str().unwrap_or_default();
+    assert!(ran.status == status && error.contains(text), "expected {status} {text:?}: {ran:?}");
+    assert!(ran.json["hint"].is_string(), "{ran:?}");
+}
+
+#[test]
+fn from_deployment_to_payout() {
+    let Some(bench) = Bench::new("chain-payout", None) else { return };
+    fails(&bench.poa("deploy", &[]), 2, "reference string is insecure");
+    let deployment = bench.poa("deploy", &["--insecure-srs"]).success();
+    assert_eq!(deployment["chain_id"], 31_337);
+    let registered = bench.poa("register", &[]).success();
+    assert_eq!((&registered["model"], &registered["contributors"]), (&json!(1), &json!(3)));
+    let id = bench.escrow();
+    // The proof is of another request; then it doesn't verify; then it does.
+    fails(&bench.poa("settle", &[]), 2, "isn't escrowed");
+    bench.prove(id, 2);
+    fails(&bench.poa("settle", &[]), 1, "InvalidProof");
+    bench.prove(id, 1);
+    fails(&bench.poa("settle", &["--gas-limit", "300000"]), 2, "too little gas");
+    let settled = bench.poa("settle", &["--collect"]).success();
+    assert!(settled["gas_used"].as_u64().unwrap() > settled["verify_gas"].as_u64().unwrap(), "{settled}");
+    assert_eq!((&settled["already_settled"], &settled["collected"]), (&json!(false), &json!(2)));
+    let again = bench.poa("settle", &["--collect"]).success();
+    assert_eq!((&again["already_settled"], &again["collected"]), (&json!(true), &json!(0)));
+    assert_eq!((&again["transaction"], &again["gas_used"]), (&settled["transaction"], &settled["gas_used"]));
+    // Seven tenths of half an ether, one part in four and three in four.
+    for (payout, expected) in settled["payouts"].as_array().unwrap().iter().zip(["87500000000000000", "0", "262500000000000000"]) {
+        assert_eq!(payout["amount"], expected);
+        let name = payout["contributor"].as_str().unwrap();
+        let withdrawn = bench.poa("withdraw", &["--contributor", name]);
+        if expected == "0" { continue }
+        assert_eq!(withdrawn.success()["amount"], expected);
+        assert_eq!(bench.poa("withdraw", &["--contributor", name]).success()["amount"], "0");
+    }
+}
+
+#[test]
+fn keys_come_from_files_and_stay_hidden() {
+    let Some(bench) = Bench::deployed("chain-keys") else { return };
+    let id = bench.escrow();
+    bench.prove(id, 1);
+    let file = bench.path("key");
+    std::fs::write(&file, "59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690dxx").unwrap();
+    let refused = bench.poa("settle", &["--private-key-file", &file]);
+    assert!(refused.status == 2 && refused.json["error"].as_str().unwrap().contains("isn't a private key"), "{refused:?}");
+    assert!(!format!("{refused:?}").contains("59c6995e"));
+    std::fs::write(&file, "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d\n").unwrap();
+    let settled = bench.poa("settle", &["--private-key-file", &file]);
+    assert!(!format!("{settled:?}").contains("59c6995e"));
+    settled.success();
+}
+
+#[test]
+fn datanets_can_be_made_step_by_step() {
+    let Some(bench) = Bench::new("chain-datanet", None) else { return };
+    bench.poa("deploy", &["--insecure-srs"]).success();
+    let root = fixture::small(9).to_string();
+    assert_eq!(bench.poa("datanet create recipes", &[]).success()["datanet"], 1);
+    let statement = bench.path("statement.json");
+    let publish = ["--datanet", "1", "--statement", &statement];
+    fails(&bench.poa("datanet publish", &publish), 2, "nobody has contributed as \"contributor-0\"");
+    // A development contributor's key needs ether: the deployer acts for everyone here.
+    let deployer = bench.path("deployer");
+    std::fs::write(&deployer, "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80").unwrap();
+    for name in ["contributor-0", "contributor-1", "contributor-2"] {
+        let contribute = ["--datanet", "1", "--name", name, "--root", &root, "--private-key-file", &deployer];
+        bench.poa("datanet contribute", &contribute).success();
+    }
+    assert_eq!(bench.poa("datanet publish", &publish).success()["version"], 1);
+    assert_eq!(bench.poa("datanet publish", &publish).success()["version"], 1);
+    assert_eq!(bench.poa("register", &["--datanet", "1"]).success()["model"], 1);
+}
+
+#[test]
+fn missing_nodes_and_contracts_are_named() {
+    let nowhere = Bench::new("chain-nowhere", Some("http://127.0.0.1:1/secret-token".into())).unwrap();
+    let refused = nowhere.poa("deploy", &["--insecure-srs"]);
+    fails(&refused, 2, "doesn't answer");
+    assert!(!format!("{refused:?}").contains("secret-token"));
+    let Some(bench) = Bench::deployed("chain-elsewhere") else { return };
+    let Some(other) = fixture::anvil(&[]) else { return };
+    let moved = Bench { url: other.url.clone(), directory: bench.directory.clone(), _anvil: Some(other) };
+    fails(&moved.poa("settle", &[]), 2, "has no contract at");
+    let Some(mainnet) = fixture::anvil(&["--chain-id", "1"]) else { return };
+    let moved = Bench { url: mainnet.url.clone(), directory: bench.directory.clone(), _anvil: Some(mainnet) };
+    fails(&moved.poa("settle", &[]), 2, "keys that everyone knows");
+}
