@@ -93,7 +93,8 @@ fn raw_verifier(wrapped: &Wrapped, out: &Path) -> Result<RawVerifier, Failure> {
 impl Settled {
     /// For `--json`.
     pub fn json(&self) -> Value {
-        let payout = |p: &crate::chain::request::Payout| json!({ "contributor": p.contributor, "account": p.account, "amount": p.amount.to_string() });
+        let payout =
+            |p: &crate::chain::request::Payout| json!({ "contributor": p.contributor, "account": p.account, "amount": p.amount.to_string() });
         let payouts: Vec<Value> = self.settlement.payouts.iter().map(payout).collect();
         json!({ "gas_used": self.settlement.gas_used, "verify_gas": self.settlement.verify_gas, "payouts": payouts })
     }
@@ -101,7 +102,10 @@ impl Settled {
     /// For people.
     pub fn print(&self) {
         let (w, s) = (&self.wrap, &self.settlement);
-        println!("\nOuter proof: {} bytes in {:.0} s ({:.0} s of it keys), 2^{} rows, INSECURE reference string (for trials)", w.proof_bytes, w.seconds, w.keygen_seconds, w.k);
+        println!(
+            "\nOuter proof: {} bytes in {:.0} s ({:.0} s of it keys), 2^{} rows, INSECURE reference string (for trials)",
+            w.proof_bytes, w.seconds, w.keygen_seconds, w.k
+        );
         println!("Settled on the in-process EVM: {} gas, {} of it verification. Of 1 ETH escrowed, contributors withdrew:", s.gas_used, s.verify_gas);
         for payout in s.payouts.iter().filter(|p| !p.amount.is_zero()) {
             println!("  {:<24}{} wei", payout.contributor, payout.amount);

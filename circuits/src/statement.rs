@@ -11,7 +11,7 @@ use sha3::{Digest as _, Keccak256};
 use thiserror::Error;
 
 /// Version of protocol and proof format; part of every digest.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 1;
 
 /// A 32-byte digest or Merkle root, hexadecimal in JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -105,8 +105,14 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let stage = prepare(&args)?;
     say("4/9 answering …");
-    let info =
-        work::infer(&stage.model, Some(&stage.adapter), &args.prompt, ANSWER_TOKENS, demo_settlement::request_id(), (&stage.paths.0, Some(&stage.paths.1)))?;
+    let info = work::infer(
+        &stage.model,
+        Some(&stage.adapter),
+        &args.prompt,
+        ANSWER_TOKENS,
+        demo_settlement::request_id(),
+        (&stage.paths.0, Some(&stage.paths.1)),
+    )?;
     let semantics = &stage.index.index.semantics;
     let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
     let mut trace = work::trace_alone(&runtime, &info)?;

@@ -11,7 +11,9 @@ use serde_json::json;
 
 /// Escrow a fee for one answer of a model; prints the request id that the answer must be proven with. Running it again pays again.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  poa escrow --model 1 --amount 0.05 --devnet\n  poa infer --request-id <printed id> …   # then prove, wrap, settle")]
+#[command(
+    after_help = "Example:\n  poa escrow --model 1 --amount 0.05 --devnet\n  poa infer --request-id <printed id> …   # then prove, wrap, settle"
+)]
 pub struct Args {
     /// The model.
     #[arg(long)]

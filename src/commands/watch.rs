@@ -84,7 +84,11 @@ fn load_state(args: &Args, d: &Deployment) -> Result<State, Failure> {
         return Ok(State::new(d));
     }
     let state: State = read_json(&args.state)?;
-    if state.is_of(d) { Ok(state) } else { Err(Failure::input(format!("{} is of another deployment", args.state.display())).hint("give another --state")) }
+    if state.is_of(d) {
+        Ok(state)
+    } else {
+        Err(Failure::input(format!("{} is of another deployment", args.state.display())).hint("give another --state"))
+    }
 }
 
 fn news_json(news: &News) -> Value {
