@@ -26,7 +26,10 @@ fn a_recorded_proof_satisfies_the_circuit() {
     let start = std::time::Instant::now();
     let circuit = OuterCircuit::new(&recording.program, &recording.values, K).unwrap();
     println!("{:?} in {:?}", circuit.size(), start.elapsed());
-    circuit.by_kind(&recording.program).iter().for_each(|(kind, (count, cost))| println!("{kind}: {count}, {} rows, {} limbs", cost.rows, cost.limbs));
+    circuit
+        .by_kind(&recording.program)
+        .iter()
+        .for_each(|(kind, (count, cost))| println!("{kind}: {count}, {} rows, {} limbs", cost.rows, cost.limbs));
     circuit.by_part(&recording.program).iter().for_each(|(part, cost)| println!("{part}: {} rows, {} limbs", cost.rows, cost.limbs));
     assert_eq!(circuit.public(), recording.public.iter().map(|&x| to_fr(x)).collect::<Vec<_>>());
 }

@@ -146,7 +146,7 @@ impl Chain for Evm {
         };
         let of_receipt = |r: &Receipt| {
             let (transaction, block) = (r.transaction, r.block);
-            let found = move |log: &alloy::primitives::Log| Found { log: log.clone(), transaction, block, block_hash: transaction };
+            let found = move |log: &alloy::primitives::Log| Found { log: log.clone(), transaction, block };
             r.logs.iter().filter(|log| wanted(log)).map(found).collect::<Vec<_>>()
         };
         Ok(self.receipts.iter().filter(in_range).flat_map(of_receipt).collect())

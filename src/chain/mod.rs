@@ -60,8 +60,6 @@ pub struct Found {
     pub transaction: B256,
     /// Its block.
     pub block: u64,
-    /// That block's hash.
-    pub block_hash: B256,
 }
 
 /// What is searched for in logs.

@@ -222,7 +222,7 @@ fn converted(receipt: &TransactionReceipt) -> Receipt {
 
 /// A log of a block; those of pending transactions have none.
 fn found(log: Log) -> Option<Found> {
-    Some(Found { transaction: log.transaction_hash?, block: log.block_number?, block_hash: log.block_hash?, log: log.inner })
+    Some(Found { transaction: log.transaction_hash?, block: log.block_number?, log: log.inner })
 }
 
 impl Chain for Node {

@@ -101,7 +101,8 @@ fn bad_claims_are_told_apart() {
     let mut other = proof(&statement);
     other.public_inputs[5] = small(1);
     refused(&other, 2, "isn't escrowed");
-    let changes: [(&str, fn(&mut Statement)); 3] = [
+    type Change = (&'static str, fn(&mut Statement));
+    let changes: [Change; 3] = [
         ("another base model", |s| s.base = small(100)),
         ("another index statement digest", |s| s.index.as_mut().unwrap().contributors[0] = "mallory".into()),
         ("WeightCount", |s| s.requests[0].weights.truncate(3)),
