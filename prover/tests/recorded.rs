@@ -75,7 +75,10 @@ fn the_program_depends_on_the_relation_only() {
     assert_eq!(first.public.len(), 9);
     let mut other = full(2, 1, &[Site::Q, Site::Down]).under(Profile::Evm);
     let runtime = other.runtime(&other.model.tensors);
-    other.traces = vec![other.trace(&runtime, &[1, 8, 3, 4, 22, 9, 6], 4)];
+    let mut tokens = vec![1, 8, 3, 4];
+    tokens.extend(runtime.generate(&tokens, 3, None).unwrap());
+    assert_ne!(tokens.len(), other.traces[0].tokens.len());
+    other.traces = vec![other.trace(&runtime, &tokens, 4)];
     let other = proven(&other, true);
     let second = record(&other.statement, &other.bytes, z()).unwrap();
     assert_ne!(first.public, second.public);
