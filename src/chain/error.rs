@@ -165,7 +165,9 @@ pub fn explain(data: &[u8]) -> String {
         named::<OpenToken::OpenTokenErrors>(data),
         named::<StakingPool::StakingPoolErrors>(data),
     ];
-    let other = others.into_iter().flatten().next().or_else(|| decode_revert_reason(data));
+    // Other bytes would be read as text.
+    let standard = [[0x08, 0xc3, 0x79, 0xa0], [0x4e, 0x48, 0x7b, 0x71]].iter().any(|selector| data.starts_with(selector));
+    let other = others.into_iter().flatten().next().or_else(|| decode_revert_reason(data).filter(|_| standard));
     other.unwrap_or_else(|| format!("unknown error 0x{}", hex::encode(data)))
 }
 

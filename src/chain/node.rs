@@ -39,7 +39,7 @@ pub struct BlockId {
 pub struct Node {
     runtime: Runtime,
     provider: RootProvider<Ethereum>,
-    url: String,
+    urls: [String; 2],
     place: String,
     chain_id: u64,
     keys: BTreeMap<Address, PrivateKeySigner>,
@@ -55,7 +55,11 @@ impl Node {
         let place = parsed.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| ChainError::Refused { problem: e.to_string() })?;
         let provider = RootProvider::new_http(parsed.clone());
-        let mut node = Self { runtime, provider, url: parsed.to_string(), place, chain_id: 0, keys: BTreeMap::new(), wait };
+        let mut bare = parsed.clone();
+        // Only URLs that can't have a host refuse; those have no credentials.
+        let _ = bare.set_username("").and_then(|()| bare.set_password(None));
+        let urls = [parsed.to_string(), bare.to_string()];
+        let mut node = Self { runtime, provider, urls, place, chain_id: 0, keys: BTreeMap::new(), wait };
         node.chain_id = node.ask(node.provider.get_chain_id())?;
         Ok(node)
     }
@@ -102,7 +106,9 @@ impl Node {
 
     fn explain(&self, error: &TransportError) -> ChainError {
         let Some(payload) = error.as_error_resp() else {
-            return self.unreachable(error.to_string().replace(&self.url, &self.place));
+            // Errors quote the URL without its credentials, which leaves its path.
+            let text = self.urls.iter().fold(error.to_string(), |text, url| text.replace(url, &self.place));
+            return self.unreachable(text);
         };
         match payload.as_revert_data() {
             Some(data) => ChainError::Reverted { data: data.to_vec() },
