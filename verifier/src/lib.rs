@@ -5,6 +5,7 @@
 
 pub mod fraction;
 pub mod interpolate;
+pub mod merkle;
 pub mod pcs;
 pub mod plan;
 pub mod profile;

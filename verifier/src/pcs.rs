@@ -88,7 +88,7 @@ fn parameters(profile: Profile, group: Group, log: usize, pow_bits: usize) -> Re
 pub fn scheme<C: HashProfile>(group: Group, log: usize) -> Result<Pcs<C>, ParameterError> {
     let refuse = |reason: String| ParameterError { log, reason };
     let (rate, fold) = rate_and_fold(C::PROFILE, group, log);
-    let domain = C::domain((log + rate).saturating_sub(fold).max(log));
+    let domain = C::domain((log + rate).saturating_sub(fold).max(log).min(MAX_DOMAIN_LOG));
     let parameters = parameters(C::PROFILE, group, log, C::GRINDING_BITS)?;
     let config = WhirConfig::<C::Ext, C::Base, C::Challenger>::new_with_domain(log, parameters, &domain).map_err(|e| refuse(e.to_string()))?;
     if !config.check_pow_bits() {

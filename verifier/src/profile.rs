@@ -1,5 +1,6 @@
 //! The two hash profiles: the same protocol over two hash functions.
 
+use crate::merkle::Trees;
 use circuits::ir::{EF, F};
 use circuits::poseidon2;
 use circuits::statement::{Digest, Profile};
@@ -14,7 +15,7 @@ use p3_dft::Radix2DFTSmallBatch;
 use p3_field::{ExtensionField, Field, PrimeCharacteristicRing, PrimeField32};
 use p3_koala_bear::{Poseidon2KoalaBear, default_koalabear_poseidon2_16, default_koalabear_poseidon2_24};
 use p3_merkle_tree::MerkleTreeMmcs;
-use p3_symmetric::{Hash, MerkleCap, MultiField32PaddingFreeSponge, PaddingFreeSponge, TruncatedPermutation};
+use p3_symmetric::{Hash, MerkleCap, PaddingFreeSponge, TruncatedPermutation};
 use p3_whir::domain::WhirDomain;
 
 /// Everything a profile chooses, over the values that a host computes with: field elements, or their recordings.
@@ -48,6 +49,10 @@ pub trait HashProfile: Clone + Send + Sync + 'static {
     fn mmcs() -> Self::Mmcs;
     /// The evaluation domain, for transforms up to the given log size.
     fn domain(log: usize) -> Self::Domain;
+    /// `Σ weights_i·elements_i`.
+    fn inner_product(weights: &[Self::Ext], elements: &[Self::Base]) -> Self::Ext {
+        weights.iter().zip(elements).map(|(&w, &x)| w * x).sum()
+    }
 }
 
 /// A profile that computes: on field elements.
@@ -131,14 +136,13 @@ type Permutation3 = poseidon2::Permutation;
 
 impl HashProfile for Evm {
     const PROFILE: Profile = Profile::Evm;
-    const GRINDING_BITS: usize = 8;
+    const GRINDING_BITS: usize = 16;
     type Base = F;
     type Ext = EF;
     type Seed = Digest;
     type Domain = Radix2DFTSmallBatch<F>;
     type Challenger = EvmChallenger;
-    type Mmcs =
-        MerkleTreeMmcs<F, Bn254, MultiField32PaddingFreeSponge<F, Bn254, Permutation3, 3, 2, 1>, TruncatedPermutation<Permutation3, 2, 1, 3>, 2, 1>;
+    type Mmcs = Trees;
 
     fn challenger(seed: &Digest) -> Self::Challenger {
         let inner = MultiField32Challenger::new(poseidon2::permutation());
@@ -152,9 +156,7 @@ impl HashProfile for Evm {
     }
 
     fn mmcs() -> Self::Mmcs {
-        let leaves = MultiField32PaddingFreeSponge::new(poseidon2::permutation());
-        let leaves = leaves.unwrap_or_else(|_| unreachable!("KoalaBear is smaller than BN254"));
-        MerkleTreeMmcs::new(leaves, TruncatedPermutation::new(poseidon2::permutation()), 0)
+        Trees::default()
     }
 }
 

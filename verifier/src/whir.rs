@@ -98,18 +98,17 @@ impl<E: Field> Select<E> {
 }
 
 /// `Σ_x coefficients[x]·z^x`, by rows of about the square root of their number.
-fn univariate<B: Field, E: ExtensionField<B>>(coefficients: &[E], z: B) -> E {
+fn univariate<C: HashProfile>(coefficients: &[C::Ext], z: C::Base) -> C::Ext {
     let width = 1usize << (coefficients.len().ilog2() / 2);
-    let mut powers = vec![B::ONE];
+    let mut powers = vec![C::Base::ONE];
     for _ in 0..width {
-        powers.push(*powers.last().unwrap_or(&B::ONE) * z);
+        powers.push(*powers.last().unwrap_or(&C::Base::ONE) * z);
     }
-    let step = powers.pop().unwrap_or(B::ONE);
-    let mut shift = B::ONE;
-    let mut total = E::ZERO;
+    let step = powers.pop().unwrap_or(C::Base::ONE);
+    let mut shift = C::Base::ONE;
+    let mut total = C::Ext::ZERO;
     for row in coefficients.chunks(width) {
-        let sum: E = row.iter().zip(&powers).map(|(&c, &p)| c * p).sum();
-        total += sum * shift;
+        total += C::inner_product(row, &powers) * shift;
         shift *= step;
     }
     total
@@ -244,7 +243,7 @@ fn replay<C: HashProfile>(
     let indices = transcript.query_indices(last);
     let folds = open::<C>(&commitment, &parameters, last, &indices, &proof.final_openings, &folding)?;
     for (z, fold) in query_points::<C>(domain, &parameters, &indices)?.into_iter().zip(folds) {
-        if univariate(polynomial.as_slice(), z) != fold {
+        if univariate::<C>(polynomial.as_slice(), z) != fold {
             return Err(WhirError::FinalPolynomial);
         }
     }
@@ -292,7 +291,7 @@ fn open<C: HashProfile>(
             check_rows(&opening.rows, indices.len(), width)?;
             let rows: Vec<Vec<&[C::Base]>> = opening.rows.iter().map(|row| vec![row.as_slice()]).collect();
             mmcs.verify_multi_batch(commitment, &dimensions, indices, &rows, &opening.proof).map_err(|_| failed)?;
-            Ok(opening.rows.iter().map(|row| table.iter().zip(row).map(|(&e, &x)| e * x).sum()).collect())
+            Ok(opening.rows.iter().map(|row| C::inner_product(&table, row)).collect())
         }
         QueryOpenings::Extension(opening) if round > 0 => {
             check_rows(&opening.rows, indices.len(), width)?;

@@ -70,6 +70,14 @@ impl Machine<'_> {
                 let product: EF = self.ext(a)? * self.small(*b)?;
                 self.values.small.extend_from_slice(product.as_basis_coefficients_slice());
             }
+            Op::InnerProduct(weights, elements) => {
+                holds = weights.len() == elements.len();
+                let mut sum = EF::ZERO;
+                for (w, x) in weights.iter().zip(elements) {
+                    sum += self.ext(w)? * self.small(*x)?;
+                }
+                self.values.small.extend_from_slice(sum.as_basis_coefficients_slice());
+            }
             Op::Bits(x, count) => {
                 let x = self.small(*x)?;
                 holds = x != F::NEG_ONE && *count <= 31;

@@ -40,6 +40,8 @@ pub enum Op {
     ExtMul(Ext, Ext),
     /// Five smalls: the product of an extension element and a base element.
     ExtScale(Ext, Small),
+    /// Five smalls: the sum of products of extension elements and base elements, as many of either.
+    InnerProduct(Vec<Ext>, Vec<Small>),
     /// `bits` smalls: the lowest bits, least significant first, of the canonical representative, which must not be `p - 1`.
     Bits(Small, u32),
     /// One wide: `Σ (x_i + shift)·2^(31·i)` of at most eight representatives. An input's representative is the integer the prover chose; any
@@ -74,7 +76,7 @@ impl Op {
     pub fn outputs(&self) -> (u32, u32) {
         match self {
             Op::Input | Op::Constant(_) | Op::Add(..) | Op::Sub(..) | Op::Scale(..) | Op::Mul(..) => (1, 0),
-            Op::ExtMul(..) | Op::ExtScale(..) => (5, 0),
+            Op::ExtMul(..) | Op::ExtScale(..) | Op::InnerProduct(..) => (5, 0),
             Op::Bits(_, bits) => (*bits, 0),
             Op::Split(_) => (SPLIT_LIMBS as u32, 0),
             Op::Pack(..) | Op::WideInput | Op::WideConstant(_) | Op::WideAdd(..) | Op::WideMul(..) | Op::Select(..) => (0, 1),

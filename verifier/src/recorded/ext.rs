@@ -15,6 +15,9 @@ use std::hash::{Hash, Hasher};
 use std::iter::{Product, Sum};
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
+/// Terms from which an inner product is recorded as such.
+const INNER_PRODUCT: usize = 4;
+
 /// A recorded element of the quintic extension, coefficient by coefficient.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ext([Base; 5]);
@@ -28,6 +31,19 @@ impl Ext {
     /// The value.
     pub fn value(self) -> EF {
         EF::from_basis_coefficients_fn(|i| self.0[i].value())
+    }
+
+    /// `Σ weights_i·elements_i`, as one operation where it has enough terms to be cheaper.
+    pub fn inner_product(weights: &[Self], elements: &[Base]) -> Self {
+        let plain = || weights.iter().zip(elements).map(|(&w, &x)| w * x).sum::<Self>();
+        if weights.len() < INNER_PRODUCT || weights.iter().all(|w| w.is_constant()) {
+            return plain();
+        }
+        let value: EF = weights.iter().zip(elements).map(|(w, x)| w.value() * x.value()).sum();
+        let op = Op::InnerProduct(weights.iter().map(|w| w.0.map(Base::register)).collect(), elements.iter().map(|x| x.register()).collect());
+        let values = coefficients(value);
+        let registers = recorder::ext(op, values);
+        Self(std::array::from_fn(|i| Base::recorded(values[i], registers[i])))
     }
 
     /// Records that it is zero.

@@ -2,6 +2,7 @@
 
 use super::base::Base;
 use super::recorder;
+use crate::merkle::{self, Paths, WrongOpening, root_of, top_depth};
 use crate::profile::{Evm, HashProfile as _};
 use circuits::ir::F;
 use circuits::outer::program::{Op, SPLIT_LIMBS, Wide};
@@ -14,7 +15,6 @@ use p3_field::{
     split_pf_to_field_order_limbs,
 };
 use p3_matrix::{Dimensions, Matrix};
-use p3_merkle_tree::PrunedMerklePaths;
 use p3_symmetric::{MerkleCap, Permutation};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -300,10 +300,6 @@ impl CanSampleUniformBits<Base> for Challenger {
 #[derive(Clone, Debug)]
 pub struct Trees;
 
-/// A Merkle opening doesn't lead to its root.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WrongOpening;
-
 impl Trees {
     fn leaf(row: &[Base]) -> Word {
         let mut state = [Word::constant(Bn254::ZERO); 3];
@@ -315,12 +311,26 @@ impl Trees {
         state[0]
     }
 
-    fn root(leaf: Word, bits: &[Base], siblings: &[Bn254]) -> Word {
+    /// The node that a leaf's path leads to; bits from the highest.
+    fn node(leaf: Word, bits: &[Base], siblings: &[Bn254]) -> Word {
         bits.iter().rev().zip(siblings).fold(leaf, |node, (&bit, &sibling)| {
             let sibling = Word::input(sibling);
-            let (left, right) = (Word::select(bit, node, sibling), Word::select(bit, sibling, node));
-            permute([left, right, Word::constant(Bn254::ZERO)])[0]
+            Self::parent(Word::select(bit, node, sibling), Word::select(bit, sibling, node))
         })
+    }
+
+    fn parent(left: Word, right: Word) -> Word {
+        permute([left, right, Word::constant(Bn254::ZERO)])[0]
+    }
+
+    /// The node at an index; bits from the highest.
+    fn selected(nodes: &[Word], bits: &[Base]) -> Option<Word> {
+        let mut nodes = nodes.to_vec();
+        for &bit in bits {
+            let (low, high) = nodes.split_at(nodes.len() / 2);
+            nodes = low.iter().zip(high).map(|(&low, &high)| Word::select(bit, low, high)).collect();
+        }
+        nodes.first().copied()
     }
 }
 
@@ -328,7 +338,7 @@ impl Mmcs<Base> for Trees {
     type ProverData<M> = ();
     type Commitment = Root;
     type Proof = ();
-    type MultiProof = PrunedMerklePaths<Bn254, 1>;
+    type MultiProof = Paths;
     type Error = WrongOpening;
 
     fn commit<M: Matrix<Base>>(&self, _: Vec<M>) -> (Root, ()) {
@@ -360,15 +370,32 @@ impl Mmcs<Base> for Trees {
         proof: &Self::MultiProof,
     ) -> Result<(), WrongOpening> {
         let [dimension] = dimensions else { return Err(WrongOpening) };
-        let depth = dimension.height.trailing_zeros() as usize;
+        let depth = merkle::depth(dimensions);
+        let top = top_depth(depth);
         let rows: Option<Vec<&[Base]>> = opened_values.iter().map(|o| o.first().map(AsRef::as_ref)).collect();
         let rows = rows.filter(|r| r.len() == indices.len() && r.iter().all(|row| row.len() == dimension.width)).ok_or(WrongOpening)?;
         let plain: Vec<usize> = indices.iter().map(|&i| plain_index(i)).collect();
         let values: Vec<Vec<Vec<F>>> = rows.iter().map(|row| vec![row.iter().map(|x| x.value()).collect()]).collect();
-        let paths = Evm::mmcs().restore_and_recompute_paths(dimensions, &plain, &values, proof).map_err(|_| WrongOpening)?;
-        for ((row, &index), path) in rows.iter().zip(indices).zip(&paths) {
-            let siblings: Vec<Bn254> = path.siblings.iter().map(|[s]| *s).collect();
-            if siblings.len() != depth || !Self::root(Self::leaf(row), &index_bits(index, depth), &siblings).assert_equal(commit.0) {
+        let paths = Evm::mmcs().restore(dimensions, &plain, &values, proof)?;
+        let nodes = match depth {
+            0 => vec![commit.0],
+            _ => {
+                let nodes: Vec<Word> = proof.top.iter().map(|[node]| Word::input(*node)).collect();
+                let root = root_of(&nodes, Self::parent).filter(|_| nodes.len() == 1 << top).ok_or(WrongOpening)?;
+                if !root.assert_equal(commit.0) {
+                    return Err(WrongOpening);
+                }
+                nodes
+            }
+        };
+        for ((row, &index), siblings) in rows.iter().zip(indices).zip(&paths) {
+            let bits = index_bits(index, depth);
+            if siblings.len() != depth || bits.len() != depth {
+                return Err(WrongOpening);
+            }
+            let reached = Self::node(Self::leaf(row), &bits[top..], &siblings[..depth - top]);
+            let expected = Self::selected(&nodes, &bits[..top]).ok_or(WrongOpening)?;
+            if !reached.assert_equal(expected) {
                 return Err(WrongOpening);
             }
         }

@@ -49,6 +49,10 @@ impl HashProfile for Recorded {
     fn domain(_: usize) -> Subgroup {
         Subgroup
     }
+
+    fn inner_product(weights: &[Ext], elements: &[Base]) -> Ext {
+        Ext::inner_product(weights, elements)
+    }
 }
 
 /// Why a proof can't be recorded.

@@ -1,20 +1,27 @@
 //! Columns and constraints.
 //!
-//! Five main columns `w0…w4`, a running column `m` and a limb column `l`. Fixed: selectors `full`, `partial`, `mode`; coefficients
-//! `f0, f1, f2`; the chains' `ratio`; the range table. All constraints have degree at most [`DEGREE`]. With `'` for the next row:
+//! Five main columns `w0…w4`, a running column `m` and a limb column `l`. Fixed: selectors `full`, `partial`, `last`, `mode`, `extra`;
+//! coefficients `f0, f1, f2`; the chains' `ratio`; the range table. All constraints have degree at most [`DEGREE`]. With `'` for the next row:
 //!
 //! | rows | constraint |
 //! |---|---|
-//! | full | `w' = M_E·(w + f)⁵`, lanes 0-2; with `mode = 1` also `w = M_E·(w3, w4, w3')` |
-//! | partial | three partial rounds: `w3`, `w4` and `w0'` are the first lane after one, two and three; with `mode = 1` lanes 1 and 2 of the next row are those after *two* |
+//! | full | `s' = M_E·s⁵ + f` for the state `s = (w4, w0, w1)`; with `full = 2` also `s = M_E·(w2, w3, w2') + c`, `c` the first round's constants |
+//! | partial | five cells and the next row's five are successive inputs of the S-box, by [`recurrence`], with constants `f0, f1, f2, mode, extra`; after a full row, corrected by [`start`] |
+//! | last | `s'` is the state after the partial rounds, by [`end`], plus the next round's constants |
 //! | mode 1 | `f1·w''' = w'·w'' + f2·w + f0` in the quintic extension |
 //! | mode 2 | `f0·w4 = w0·(w1 - w2) + f1·w2 + f2·w3` |
 //! | mode 3 | `w'' = f1·w + f2·w' + f0`, all five columns |
+//! | extra 1 | `w4' = w0 + 2³¹·w1 + 2⁶²·w2 + 2⁹³·w3 + 2¹²⁴·f1·w4 + f0` |
+//! | extra 2 | `w3' = w0·w1 + f1·w3` and `w4' = w0·w2 + f1·w4` |
+//! | extra 3 | `w4' = f0·w0 + f1·w1 + f2·w2 + w3` |
 //! | all | `m = l + ratio·m'` and `(tag(ratio), l)` is in the table; `tag` is zero at `ratio = 0` and one at the other ratios |
+//!
+//! Modes and extras count in rows that aren't partial.
 //!
 //! The table's second column holds its numbers plus one, so that it is nonzero in every usable row and zero in the blinding rows: it is the
 //! chains' selector. Every other constraint is selected by columns that are zero there.
 
+use super::rounds::{Rounds, end, external, fifth, recurrence, start};
 use super::shape::{P, Shape, power};
 use halo2_axiom::halo2curves::bn256::Fr;
 use halo2_axiom::halo2curves::ff::Field;
@@ -37,7 +44,7 @@ pub struct Config {
     pub running: Column<Advice>,
     /// Limbs; the only column without copies.
     pub limb: Column<Advice>,
-    /// `full`, `partial`, `mode`, `f0`, `f1`, `f2`, `ratio`.
+    /// `full`, `partial`, `last`, `mode`, `extra`, `f0`, `f1`, `f2`, `ratio`.
     pub fixed: [Column<Fixed>; FIXED],
     /// The range table: width's tag and number plus one.
     pub table: [Column<Fixed>; 2],
@@ -46,40 +53,33 @@ pub struct Config {
 }
 
 /// Fixed columns besides the table.
-pub const FIXED: usize = 7;
+pub const FIXED: usize = 9;
 /// Index of `full`.
 pub const FULL: usize = 0;
 /// Index of `partial`.
 pub const PARTIAL: usize = 1;
+/// Index of `last`.
+pub const LAST: usize = 2;
 /// Index of `mode`.
-pub const MODE: usize = 2;
+pub const MODE: usize = 3;
+/// Index of `extra`.
+pub const EXTRA: usize = 4;
 /// Index of `f0`.
-pub const COEFFICIENT: usize = 3;
+pub const COEFFICIENT: usize = 5;
 /// Index of `ratio`.
-pub const RATIO: usize = 6;
+pub const RATIO: usize = 8;
+/// Indices of the constants of a partial row.
+pub const CONSTANTS: [usize; MAIN] = [COEFFICIENT, COEFFICIENT + 1, COEFFICIENT + 2, MODE, EXTRA];
+
+/// Columns of the state's lanes in full rows and after them.
+pub const LANES: [usize; 3] = [4, 0, 1];
+/// Columns of the permutation's input: the first two in its first row, the third in the next.
+pub const INPUT: [usize; 3] = [2, 3, 2];
 
 type E = Expression<Fr>;
 
 fn constant(x: u64) -> E {
     E::Constant(Fr::from(x))
-}
-
-fn fifth(x: E) -> E {
-    let square = x.clone() * x.clone();
-    square.clone() * square * x
-}
-
-fn external(x: [E; 3]) -> [E; 3] {
-    let sum = x[0].clone() + x[1].clone() + x[2].clone();
-    x.map(|x| x + sum.clone())
-}
-
-/// The other lanes after a partial round, given them before it and the first lane after it: `(x + 2a + b, x + a + 3b)` where the
-/// S-box' output `x` is `(first - a - b)/2`.
-fn lanes(first: E, [a, b]: [E; 2]) -> [E; 2] {
-    let half = Fr::from(2).invert().unwrap_or(Fr::ZERO);
-    let x = (first - a.clone() - b.clone()) * half;
-    [x.clone() + a.clone() * Fr::from(2) + b.clone(), x + a + b * Fr::from(3)]
 }
 
 /// The coefficients of a product in the quintic extension, `X⁵ = 1 - X²`.
@@ -96,7 +96,7 @@ pub fn convolution<T: Clone + std::ops::Add<Output = T> + std::ops::Mul<Output =
     })
 }
 
-/// `mode = value`, as a polynomial that is zero at the other modes and not at it.
+/// `mode = value`, as a polynomial that is zero at the others of `0..4` and not at it.
 fn mode_is(mode: &E, value: u64) -> E {
     let at = Fr::from(value);
     (0..4).filter(|&v| v != value).fold(constant(1), |acc, v| {
@@ -124,37 +124,45 @@ impl Config {
     }
 
     fn hashing(&self, cs: &mut ConstraintSystem<Fr>) {
+        let rounds = Rounds::default();
         cs.create_gate("full", |cells| {
             let w: [E; 5] = self.main.map(|c| cells.query_advice(c, Rotation::cur()));
             let next: [E; 5] = self.main.map(|c| cells.query_advice(c, Rotation::next()));
             let f: [E; FIXED] = self.fixed.map(|c| cells.query_fixed(c, Rotation::cur()));
-            let (selector, first) = (f[FULL].clone(), f[FULL].clone() * f[MODE].clone());
-            let round = external(std::array::from_fn(|i| fifth(w[i].clone() + f[COEFFICIENT + i].clone())));
-            let input = external([w[3].clone(), w[4].clone(), next[3].clone()]);
-            let mut out: Vec<E> = (0..3).map(|i| selector.clone() * (round[i].clone() - next[i].clone())).collect();
-            out.extend((0..3).map(|i| first.clone() * (input[i].clone() - w[i].clone())));
+            let (selector, first) = (f[FULL].clone(), f[FULL].clone() * (f[FULL].clone() - constant(1)));
+            let round = external(LANES.map(|c| fifth(w[c].clone())));
+            let input = external([w[INPUT[0]].clone(), w[INPUT[1]].clone(), next[INPUT[2]].clone()]);
+            let mut out: Vec<E> = (0..3)
+                .map(|i| selector.clone() * (round[i].clone() + f[COEFFICIENT + i].clone() - next[LANES[i]].clone()))
+                .collect();
+            out.extend((0..3).map(|i| first.clone() * (input[i].clone() + E::Constant(rounds.initial[0][i]) - w[LANES[i]].clone())));
             out
         });
         cs.create_gate("partial", |cells| {
             let w: [E; 5] = self.main.map(|c| cells.query_advice(c, Rotation::cur()));
             let next: [E; 5] = self.main.map(|c| cells.query_advice(c, Rotation::next()));
-            let f: [E; FIXED] = self.fixed.map(|c| cells.query_fixed(c, Rotation::cur()));
-            let (selector, two) = (f[PARTIAL].clone(), f[MODE].clone());
-            let steps = [w[0].clone(), w[3].clone(), w[4].clone(), next[0].clone()];
-            let mut others = vec![[w[1].clone(), w[2].clone()]];
-            let mut out = Vec::new();
-            for (i, step) in steps.windows(2).enumerate() {
-                let [a, b] = others[i].clone();
-                out.push(
-                    selector.clone() * (fifth(step[0].clone() + f[COEFFICIENT + i].clone()) * Fr::from(2) + a.clone() + b.clone() - step[1].clone()),
-                );
-                others.push(lanes(step[1].clone(), [a, b]));
-            }
-            for i in 0..2 {
-                let (second, third) = (others[2][i].clone(), others[3][i].clone());
-                out.push(selector.clone() * (third.clone() + two.clone() * (second - third) - next[1 + i].clone()));
-            }
+            let selector = cells.query_fixed(self.fixed[PARTIAL], Rotation::cur());
+            let first = selector.clone() * cells.query_fixed(self.fixed[FULL], Rotation::prev());
+            let constants = CONSTANTS.map(|i| cells.query_fixed(self.fixed[i], Rotation::cur()));
+            let inputs: Vec<E> = w.iter().chain(&next).cloned().collect();
+            let mut out: Vec<E> = inputs
+                .windows(4)
+                .skip(2)
+                .zip(constants)
+                .map(|(g, d)| selector.clone() * (recurrence(std::array::from_fn(|i| g[i].clone())) + d - g[3].clone()))
+                .collect();
+            let corrections = start(LANES.map(|c| w[c].clone()));
+            out.iter_mut().zip(corrections).for_each(|(constraint, correction)| *constraint = constraint.clone() + first.clone() * correction);
+            out.extend([2, 3].map(|c: usize| first.clone() * w[c].clone()));
             out
+        });
+        cs.create_gate("last", |cells| {
+            let inputs: [E; 3] = [2, 3, 4].map(|c: usize| cells.query_advice(self.main[c], Rotation::cur()));
+            let selector = cells.query_fixed(self.fixed[LAST], Rotation::cur());
+            let state = end(&rounds, inputs, E::Constant);
+            let next = LANES.map(|c| cells.query_advice(self.main[c], Rotation::next()));
+            let constants = rounds.terminal[0].map(E::Constant);
+            (0..3).map(|i| selector.clone() * (state[i].clone() + constants[i].clone() - next[i].clone())).collect::<Vec<_>>()
         });
     }
 
@@ -163,8 +171,9 @@ impl Config {
             let rows: [[E; 5]; 4] = [0, 1, 2, 3].map(|r| self.main.map(|c| cells.query_advice(c, Rotation(r))));
             let f: [E; FIXED] = self.fixed.map(|c| cells.query_fixed(c, Rotation::cur()));
             let [f0, f1, f2] = std::array::from_fn(|i| f[COEFFICIENT + i].clone());
-            let free = constant(1) - f[FULL].clone() - f[PARTIAL].clone();
+            let free = constant(1) - f[PARTIAL].clone();
             let [ext, scalar, vector] = [1, 2, 3].map(|v| mode_is(&f[MODE], v) * free.clone());
+            let [pack, inner, sum] = [1, 2, 3].map(|v| mode_is(&f[EXTRA], v) * free.clone());
             let products = product(convolution(&rows[1], &rows[2]));
             let mut out: Vec<E> = (0..5)
                 .map(|i| {
@@ -173,7 +182,14 @@ impl Config {
                 })
                 .collect();
             let [w0, w1, w2, w3, w4] = rows[0].clone();
-            out.push(scalar * (w0 * (w1 - w2.clone()) + f1.clone() * w2 + f2.clone() * w3 - f0.clone() * w4));
+            let next = |i: usize| rows[1][i].clone();
+            let linear = f1.clone() * w2.clone() + f2.clone() * w3.clone();
+            out.push(scalar * (w0.clone() * (w1.clone() - w2.clone()) + linear - f0.clone() * w4.clone()));
+            let digits = w0.clone() + w1.clone() * power(31) + w2.clone() * power(62) + w3.clone() * power(93);
+            out.push(pack * (digits + f1.clone() * w4.clone() * power(124) + f0.clone() - next(4)));
+            out.push(inner.clone() * (w0.clone() * w1.clone() + f1.clone() * w3.clone() - next(3)));
+            out.push(inner * (w0.clone() * w2.clone() + f1.clone() * w4 - next(4)));
+            out.push(sum * (f0.clone() * w0 + f1.clone() * w1 + f2.clone() * w2 + w3 - next(4)));
             out.extend((0..5).map(|i| {
                 let right = f1.clone() * rows[0][i].clone() + f2.clone() * rows[1][i].clone() + f0.clone();
                 vector.clone() * (right - rows[2][i].clone())

@@ -3,13 +3,14 @@
 //! Main columns and chains have separate row counters. Whatever a method below writes is a function of its arguments' *places* and of
 //! constants, except advice values: the layout never depends on a value.
 
-use super::gates::{COEFFICIENT, FIXED, FULL, MAIN, MODE, PARTIAL, RATIO, convolution, product};
+use super::gates::{COEFFICIENT, CONSTANTS, EXTRA, FIXED, FULL, INPUT, LANES, LAST, MAIN, MODE, PARTIAL, RATIO, convolution, product};
+use super::rounds::{Rounds, external, fifth, internal};
 use super::shape::{P, Shape, field, power};
-use crate::poseidon2;
 use halo2_axiom::halo2curves::bn256::Fr;
 use halo2_axiom::halo2curves::ff::Field;
 use num_bigint::BigUint;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// A cell of the main columns (`0..5`) or of the running column (`5`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,13 +27,6 @@ pub const RUNNING: u8 = MAIN as u8;
 /// Five cells in a row of operations on extension elements.
 pub type Five = [Cell; 5];
 
-#[derive(Clone)]
-struct Rounds {
-    initial: Vec<[Fr; 3]>,
-    partial: Vec<Fr>,
-    terminal: Vec<[Fr; 3]>,
-}
-
 /// The cells laid out so far.
 #[derive(Clone)]
 pub struct Grid {
@@ -44,7 +38,7 @@ pub struct Grid {
     pub running: Vec<Fr>,
     /// Limb column.
     pub limb: Vec<Fr>,
-    /// Fixed columns: the first six as long as the main columns, the ratio as long as the running column.
+    /// Fixed columns: as long as the main columns, but the ratio as long as the running column.
     pub fixed: [Vec<Fr>; FIXED],
     /// Cells that must be equal.
     pub copies: Vec<(Cell, Cell)>,
@@ -52,19 +46,15 @@ pub struct Grid {
     pub public: Vec<Cell>,
     constants: HashMap<Fr, Cell>,
     one: Option<Cell>,
-    /// The last row, if no constraint is selected in it.
-    tail: Option<u32>,
+    /// The last row, if no constraint is selected in it, and how many of its first cells nothing occupies.
+    tail: Option<(u32, usize)>,
     spare: Vec<Cell>,
-    rounds: Rounds,
+    rounds: Arc<Rounds>,
 }
 
 impl Grid {
     /// An empty grid.
     pub fn new(shape: Shape) -> Self {
-        let c = poseidon2::constants();
-        let wide = |x| field(&p3_field::PrimeField::as_canonical_biguint(&x));
-        let lanes = |list: Vec<[p3_bn254::Bn254; 3]>| list.into_iter().map(|l| l.map(wide)).collect();
-        let rounds = Rounds { initial: lanes(c.initial), partial: c.partial.into_iter().map(wide).collect(), terminal: lanes(c.terminal) };
         Self {
             shape,
             main: Default::default(),
@@ -77,7 +67,7 @@ impl Grid {
             one: None,
             tail: None,
             spare: Vec::new(),
-            rounds,
+            rounds: Arc::new(Rounds::default()),
         }
     }
 
@@ -185,8 +175,9 @@ impl Grid {
         self.set(row, 4, right * invert(f[0]))
     }
 
+    /// The first row of an operation whose constraints take nothing but `cells` from it.
     fn first_row(&mut self, cells: Option<Five>) -> u32 {
-        match (self.tail, cells) {
+        match (self.tail.map(|t| t.0), cells) {
             (Some(tail), None) => tail,
             (Some(tail), Some(cells)) if (0..5).all(|i| cells[i] == Cell { column: i as u8, row: tail }) => tail,
             (_, cells) => {
@@ -197,6 +188,81 @@ impl Grid {
                 row
             }
         }
+    }
+
+    /// The last row, if nothing is selected in it and its first `count` cells are free; else a new one.
+    fn row_with(&mut self, count: usize) -> u32 {
+        match self.tail {
+            Some((tail, free)) if free >= count => tail,
+            _ => self.row(),
+        }
+    }
+
+    fn fix_extra(&mut self, row: u32, extra: u64, f: [Fr; 3]) {
+        self.fix(row, 0, f);
+        self.fixed[EXTRA][row as usize] = Fr::from(extra);
+    }
+
+    /// `Σ digits_i·2^(31·i) + constant`, at most eight digits; `None` is zero.
+    pub fn pack(&mut self, digits: &[Option<Cell>], constant: Fr) -> Cell {
+        let zero = self.constant(Fr::ZERO);
+        let blocks: Vec<&[Option<Cell>]> = digits.chunks(4).collect();
+        let mut sum: Option<Cell> = None;
+        for (i, block) in blocks.iter().enumerate().rev() {
+            let row = match sum {
+                None => self.row_with(4),
+                Some(cell) => cell.row,
+            };
+            (0..4).for_each(|c| self.copy(row, c, block.get(c).copied().flatten().unwrap_or(zero)));
+            let carried = Fr::from(u64::from(sum.is_some()));
+            let offset = if i == 0 { constant } else { Fr::ZERO };
+            self.fix_extra(row, 1, [offset, carried, Fr::ZERO]);
+            let w = self.at(row);
+            let value = w[0] + w[1] * power(31) + w[2] * power(62) + w[3] * power(93) + carried * w[4] * power(124) + offset;
+            let next = self.row();
+            sum = Some(self.set(next, 4, value));
+            self.tail = Some((next, 4));
+        }
+        sum.unwrap_or_else(|| unreachable!("something is packed"))
+    }
+
+    /// `Σ a_i·(b_i, c_i)`.
+    pub fn inner_products(&mut self, terms: &[[Cell; 3]]) -> [Cell; 2] {
+        let mut row = self.row_with(3);
+        let mut out = None;
+        for cells in terms {
+            (0..3).for_each(|c| self.copy(row, c, cells[c]));
+            let carried = Fr::from(u64::from(out.is_some()));
+            self.fix_extra(row, 2, [Fr::ZERO, carried, Fr::ZERO]);
+            let w = self.at(row);
+            row = self.row();
+            out = Some([self.set(row, 3, w[0] * w[1] + carried * w[3]), self.set(row, 4, w[0] * w[2] + carried * w[4])]);
+            self.tail = Some((row, 3));
+        }
+        out.unwrap_or_else(|| unreachable!("products have factors"))
+    }
+
+    /// `Σ k_i·cell_i`, three or four terms a row.
+    pub fn sum(&mut self, terms: &[(Cell, Fr)]) -> Cell {
+        let zero = self.constant(Fr::ZERO);
+        let mut rest = terms.to_vec();
+        let unit = rest.iter().position(|t| t.1 == Fr::ONE);
+        let mut sum = unit.map_or(zero, |i| rest.swap_remove(i).0);
+        for block in rest.chunks(3) {
+            let row = self.row_with(4);
+            self.copy(row, 3, sum);
+            let mut f = [Fr::ZERO; 3];
+            for (c, (cell, k)) in block.iter().enumerate() {
+                self.copy(row, c, *cell);
+                f[c] = *k;
+            }
+            self.fix_extra(row, 3, f);
+            let w = self.at(row);
+            let next = self.row();
+            sum = self.set(next, 4, f[0] * w[0] + f[1] * w[1] + f[2] * w[2] + w[3]);
+            self.tail = Some((next, 4));
+        }
+        sum
     }
 
     fn next_row(&mut self, cells: Five) -> u32 {
@@ -212,7 +278,7 @@ impl Grid {
     fn last_row(&mut self, values: [Fr; 5]) -> Five {
         let row = self.row();
         let cells = std::array::from_fn(|i| self.set(row, i, values[i]));
-        self.tail = Some(row);
+        self.tail = Some((row, 0));
         cells
     }
 
@@ -243,67 +309,67 @@ impl Grid {
         self.last_row(std::array::from_fn(|i| f[1] * x[i] + f[2] * y[i] + f[0]))
     }
 
-    /// The Poseidon2 permutation.
-    pub fn permute(&mut self, input: [Cell; 3]) -> [Cell; 3] {
-        let input_values = input.map(|c| self.value(c));
-        let mut state = external(input_values);
-        let initial = self.rounds.initial.clone();
-        let first = self.full_rounds(&mut state, &initial, None);
-        (0..2).for_each(|i| self.copy(first, 3 + i, input[i]));
-        self.copy(first + 1, 3, input[2]);
-        let (lane, others) = self.partial_rounds(&mut state);
-        let terminal = self.rounds.terminal.clone();
-        self.full_rounds(&mut state, &terminal, Some([lane, others[0], others[1]]));
+    /// A row that begins with the state, and the constants of the state that follows.
+    fn state_row(&mut self, state: &[Fr; 3], constants: [Fr; 3]) -> u32 {
         let row = self.row();
-        let out = std::array::from_fn(|i| self.set(row, i, state[i]));
-        self.tail = Some(row);
-        out
+        for (column, value) in LANES.into_iter().zip(*state) {
+            self.set(row, column, value);
+        }
+        self.fix(row, 0, constants);
+        row
     }
 
-    /// Rows of full rounds; the state after the last is left to the next row. Without copies the first row takes the external layer of
-    /// its input.
-    fn full_rounds(&mut self, state: &mut [Fr; 3], constants: &[[Fr; 3]], from: Option<[Cell; 3]>) -> u32 {
+    /// Rows of full rounds: the state's and the next constants, and those after the last.
+    fn full_rounds(&mut self, state: &mut [Fr; 3], constants: &[[Fr; 3]], after: [Fr; 3]) -> u32 {
         let first = self.rows() as u32;
-        for c in constants {
-            let row = self.row();
-            for (i, &value) in state.iter().enumerate() {
-                self.set(row, i, value);
-            }
-            self.fix(row, u64::from(from.is_none() && row == first), *c);
+        for next in constants.iter().skip(1).chain([&after]) {
+            let row = self.state_row(state, *next);
             self.fixed[FULL][row as usize] = Fr::ONE;
-            *state = external(std::array::from_fn(|i| fifth(state[i] + c[i])));
-        }
-        if let Some(from) = from {
-            (0..3).for_each(|i| self.copy(first, i, from[i]));
+            let round = external(state.map(fifth));
+            *state = std::array::from_fn(|i| round[i] + next[i]);
         }
         first
     }
 
-    /// Rows of three partial rounds; the last row's third round is idle, and a row after it holds lanes 1 and 2.
-    fn partial_rounds(&mut self, state: &mut [Fr; 3]) -> (Cell, [Cell; 2]) {
-        let constants = self.rounds.partial.clone();
-        let mut lane = None;
-        for group in constants.chunks(3) {
-            let row = self.row();
-            let c: [Fr; 3] = std::array::from_fn(|i| group.get(i).copied().unwrap_or(Fr::ZERO));
-            self.fix(row, u64::from(group.len() == 2), c);
-            self.fixed[PARTIAL][row as usize] = Fr::ONE;
-            for (i, &value) in state.iter().enumerate() {
-                self.set(row, i, value);
-            }
-            *state = internal(*state, c[0]);
-            self.set(row, 3, state[0]);
-            *state = internal(*state, c[1]);
-            lane = Some(self.set(row, 4, state[0]));
-            if group.len() == 3 {
-                *state = internal(*state, c[2]);
+    /// Rows of the S-box' inputs, five a row, after a row with the state.
+    fn partial_rounds(&mut self, state: &mut [Fr; 3], rounds: &Rounds) {
+        let row = self.state_row(state, [Fr::ZERO; 3]);
+        let count = rounds.partial.len();
+        debug_assert_eq!((count - 1) % MAIN, 0);
+        let mut inputs = vec![];
+        for i in 0..count {
+            inputs.push(state[0]);
+            *state = internal(*state);
+            state[0] += rounds.partial.get(i + 1).copied().unwrap_or(Fr::ZERO);
+        }
+        let rows: Vec<u32> = (0..(count - 1) / MAIN).map(|_| self.row()).collect();
+        for (previous, (row, block)) in std::iter::once(row).chain(rows.clone()).zip(rows.iter().zip(0..)) {
+            self.fixed[PARTIAL][previous as usize] = Fr::ONE;
+            for (c, &column) in CONSTANTS.iter().enumerate() {
+                let at = 1 + MAIN * block + c;
+                self.fixed[column][previous as usize] = rounds.step(at);
+                self.set(*row, c, inputs[at]);
             }
         }
-        debug_assert_eq!(constants.len() % 3, 2);
+        let last = self.rows() - 1;
+        self.fixed[LAST][last] = Fr::ONE;
+    }
+
+    /// The Poseidon2 permutation.
+    pub fn permute(&mut self, input: [Cell; 3]) -> [Cell; 3] {
+        let rounds = self.rounds.clone();
+        let added = |state: [Fr; 3], constants: [Fr; 3]| std::array::from_fn(|i| state[i] + constants[i]);
+        let mut state = added(external(input.map(|c| self.value(c))), rounds.initial[0]);
+        let first = self.full_rounds(&mut state, &rounds.initial, [rounds.partial[0], Fr::ZERO, Fr::ZERO]);
+        self.fixed[FULL][first as usize] = Fr::from(2);
+        [0, 0, 1].iter().enumerate().for_each(|(i, next)| self.copy(first + next, INPUT[i], input[i]));
+        self.partial_rounds(&mut state, &rounds);
+        state = added(state, rounds.terminal[0]);
+        self.full_rounds(&mut state, &rounds.terminal, [Fr::ZERO; 3]);
         let row = self.row();
-        self.set(row, 0, internal(*state, Fr::ZERO)[0]);
-        let others = [self.set(row, 1, state[1]), self.set(row, 2, state[2])];
-        (lane.unwrap_or_else(|| unreachable!("there are partial rounds")), others)
+        let out = std::array::from_fn(|i| self.set(row, LANES[i], state[i]));
+        self.tail = Some((row, 0));
+        out
     }
 
     fn chain(&mut self, limbs: &[(Fr, Fr)]) -> Vec<Cell> {
@@ -354,19 +420,4 @@ impl Grid {
 /// The inverse; zero at zero, which no caller gives.
 pub fn invert(x: Fr) -> Fr {
     if x == Fr::ONE { x } else { x.invert().unwrap_or(Fr::ZERO) }
-}
-
-fn fifth(x: Fr) -> Fr {
-    x.square().square() * x
-}
-
-fn external(x: [Fr; 3]) -> [Fr; 3] {
-    let sum = x[0] + x[1] + x[2];
-    x.map(|x| x + sum)
-}
-
-fn internal(x: [Fr; 3], constant: Fr) -> [Fr; 3] {
-    let s = fifth(x[0] + constant);
-    let sum = s + x[1] + x[2];
-    [s + sum, x[1] + sum, x[2].double() + sum]
 }

@@ -72,6 +72,7 @@ fn uses(program: &Program) -> Vec<Uses> {
             Op::Mul(a, b) => (vec![], vec![*a, *b]),
             Op::ExtMul(a, b) => (vec![], a.iter().chain(b).copied().collect()),
             Op::ExtScale(a, b) => (vec![], a.iter().chain([b]).copied().collect()),
+            Op::InnerProduct(a, b) => (a.iter().flatten().chain(b).copied().collect(), vec![]),
             _ => (vec![], vec![]),
         };
         for (list, weight) in [(sums, 0), (products, 1)] {
@@ -100,6 +101,8 @@ pub struct Lower<'a> {
     pub(super) chosen: HashMap<Small, Id>,
     pub(super) uses: Vec<Uses>,
     pub(super) done: HashMap<usize, Linear>,
+    /// Extension elements as two cells, by [`Lower::inner_product`].
+    pub(super) packed: HashMap<([Id; 5], usize), [Cell; 2]>,
     /// Cost of each operation.
     pub costs: Vec<Cost>,
     /// The first operation whose constraints the given inputs don't satisfy.
@@ -122,6 +125,7 @@ impl<'a> Lower<'a> {
             chosen: HashMap::new(),
             uses: uses(program),
             done: HashMap::new(),
+            packed: HashMap::new(),
             costs: Vec::new(),
             unsatisfied: None,
             at: 0,
@@ -152,6 +156,7 @@ impl<'a> Lower<'a> {
                 let zero = self.constant(&BigUint::ZERO, self.vars[b as usize].factor);
                 self.extension(a, [b, zero, zero, zero, zero]);
             }
+            Op::InnerProduct(a, b) => self.inner_product(a, b),
             Op::Bits(x, count) => self.bits(*x, *count),
             Op::Pack(list, shift) => self.pack(list, *shift),
             Op::WideInput => {
@@ -291,9 +296,10 @@ impl<'a> Lower<'a> {
         {
             return self.small.push(x);
         }
-        // Five in a row are most likely an extension element's coefficients.
+        // Five in a row are most likely an extension element's coefficients. What can't be reduced as it is waits for its own turn.
+        let limit = self.shape().limit() >> 1;
         let list: Vec<Linear> = (self.at..program.ops.len().min(self.at + 5))
-            .map_while(|at| self.combination(&program.ops[at]).filter(|_| !self.done.contains_key(&at)))
+            .map_while(|at| self.combination(&program.ops[at]).filter(|x| !self.done.contains_key(&at) && self.interval(x).magnitude() < limit))
             .collect();
         let Ok(five) = <[Linear; 5]>::try_from(list.clone()) else {
             let x = self.shortened(&list[0]);
@@ -331,15 +337,12 @@ impl<'a> Lower<'a> {
     }
 
     pub(super) fn sum(&mut self, terms: &[(Cell, Fr)]) -> Cell {
-        let (mut sum, rest) = match terms {
-            [] => return self.grid.constant(Fr::ZERO),
-            [(a, j)] => (self.grid.scalar([None, None, Some(*a), None], [Fr::ONE, *j, Fr::ZERO]), &[][..]),
-            [(a, j), (b, k), rest @ ..] => (self.grid.scalar([None, None, Some(*a), Some(*b)], [Fr::ONE, *j, *k]), rest),
-        };
-        for (c, k) in rest {
-            sum = self.grid.scalar([None, None, Some(sum), Some(*c)], [Fr::ONE, Fr::ONE, *k]);
+        match *terms {
+            [] => self.grid.constant(Fr::ZERO),
+            [(a, j)] => self.grid.scalar([None, None, Some(a), None], [Fr::ONE, j, Fr::ZERO]),
+            [(a, j), (b, k)] => self.grid.scalar([None, None, Some(a), Some(b)], [Fr::ONE, j, k]),
+            _ => self.grid.sum(terms),
         }
-        sum
     }
 
     /// A combination that needs no cell of its own.

@@ -12,6 +12,8 @@
 //! - A reduction constrains `c = p·q + r` with `q < 2^(b·n)`, `r < 2^31` looked up: both sides are below `2^253 < r`, so it holds over the
 //!   integers and `r ≡ c mod p`. The remainder need not be canonical.
 //! - `x ≡ 0 mod p`: a cell holds `x/p mod r` and is shown to be an integer `q` with `p·q < 2^253`; then `x = p·q`.
+//! - An inner product's coefficients are digits of two scalars: sums of products of 31-bit numbers, below `2^width`. Quotients and remainders
+//!   in range give digits below `2^width` as well, so equal scalars have equal digits.
 //! - A canonical representative is a 31-bit number `x` for which `limit - x` is one too.
 //! - A bit is a cell with `b² = b`. A split's limbs are canonical and its rest is below `⌊r/p^7⌋`, so the sum is below `r`: the canonical
 //!   representative's limbs. (An honest scalar fails this with probability below `2^-36`.)
@@ -23,6 +25,7 @@ pub mod grid;
 pub mod linear;
 pub mod lower;
 mod operations;
+pub mod rounds;
 pub mod shape;
 #[cfg(test)]
 mod tests;
@@ -62,7 +65,7 @@ pub enum OuterError {
         usable: usize,
     },
     /// The logarithm of the rows is out of range.
-    #[error("2^{0} rows: between 2^8 and 2^24 are possible")]
+    #[error("2^{0} rows: between 2^8 and 2^22 are possible")]
     Size(u32),
     /// The values don't satisfy an operation.
     #[error("operation {at} ({op}) isn't satisfied by these values")]
@@ -140,7 +143,7 @@ impl OuterCircuit {
 
     /// The circuit with whatever the hints say, and the first operation that isn't satisfied.
     fn laid_out(program: &Program, k: u32, small: &[u32], wide: &[Fr], hints: &dyn Hints) -> Result<(Self, Option<usize>), OuterError> {
-        if !(8..=24).contains(&k) {
+        if !(8..=22).contains(&k) {
             return Err(OuterError::Size(k));
         }
         let shape = Shape { k };

@@ -5,10 +5,13 @@ use super::grid::{Cell, invert};
 use super::linear::{Id, Interval, Linear, Var};
 use super::lower::{Lower, merged};
 use super::shape::{P, field, integer, power};
-use crate::outer::program::{Op, SPLIT_LIMBS, Small, Wide};
+use crate::outer::program::{Ext, Op, SPLIT_LIMBS, Small, Wide};
 use halo2_axiom::halo2curves::bn256::Fr;
 use halo2_axiom::halo2curves::ff::Field;
 use num_bigint::{BigInt, BigUint};
+
+/// Terms of an inner product whose coefficients are added before they are reduced.
+const INNER_PRODUCT: usize = 64;
 
 /// What happens to a product's coefficients `x` when exactly one addition uses each of them, and with which five variables.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,85 @@ impl Lower<'_> {
         let cell = self.grid.scalar([Some(x.cell), Some(y.cell), None, None], [scale, Fr::ZERO, Fr::ZERO]);
         let id = self.var(cell, out, max);
         self.small.push(Linear::var(id));
+    }
+
+    /// A variable below `2^31` whose cell is the integer.
+    fn plain(&mut self, x: &Linear) -> Id {
+        let id = self.reduced_one(x);
+        debug_assert_eq!(self.vars[id as usize].factor, Fr::ONE);
+        id
+    }
+
+    /// Extension elements are packed, three coefficients and two as the digits of a scalar, so that a term is one row for all five. The sums'
+    /// digits are the coefficients' integers: both are below `2^width`, and three digits below the scalar field's order.
+    pub(super) fn inner_product(&mut self, weights: &[Ext], elements: &[Small]) {
+        self.satisfied(weights.len() == elements.len());
+        let terms: Vec<([Id; 5], Id)> = weights
+            .iter()
+            .zip(elements)
+            .map(|(w, x)| {
+                let w = w.map(|r| self.word_of(r));
+                (w, self.word_of(*x))
+            })
+            .collect();
+        let word: BigUint = (BigUint::from(1u8) << 31) - 1u8;
+        let mut sums: [Vec<Id>; 5] = Default::default();
+        for block in terms.chunks(INNER_PRODUCT) {
+            let max = word.pow(2) * BigUint::from(block.len());
+            let (limbs, width) = self.shape().digit(&max);
+            assert!(3 * width < 254, "three digits fit a scalar");
+            let cells: Vec<[Cell; 3]> = block
+                .iter()
+                .map(|(w, x)| {
+                    let [low, high] = self.digits(w, width);
+                    [self.vars[*x as usize].cell, low, high]
+                })
+                .collect();
+            let totals = self.grid.inner_products(&cells);
+            let value = |s: &Self, id: Id| integer(&s.grid.value(s.vars[id as usize].cell));
+            let coefficients: [BigUint; 5] =
+                std::array::from_fn(|i| block.iter().map(|(w, x)| value(self, w[i]) * value(self, *x)).sum());
+            let digits: Vec<[(Cell, Fr); 2]> = coefficients
+                .iter()
+                .enumerate()
+                .map(|(i, c)| {
+                    let (q, r) = self.hints.reduce(c);
+                    self.satisfied(q.bits() as usize <= self.shape().limb() * (limbs - 1) + self.shape().top() && r.bits() <= 31);
+                    let (q, r) = (self.grid.range(&q, limbs), self.grid.range(&r, self.shape().word_limbs()));
+                    let id = self.word(r);
+                    sums[i].push(id);
+                    let weight = power(width * (i % 3));
+                    [(q, weight * Fr::from(P)), (r, weight)]
+                })
+                .collect();
+            for (digits, total) in digits.chunks(3).zip(totals) {
+                let sum = self.sum(&digits.concat());
+                self.equal(sum, total);
+            }
+        }
+        for ids in sums {
+            let total = ids.iter().fold(Linear::default(), |sum, &id| sum.plus(&BigInt::from(1), &Linear::var(id)));
+            self.small.push(total);
+        }
+    }
+
+    fn word_of(&mut self, r: Small) -> Id {
+        let x = self.small(r).clone();
+        let id = self.plain(&x);
+        self.small[r.0 as usize] = Linear::var(id);
+        id
+    }
+
+    /// The first three coefficients and the other two as digits.
+    fn digits(&mut self, element: &[Id; 5], width: usize) -> [Cell; 2] {
+        if let Some(&cells) = self.packed.get(&(*element, width)) {
+            return cells;
+        }
+        let term = |s: &Self, i: usize| (s.vars[element[i] as usize].cell, power(width * (i % 3)));
+        let (low, high) = ([0, 1, 2].map(|i| term(self, i)), [3, 4].map(|i| term(self, i)));
+        let cells = [self.sum(&low), self.sum(&high)];
+        self.packed.insert((*element, width), cells);
+        cells
     }
 
     fn largest(&self, ids: &[Id; 5]) -> BigUint {
@@ -227,27 +309,25 @@ impl Lower<'_> {
     }
 
     pub(super) fn pack(&mut self, list: &[Small], shift: bool) {
-        let (mut terms, mut constant) = (Vec::new(), Fr::ZERO);
+        let (mut digits, mut constant) = (Vec::new(), Fr::ZERO);
         for (i, r) in list.iter().enumerate() {
             let weight = power(31 * i);
             let x = self.small(*r).clone();
             constant += weight * Fr::from(u64::from(shift));
-            match (self.chosen.get(r).copied(), Self::known(&x)) {
-                (None, Some(value)) => constant += weight * field(&value),
-                (chosen, _) => {
-                    let id = chosen.unwrap_or_else(|| self.canonical(&x, &BigUint::from(P - 1)));
-                    terms.push((self.vars[id as usize].cell, weight));
-                    if chosen.is_none() {
-                        self.small[r.0 as usize] = Linear::var(id);
-                    }
+            digits.push(match (self.chosen.get(r).copied(), Self::known(&x)) {
+                (None, Some(value)) => {
+                    constant += weight * field(&value);
+                    None
                 }
-            }
+                (Some(id), _) => Some(self.vars[id as usize].cell),
+                (None, None) => {
+                    let id = self.canonical(&x, &BigUint::from(P - 1));
+                    self.small[r.0 as usize] = Linear::var(id);
+                    Some(self.vars[id as usize].cell)
+                }
+            });
         }
-        if constant != Fr::ZERO {
-            let cell = self.grid.constant(constant);
-            terms.push((cell, Fr::ONE));
-        }
-        let cell = self.sum(&terms);
+        let cell = self.grid.pack(&digits, constant);
         self.wide.push(cell);
     }
 

@@ -52,6 +52,13 @@ impl Shape {
         BigUint::from(P) << (self.limb() * (221 / self.limb()))
     }
 
+    /// Quotient limbs, as of a range check, and digit width of an inner product whose coefficients are at most `max`: `p·q + r` is below
+    /// `2^width` for every quotient in range and every 31-bit `r`.
+    pub fn digit(self, max: &BigUint) -> (usize, usize) {
+        let limbs = self.range_limbs(&(max / P));
+        (limbs, 32 + self.limb() * (limbs - 1) + self.top())
+    }
+
     /// `2^b`.
     pub fn radix(self) -> Fr {
         power(self.limb())

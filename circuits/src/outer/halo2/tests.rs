@@ -105,6 +105,10 @@ fn everything() -> Writer {
     let difference = w.lanes(Op::Sub, abc, ca);
     let bb = w.ext(Op::ExtMul(b, b));
     let other = w.lanes(Op::Sub, bb, difference);
+    let inner = w.ext(Op::InnerProduct(vec![a, abc, bb, b], vec![c[0], ca[2], c[1], seven]));
+    let other = w.lanes(Op::Sub, other, inner);
+    let again = w.ext(Op::InnerProduct(vec![abc, inner], vec![c[2], inner[4]]));
+    let other = w.lanes(Op::Add, other, again);
     let square = w.ext(Op::ExtMul(other, other));
     let quartic = w.ext(Op::ExtMul(square, square));
     let mut deep = quartic;
@@ -415,7 +419,7 @@ fn random_program(choices: &[(u8, u16, u16, u32)]) -> Writer {
     for &(kind, i, j, k) in choices {
         let (a, b) = (exts[usize::from(i) % exts.len()], exts[usize::from(j) % exts.len()]);
         let (x, y) = (wides[usize::from(i) % wides.len()], wides[usize::from(j) % wides.len()]);
-        match kind % 14 {
+        match kind % 16 {
             0..=2 => exts.push(w.ext(Op::ExtMul(a, b))),
             3 => exts.push(w.lanes(Op::Add, a, b)),
             4 => exts.push(w.lanes(Op::Sub, a, b)),
@@ -436,6 +440,14 @@ fn random_program(choices: &[(u8, u16, u16, u32)]) -> Writer {
             11 => {
                 let Wide(first) = w.wide(Op::Permute([x, y, x]));
                 wides.extend((first..first + 3).map(Wide));
+            }
+            13 => exts.push(w.ext(Op::InnerProduct(exts.clone(), exts.iter().map(|e| e[usize::from(j) % 5]).collect()))),
+            14 => {
+                // A run of additions with a large multiple of a product in it.
+                let product = w.small(Op::Mul(a[0], b[0]));
+                let sums: [Small; 4] = std::array::from_fn(|l| w.small(Op::Add(a[l], b[l + 1])));
+                let multiple = w.small(Op::Scale(product, k % P as u32));
+                exts.push([sums[0], sums[1], sums[2], sums[3], multiple]);
             }
             12 => {
                 let Small(first) = w.small(Op::Split(x));

@@ -1,0 +1,143 @@
+//! The Merkle trees of the `evm` profile: Plonky3's, whose openings also carry the nodes of one level near the root.
+//!
+//! The outer circuit hashes that level to the root once for all queries and selects, by an index' highest bits, the node where a query's
+//! path ends. A selection costs less than the levels it replaces.
+
+use circuits::ir::F;
+use circuits::poseidon2::{self, Permutation};
+use p3_bn254::Bn254;
+use p3_commit::{BatchOpening, BatchOpeningRef, Mmcs};
+use p3_matrix::{Dimensions, Matrix};
+use p3_merkle_tree::{MerkleTreeMmcs, PrunedMerklePaths};
+use p3_symmetric::{MultiField32PaddingFreeSponge, PseudoCompressionFunction, TruncatedPermutation};
+use serde::{Deserialize, Serialize};
+
+/// Depth of the level that openings carry, in trees that are deep enough.
+const TOP: usize = 4;
+
+type Sponge = MultiField32PaddingFreeSponge<F, Bn254, Permutation, 3, 2, 1>;
+type Compression = TruncatedPermutation<Permutation, 2, 1, 3>;
+type Inner = MerkleTreeMmcs<F, Bn254, Sponge, Compression, 2, 1>;
+
+/// The Merkle tree scheme.
+#[derive(Clone, Debug)]
+pub struct Trees(Inner);
+
+/// Paths of several queries, and the nodes at [`top_depth`], from the left.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Paths {
+    /// Siblings, each once.
+    pub siblings: PrunedMerklePaths<Bn254, 1>,
+    /// The nodes.
+    pub top: Vec<[Bn254; 1]>,
+}
+
+/// A Merkle opening doesn't lead to its root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongOpening;
+
+/// Depth of the level that an opening carries, in a tree of `2^depth` leaves.
+pub fn top_depth(depth: usize) -> usize {
+    depth.min(TOP)
+}
+
+/// Depth of a tree over matrices of these dimensions.
+pub fn depth(dimensions: &[Dimensions]) -> usize {
+    dimensions.iter().map(|d| d.height).max().unwrap_or(1).max(1).ilog2() as usize
+}
+
+/// The root above a level's nodes.
+pub fn root_of<T: Copy>(nodes: &[T], compress: impl Fn(T, T) -> T) -> Option<T> {
+    let mut level = nodes.to_vec();
+    while level.len() > 1 {
+        level = level.chunks(2).map(|pair| compress(pair[0], *pair.last().unwrap_or(&pair[0]))).collect();
+    }
+    level.first().copied()
+}
+
+impl Default for Trees {
+    fn default() -> Self {
+        let leaves = Sponge::new(poseidon2::permutation());
+        let leaves = leaves.unwrap_or_else(|_| unreachable!("KoalaBear is smaller than BN254"));
+        Self(MerkleTreeMmcs::new(leaves, Compression::new(poseidon2::permutation()), 0))
+    }
+}
+
+impl Trees {
+    /// Every query's siblings, from the leaf upwards.
+    ///
+    /// # Errors
+    ///
+    /// When the paths don't fit the queries.
+    pub fn restore(
+        &self,
+        dimensions: &[Dimensions],
+        indices: &[usize],
+        rows: &[Vec<Vec<F>>],
+        paths: &Paths,
+    ) -> Result<Vec<Vec<Bn254>>, WrongOpening> {
+        let restored = self.0.restore_and_recompute_paths(dimensions, indices, rows, &paths.siblings).map_err(|_| WrongOpening)?;
+        Ok(restored.into_iter().map(|path| path.siblings.into_iter().map(|[s]| s).collect()).collect())
+    }
+}
+
+impl Mmcs<F> for Trees {
+    type ProverData<M> = <Inner as Mmcs<F>>::ProverData<M>;
+    type Commitment = <Inner as Mmcs<F>>::Commitment;
+    type Proof = <Inner as Mmcs<F>>::Proof;
+    type MultiProof = Paths;
+    type Error = WrongOpening;
+
+    fn commit<M: Matrix<F>>(&self, inputs: Vec<M>) -> (Self::Commitment, Self::ProverData<M>) {
+        self.0.commit(inputs)
+    }
+
+    fn open_batch<M: Matrix<F>>(&self, index: usize, data: &Self::ProverData<M>) -> BatchOpening<F, Self> {
+        let BatchOpening { opened_values, opening_proof } = self.0.open_batch(index, data);
+        BatchOpening { opened_values, opening_proof }
+    }
+
+    fn get_matrices<'a, M: Matrix<F>>(&self, data: &'a Self::ProverData<M>) -> Vec<&'a M> {
+        self.0.get_matrices(data)
+    }
+
+    fn verify_batch(
+        &self,
+        commit: &Self::Commitment,
+        dimensions: &[Dimensions],
+        index: usize,
+        opening: BatchOpeningRef<'_, F, Self>,
+    ) -> Result<(), WrongOpening> {
+        let opening = BatchOpeningRef::new(opening.opened_values, opening.opening_proof);
+        self.0.verify_batch(commit, dimensions, index, opening).map_err(|_| WrongOpening)
+    }
+
+    fn open_multi_batch<M: Matrix<F>>(&self, indices: &[usize], data: &Self::ProverData<M>) -> (Vec<Vec<Vec<F>>>, Paths) {
+        let (rows, siblings) = self.0.open_multi_batch(indices, data);
+        let depth = self.get_max_height(data).ilog2() as usize;
+        let below = depth - top_depth(depth);
+        // A node is its neighbour's sibling.
+        let node = |i: usize| self.0.open_batch((i ^ 1) << below, data).opening_proof.get(below).copied();
+        let top = (0..1 << top_depth(depth)).filter_map(node).collect();
+        (rows, Paths { siblings, top })
+    }
+
+    fn verify_multi_batch<R: AsRef<[F]> + PartialEq>(
+        &self,
+        commit: &Self::Commitment,
+        dimensions: &[Dimensions],
+        indices: &[usize],
+        rows: &[Vec<R>],
+        proof: &Paths,
+    ) -> Result<(), WrongOpening> {
+        let depth = depth(dimensions);
+        let compression = Compression::new(poseidon2::permutation());
+        // The only node of a tree of one leaf has no neighbour: there is no level to carry.
+        let carried = if depth == 0 { 0 } else { 1 << top_depth(depth) };
+        let leads = depth == 0 || root_of(&proof.top, |l, r| compression.compress([l, r])).is_some_and(|root| commit.roots() == [root]);
+        if proof.top.len() != carried || !leads {
+            return Err(WrongOpening);
+        }
+        self.0.verify_multi_batch(commit, dimensions, indices, rows, &proof.siblings).map_err(|_| WrongOpening)
+    }
+}
