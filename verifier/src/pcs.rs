@@ -64,9 +64,12 @@ fn parameters(profile: Profile, group: Group, log: usize, pow_bits: usize) -> Re
     let schedule = folding_factor.compute_folding_schedule(log).map_err(|e| ParameterError { log, reason: e.to_string() })?;
     let mut current = rate;
     let folds = schedule.iter().take(schedule.len().saturating_sub(1));
+    // A round folds the domain's points once less than its polynomial's variables; `evm` once more, since its hash is slow and every
+    // further query of later rounds is cheap.
+    let kept = if profile == Profile::Evm { 2 } else { 1 };
     let round_log_inv_rates = folds
         .map(|fold| {
-            current += fold - 1;
+            current += fold - kept;
             current
         })
         .collect();

@@ -132,9 +132,8 @@ impl Config {
             let (selector, first) = (f[FULL].clone(), f[FULL].clone() * (f[FULL].clone() - constant(1)));
             let round = external(LANES.map(|c| fifth(w[c].clone())));
             let input = external([w[INPUT[0]].clone(), w[INPUT[1]].clone(), next[INPUT[2]].clone()]);
-            let mut out: Vec<E> = (0..3)
-                .map(|i| selector.clone() * (round[i].clone() + f[COEFFICIENT + i].clone() - next[LANES[i]].clone()))
-                .collect();
+            let mut out: Vec<E> =
+                (0..3).map(|i| selector.clone() * (round[i].clone() + f[COEFFICIENT + i].clone() - next[LANES[i]].clone())).collect();
             out.extend((0..3).map(|i| first.clone() * (input[i].clone() + E::Constant(rounds.initial[0][i]) - w[LANES[i]].clone())));
             out
         });

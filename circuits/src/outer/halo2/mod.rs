@@ -20,6 +20,8 @@
 //!
 //! Nothing of the layout depends on values: [`lower::Lower`] reads values only to fill advice cells.
 
+#[cfg(test)]
+mod blinding;
 pub mod gates;
 pub mod grid;
 pub mod linear;

@@ -100,8 +100,7 @@ impl Lower<'_> {
                 .collect();
             let totals = self.grid.inner_products(&cells);
             let value = |s: &Self, id: Id| integer(&s.grid.value(s.vars[id as usize].cell));
-            let coefficients: [BigUint; 5] =
-                std::array::from_fn(|i| block.iter().map(|(w, x)| value(self, w[i]) * value(self, *x)).sum());
+            let coefficients: [BigUint; 5] = std::array::from_fn(|i| block.iter().map(|(w, x)| value(self, w[i]) * value(self, *x)).sum());
             let digits: Vec<[(Cell, Fr); 2]> = coefficients
                 .iter()
                 .enumerate()
