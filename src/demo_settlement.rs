@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 use verifier::profile::Evm;
 
-/// Rows of the demo's circuit: `2^20`.
-const K: u32 = 20;
+/// Rows of the demo's circuit: `2^19`.
+const K: u32 = 19;
 /// The demo relation's verifying key over the insecure reference string, and the contract compiled from it.
 const KEY: &[u8] = include_bytes!("../assets/demo/outer.vk");
 const CONTRACT: &str = include_str!("../contracts/artifacts/raw/DemoVerifier.json");

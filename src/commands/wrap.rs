@@ -36,7 +36,7 @@ pub struct Args {
 }
 
 /// Rows of the demo's circuit, and of relations of its size.
-pub const DEFAULT_K: u32 = 20;
+pub const DEFAULT_K: u32 = 19;
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let statement: Statement = read_json(&args.statement)?;
