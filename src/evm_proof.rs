@@ -5,8 +5,8 @@
 //! BN254's scalar field; two different lists of `n` weights agree at `z` with probability at most `(n - 1)/r`.
 //! Made by `poa wrap`, read by `poa settle`, `poa verify` and the demo.
 
-use crate::store::{create_parent, read_json, write_json};
 use crate::error::Failure;
+use crate::store::{create_parent, read_json, write_json};
 use alloy::primitives::{B256, U256, keccak256};
 use alloy::sol_types::SolValue;
 use circuits::statement::{Digest, RequestStatement, Statement, TokenOpening, Tokens};
@@ -18,8 +18,7 @@ pub const FORMAT: &str = "poa-evm-proof/1";
 /// Public inputs.
 pub const INPUTS: usize = 9;
 /// Order of BN254's scalar field.
-pub const ORDER: U256 =
-    U256::from_limbs([0x43e1_f593_f000_0001, 0x2833_e848_79b9_7091, 0xb850_45b6_8181_585d, 0x3064_4e72_e131_a029]);
+pub const ORDER: U256 = U256::from_limbs([0x43e1_f593_f000_0001, 0x2833_e848_79b9_7091, 0xb850_45b6_8181_585d, 0x3064_4e72_e131_a029]);
 /// Weights are below this, in the circuit and on chain.
 pub const WEIGHT_BOUND: u64 = 1 << 31;
 /// Names of the public inputs, in their order.
@@ -93,9 +92,7 @@ pub fn digest(word: U256) -> Digest {
 pub fn token_digest(request: &RequestStatement, capacity: usize) -> Digest {
     match &request.tokens {
         Tokens::Digest(digest) => *digest,
-        Tokens::Public { tokens, prompt_len } => {
-            TokenOpening { salt: [0; 32], tokens: tokens.clone(), prompt_len: *prompt_len }.digest(capacity)
-        }
+        Tokens::Public { tokens, prompt_len } => TokenOpening { salt: [0; 32], tokens: tokens.clone(), prompt_len: *prompt_len }.digest(capacity),
     }
 }
 
@@ -145,7 +142,9 @@ pub fn public_inputs(statement: &Statement) -> Result<[Digest; INPUTS], Failure>
 pub fn only_request(statement: &Statement) -> Result<&RequestStatement, Failure> {
     match statement.requests.as_slice() {
         [request] => Ok(request),
-        several => Err(Failure::input(format!("the statement has {} requests, a settlement has one", several.len())).hint("prove each run by itself")),
+        several => {
+            Err(Failure::input(format!("the statement has {} requests, a settlement has one", several.len())).hint("prove each run by itself"))
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod chain;
 mod commands;
 mod compare;
+mod demo_settlement;
 mod error;
 mod evm_proof;
 mod meter;

@@ -302,6 +302,7 @@ pub fn attribute(index: &IndexDir, trace: &mut Trace) -> Result<Attribution, Fai
 }
 
 /// What is to be proven.
+#[derive(Clone)]
 pub struct Job<'a> {
     /// The model.
     pub model: &'a TensorMap,

@@ -136,7 +136,9 @@ fn from_deployment_to_payout() {
         assert_eq!(payout["amount"], expected);
         let name = payout["contributor"].as_str().unwrap();
         let withdrawn = bench.poa("withdraw", &["--contributor", name]);
-        if expected == "0" { continue }
+        if expected == "0" {
+            continue;
+        }
         assert_eq!(withdrawn.success()["amount"], expected);
         assert_eq!(bench.poa("withdraw", &["--contributor", name]).success()["amount"], "0");
     }

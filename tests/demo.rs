@@ -18,7 +18,7 @@ fn demo() -> &'static Demo {
     static DEMO: OnceLock<Demo> = OnceLock::new();
     DEMO.get_or_init(|| {
         let dir = scratch("demo");
-        let report = poa(["demo", "--queries", "--out", &text(&dir)]).success();
+        let report = poa(["demo", "--no-settlement", "--queries", "--out", &text(&dir)]).success();
         Demo { dir, report }
     })
 }

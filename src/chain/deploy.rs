@@ -112,7 +112,8 @@ impl Deployment {
             return Err(ChainError::Chain { expected: self.chain_id, found: chain.chain_id() });
         }
         let c = &self.contracts;
-        let needed = [(c.settlement, "the settlement"), (c.models, "the model registry"), (c.datanets, "the datanet registry"), (c.verifier, "the verifier")];
+        let needed =
+            [(c.settlement, "the settlement"), (c.models, "the model registry"), (c.datanets, "the datanet registry"), (c.verifier, "the verifier")];
         for (address, what) in needed {
             if chain.code(address)?.is_empty() {
                 return Err(ChainError::NoContract { chain: self.chain_id, address, what });
@@ -180,7 +181,9 @@ impl<C: Chain> Deployer<'_, C> {
         self.nonce += 1;
         match receipt.created {
             Some(address) if address == expected => Ok(address),
-            _ => Err(ChainError::Nonce { account: self.from, nonce: self.nonce - 1, problem: "the contract has another address than expected".into() }),
+            _ => {
+                Err(ChainError::Nonce { account: self.from, nonce: self.nonce - 1, problem: "the contract has another address than expected".into() })
+            }
         }
     }
 }
@@ -192,7 +195,8 @@ pub fn deploy(chain: &mut impl Chain, from: Address, raw: &RawVerifier, settings
     let mut d = Deployer { chain, from, nonce };
     let contracts = deploy_all(&mut d, raw, settings)?;
     let chain_id = d.chain.chain_id();
-    let deployment = Deployment { format: FORMAT.into(), chain_id, block, deployer: from, key_digest: raw.key_digest, insecure_srs: raw.insecure_srs, contracts };
+    let deployment =
+        Deployment { format: FORMAT.into(), chain_id, block, deployer: from, key_digest: raw.key_digest, insecure_srs: raw.insecure_srs, contracts };
     deployment.check(d.chain)?;
     Ok(deployment)
 }

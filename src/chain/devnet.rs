@@ -2,6 +2,8 @@
 //!
 //! The keys are public. They are used on chains with the id of development nodes only.
 
+#![cfg_attr(not(test), allow(dead_code, reason = "the demo settles with it"))]
+
 use super::deploy::{Deployment, RawVerifier, Settings, deploy, settlement_address};
 use super::evm::Evm;
 use super::register::{LICENCE, Publication, contribute, create_datanet, publish, register};
@@ -102,19 +104,15 @@ pub fn prepare(chain: &mut impl Chain, statement: &Statement, raw: &RawVerifier,
     register(chain, owner, &d.contracts, statement, raw.key_digest, datanet)?;
     let escrow = request::escrow(chain, payer, &d, terms)?;
     if escrow.request_id != only_request(statement)?.id {
-        return Err(Failure::input(format!("the chain gave request id {}, not the statement's", escrow.request_id)).hint("use a fresh development chain"));
+        return Err(
+            Failure::input(format!("the chain gave request id {}, not the statement's", escrow.request_id)).hint("use a fresh development chain")
+        );
     }
     Ok(d)
 }
 
 /// [`settle_in_process`] on any fresh development chain.
-pub fn settle_on(
-    chain: &mut impl Chain,
-    statement: &Statement,
-    proof: &EvmProof,
-    raw: &RawVerifier,
-    gas_money: bool,
-) -> Result<Settlement, Failure> {
+pub fn settle_on(chain: &mut impl Chain, statement: &Statement, proof: &EvmProof, raw: &RawVerifier, gas_money: bool) -> Result<Settlement, Failure> {
     proof.check(statement)?;
     let d = prepare(chain, statement, raw, gas_money)?;
     let owner = deployer().address();

@@ -2,6 +2,7 @@
 
 use super::abi::{AttributionSettlement, AttributionVerifier, DatanetRegistry, ModelRegistry, OpenToken, StakingPool};
 use crate::error::Failure;
+use crate::evm_proof::digest;
 use alloy::primitives::{Address, B256, hex};
 use alloy::sol_types::{SolError, SolInterface, decode_revert_reason};
 use thiserror::Error;
@@ -10,13 +11,13 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error)]
 pub enum ChainError {
     /// A contract refused.
-    #[error("the contract refuses: {}", explain(data))]
+    #[error("the contract refuses: {}", explain(.data))]
     Reverted {
         /// What it returned.
         data: Vec<u8>,
     },
     /// A transaction was included and had no effect.
-    #[error("transaction {transaction} was included in block {block} but had no effect: {}", explain(data))]
+    #[error("transaction {transaction} was included in block {block} but had no effect: {}", explain(.data))]
     NoEffect {
         /// The transaction.
         transaction: B256,
@@ -164,7 +165,9 @@ pub fn explain(data: &[u8]) -> String {
         named::<OpenToken::OpenTokenErrors>(data),
         named::<StakingPool::StakingPoolErrors>(data),
     ];
-    let other = others.into_iter().flatten().next().or_else(|| decode_revert_reason(data));
+    // Other bytes would be read as text.
+    let standard = [[0x08, 0xc3, 0x79, 0xa0], [0x4e, 0x48, 0x7b, 0x71]].iter().any(|selector| data.starts_with(selector));
+    let other = others.into_iter().flatten().next().or_else(|| decode_revert_reason(data).filter(|_| standard));
     other.unwrap_or_else(|| format!("unknown error 0x{}", hex::encode(data)))
 }
 
@@ -190,7 +193,7 @@ fn settlement_words(error: &AttributionSettlement::AttributionSettlementErrors) 
         E::DeadlinePassed(e) => format!("the deadline of request {} was {} (DeadlinePassed)", e.requestId, e.deadline),
         E::DeadlineNotPassed(e) => format!("the deadline of request {} is {} (DeadlineNotPassed)", e.requestId, e.deadline),
         E::TokenDigestMismatch(e) => {
-            format!("the payer asked for tokens with digest {:064x}, the proof has {:064x} (TokenDigestMismatch)", e.expected, e.found)
+            format!("the payer asked for tokens with digest {}, the proof has {} (TokenDigestMismatch)", digest(e.expected), digest(e.found))
         }
         E::WeightCount(e) => format!("the model has {} contributors, the proof {} weights (WeightCount)", e.expected, e.found),
         E::InvalidProof(e) => format!("the proof for request {} doesn't verify (InvalidProof)", e.requestId),

@@ -1,5 +1,7 @@
 //! The EVM in this process: no node, no keys, gas is free. And the meter of a verification's gas, for any chain.
 
+#![cfg_attr(not(test), allow(dead_code, reason = "the demo settles with it"))]
+
 use super::abi::AttributionVerifier;
 use super::{Call, Chain, ChainError, Found, Receipt, Search, read};
 use crate::evm_proof::INPUTS;
@@ -144,7 +146,7 @@ impl Chain for Evm {
         };
         let of_receipt = |r: &Receipt| {
             let (transaction, block) = (r.transaction, r.block);
-            let found = move |log: &alloy::primitives::Log| Found { log: log.clone(), transaction, block, block_hash: transaction };
+            let found = move |log: &alloy::primitives::Log| Found { log: log.clone(), transaction, block };
             r.logs.iter().filter(|log| wanted(log)).map(found).collect::<Vec<_>>()
         };
         Ok(self.receipts.iter().filter(in_range).flat_map(of_receipt).collect())

@@ -27,18 +27,8 @@ pub fn small(value: u8) -> Digest {
 }
 
 fn relation(contributors: usize) -> RelationParams {
-    let shape = ModelShape {
-        layers: 1,
-        width: 8,
-        heads: 1,
-        kv_heads: 1,
-        head_dim: 8,
-        ff: 8,
-        vocab: 16,
-        rope_theta: 10_000.0,
-        norm_eps: 1e-5,
-        context: 8,
-    };
+    let shape =
+        ModelShape { layers: 1, width: 8, heads: 1, kv_heads: 1, head_dim: 8, ff: 8, vocab: 16, rope_theta: 10_000.0, norm_eps: 1e-5, context: 8 };
     let semantics = Semantics {
         shape,
         lora: None,
@@ -83,8 +73,7 @@ impl Drop for Anvil {
 pub fn anvil(arguments: &[&str]) -> Option<Anvil> {
     let cpu = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let system = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
-    let binary: PathBuf =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("contracts/node_modules/@foundry-rs/anvil-{system}-{cpu}/bin/anvil"));
+    let binary: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("contracts/node_modules/@foundry-rs/anvil-{system}-{cpu}/bin/anvil"));
     if !binary.exists() {
         // Written past the test harness, which would swallow it.
         let _ = writeln!(std::io::stderr(), "SKIPPED: no anvil; run `npm ci --ignore-scripts` in contracts/");

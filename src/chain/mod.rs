@@ -60,8 +60,6 @@ pub struct Found {
     pub transaction: B256,
     /// Its block.
     pub block: u64,
-    /// That block's hash.
-    pub block_hash: B256,
 }
 
 /// What is searched for in logs.
@@ -115,6 +113,5 @@ pub fn write<C: SolCall>(chain: &mut impl Chain, from: Address, to: Address, val
 /// The event that a transaction must have logged.
 pub fn event<E: SolEvent>(receipt: &Receipt, address: Address) -> Result<E, ChainError> {
     let mut logs = receipt.logs.iter().filter(|log| log.address == address);
-    logs.find_map(|log| E::decode_log(log).ok().map(|l| l.data))
-        .ok_or(ChainError::Answer { what: E::SIGNATURE, problem: "not logged".into() })
+    logs.find_map(|log| E::decode_log(log).ok().map(|l| l.data)).ok_or(ChainError::Answer { what: E::SIGNATURE, problem: "not logged".into() })
 }

@@ -5,7 +5,7 @@
 
 use super::{Call, Chain, ChainError, Found, Receipt, Search};
 use alloy::eips::eip2718::Encodable2718;
-use alloy::network::{Ethereum, EthereumWallet, TransactionBuilder};
+use alloy::network::{Ethereum, EthereumWallet, NetworkTransactionBuilder, TransactionBuilder};
 use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::providers::{Provider, RootProvider};
 use alloy::rpc::types::{BlockNumberOrTag, Filter, Log, TransactionReceipt, TransactionRequest};
@@ -20,6 +20,9 @@ use tokio::runtime::{Builder, Runtime};
 const REQUEST: Duration = Duration::from_secs(30);
 /// Between two looks for a receipt.
 const POLL: Duration = Duration::from_millis(200);
+
+/// Every node takes a range of so many blocks.
+const SHORT_RANGE: u64 = 100;
 
 /// A block's place on the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +39,7 @@ pub struct BlockId {
 pub struct Node {
     runtime: Runtime,
     provider: RootProvider<Ethereum>,
-    url: String,
+    urls: [String; 2],
     place: String,
     chain_id: u64,
     keys: BTreeMap<Address, PrivateKeySigner>,
@@ -52,7 +55,11 @@ impl Node {
         let place = parsed.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|e| ChainError::Refused { problem: e.to_string() })?;
         let provider = RootProvider::new_http(parsed.clone());
-        let mut node = Self { runtime, provider, url: parsed.to_string(), place, chain_id: 0, keys: BTreeMap::new(), wait };
+        let mut bare = parsed.clone();
+        // Only URLs that can't have a host refuse; those have no credentials.
+        let _ = bare.set_username("").and_then(|()| bare.set_password(None));
+        let urls = [parsed.to_string(), bare.to_string()];
+        let mut node = Self { runtime, provider, urls, place, chain_id: 0, keys: BTreeMap::new(), wait };
         node.chain_id = node.ask(node.provider.get_chain_id())?;
         Ok(node)
     }
@@ -99,7 +106,9 @@ impl Node {
 
     fn explain(&self, error: &TransportError) -> ChainError {
         let Some(payload) = error.as_error_resp() else {
-            return self.unreachable(error.to_string().replace(&self.url, &self.place));
+            // Errors quote the URL without its credentials, which leaves its path.
+            let text = self.urls.iter().fold(error.to_string(), |text, url| text.replace(url, &self.place));
+            return self.unreachable(text);
         };
         match payload.as_revert_data() {
             Some(data) => ChainError::Reverted { data: data.to_vec() },
@@ -172,6 +181,25 @@ impl Node {
         Err(ChainError::Unconfirmed { transaction, seconds: self.wait.as_secs(), problem })
     }
 
+    /// Nodes limit the range of blocks, each in its own way: what is refused is asked for in halves.
+    fn logs_between(&self, search: &Search, from: u64, to: u64) -> Result<Vec<Found>, ChainError> {
+        let filter = Filter::new().address(search.address).event_signature(search.event).from_block(from).to_block(to);
+        let filter = match search.first {
+            Some(first) => filter.topic1(first),
+            None => filter,
+        };
+        match self.ask(self.provider.get_logs(&filter)) {
+            Ok(logs) => Ok(logs.into_iter().filter_map(found).collect()),
+            Err(ChainError::Refused { .. }) if to.saturating_sub(from) > SHORT_RANGE => {
+                let middle = from + (to - from) / 2;
+                let mut logs = self.logs_between(search, from, middle)?;
+                logs.extend(self.logs_between(search, middle + 1, to)?);
+                Ok(logs)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Why an included transaction had no effect: the same call again, on the block before.
     fn post_mortem(&self, call: &Call, receipt: &TransactionReceipt, gas: u64) -> ChainError {
         let transaction = receipt.transaction_hash;
@@ -200,7 +228,7 @@ fn converted(receipt: &TransactionReceipt) -> Receipt {
 
 /// A log of a block; those of pending transactions have none.
 fn found(log: Log) -> Option<Found> {
-    Some(Found { transaction: log.transaction_hash?, block: log.block_number?, block_hash: log.block_hash?, log: log.inner })
+    Some(Found { transaction: log.transaction_hash?, block: log.block_number?, log: log.inner })
 }
 
 impl Chain for Node {
@@ -243,16 +271,8 @@ impl Chain for Node {
     }
 
     fn logs(&mut self, search: &Search) -> Result<Vec<Found>, ChainError> {
-        let filter = Filter::new().address(search.address).event_signature(search.event).from_block(search.from);
-        let filter = match search.to {
-            Some(to) => filter.to_block(to),
-            None => filter.to_block(BlockNumberOrTag::Latest),
-        };
-        let filter = match search.first {
-            Some(first) => filter.topic1(first),
-            None => filter,
-        };
-        Ok(self.ask(self.provider.get_logs(&filter))?.into_iter().filter_map(found).collect())
+        let last = search.to.map_or_else(|| self.head().map(|b| b.number), Ok)?;
+        self.logs_between(search, search.from, last)
     }
 
     fn receipt(&mut self, transaction: B256) -> Result<Option<Receipt>, ChainError> {

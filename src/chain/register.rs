@@ -69,7 +69,8 @@ fn offer_for<'a>(offers: &'a [Offer], name: &str, chosen: &[u64]) -> Result<&'a 
         return Ok(offer);
     }
     match of_name.as_slice() {
-        [] => Err(Failure::input(format!("nobody has contributed as {name:?}")).hint("`poa datanet contribute --name` does, from the contributor's account")),
+        [] => Err(Failure::input(format!("nobody has contributed as {name:?}"))
+            .hint("`poa datanet contribute --name` does, from the contributor's account")),
         [first, rest @ ..] if rest.iter().all(|o| o.account == first.account) => Ok(first),
         several => {
             let ids: Vec<String> = several.iter().map(|o| format!("{} by {}", o.id, o.account)).collect();

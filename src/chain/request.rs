@@ -4,7 +4,8 @@ use super::abi::{AttributionSettlement, IAttributionSettlement, OpenToken};
 use super::deploy::Deployment;
 use super::{Call, Chain, ChainError, Found, Search, event, evm, read, write};
 use crate::error::Failure;
-use crate::evm_proof::{EvmProof, INPUT_NAMES};
+use crate::evm_proof::{EvmProof, INPUT_NAMES, digest};
+use alloy::primitives::aliases::U40;
 use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy::sol_types::{SolCall, SolEvent, SolValue};
 use circuits::statement::Digest;
@@ -47,7 +48,7 @@ impl Status {
 
 /// Terms of a request.
 pub fn terms(model: u64, split: u32, asset: Asset, amount: u128, deadline: u64, tokens: Digest) -> Terms {
-    let (token_digest, deadline) = (U256::from_be_bytes(tokens.0), alloy::primitives::aliases::U40::from(deadline));
+    let (token_digest, deadline) = (U256::from_be_bytes(tokens.0), U40::saturating_from(deadline));
     Terms { modelId: model, splitId: split, asset: asset.code(), amount, deadline, tokenDigest: token_digest }
 }
 
@@ -180,7 +181,7 @@ fn check_inputs(chain: &mut impl Chain, settlement: Address, proof: &EvmProof) -
     let expected = read(chain, settlement, &call)?;
     let different = expected.iter().zip(&inputs).zip(INPUT_NAMES).find(|((e, f), _)| e != f);
     different.map_or(Ok(()), |((expected, found), name)| {
-        let message = format!("the proof is of another {name} than the request's model: {found:064x}, expected {expected:064x}");
+        let message = format!("the proof is of another {name} than the request's model: {}, expected {}", digest(*found), digest(*expected));
         Err(Failure::invalid(message).hint("prove with the registered model, adapter and index, or register this one and escrow for it"))
     })
 }

@@ -101,7 +101,8 @@ fn bad_claims_are_told_apart() {
     let mut other = proof(&statement);
     other.public_inputs[5] = small(1);
     refused(&other, 2, "isn't escrowed");
-    let changes: [(&str, fn(&mut Statement)); 3] = [
+    type Change = (&'static str, fn(&mut Statement));
+    let changes: [Change; 3] = [
         ("another base model", |s| s.base = small(100)),
         ("another index statement digest", |s| s.index.as_mut().unwrap().contributors[0] = "mallory".into()),
         ("WeightCount", |s| s.requests[0].weights.truncate(3)),
@@ -198,10 +199,12 @@ fn news(node: &mut Node, d: &Deployment, state: &mut State, judges: &[Box<dyn Ju
 }
 
 fn verdicts(news: &[News]) -> Vec<(bool, &Verdict)> {
-    news.iter().map(|n| match n {
-        News::Settlement(v) => (true, v),
-        News::Withdrawn(v) => (false, v),
-    }).collect()
+    news.iter()
+        .map(|n| match n {
+            News::Settlement(v) => (true, v),
+            News::Withdrawn(v) => (false, v),
+        })
+        .collect()
 }
 
 #[test]
@@ -300,7 +303,9 @@ fn nodes_and_gas_can_be_missing() {
     drop(anvil);
     let gone = settle(&mut node, &d, &statement, &proof(&statement)).unwrap_err();
     assert!(gone.message.contains("doesn't answer") && gone.hint.is_some(), "{gone:?}");
-    assert!(matches!(Node::connect("http://user:secret@127.0.0.1:1/token", WAIT), Err(e @ ChainError::Unreachable { .. }) if !e.to_string().contains("secret") && !e.to_string().contains("token")));
+    assert!(
+        matches!(Node::connect("http://user:secret@127.0.0.1:1/token", WAIT), Err(e @ ChainError::Unreachable { .. }) if !e.to_string().contains("secret") && !e.to_string().contains("token"))
+    );
 }
 
 #[test]

@@ -127,7 +127,9 @@ impl Audit {
         }
         let (tokens, prompt_len) = match (&stated.tokens, &self.opening) {
             (Tokens::Public { tokens, prompt_len }, _) => (tokens, *prompt_len),
-            (Tokens::Digest(digest), Some(opening)) if opening.digest() == *digest => (&opening.tokens, opening.prompt_len),
+            (Tokens::Digest(digest), Some(opening)) if opening.digest(self.statement.relation.tokens) == *digest => {
+                (&opening.tokens, opening.prompt_len)
+            }
             (Tokens::Digest(_), Some(_)) => return differs("the proof doesn't open the statement's token digest"),
             (Tokens::Digest(_), None) => (&run.tokens, run.prompt_len),
         };

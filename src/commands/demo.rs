@@ -1,6 +1,7 @@
 //! `poa demo`: the whole story on bundled data.
 
 use super::train::trained;
+use crate::demo_settlement::{self, Settled};
 use crate::error::{Failure, While};
 use crate::meter::{Meter, say};
 use crate::show;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use verifier::profile::Native;
 
-/// The whole story: import a bundled model, train an adapter on a bundled datanet, answer, attribute, prove, verify.
+/// The whole story: import a bundled model, train an adapter on a bundled datanet, answer, attribute, prove, verify, wrap, settle.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  poa demo\n  poa demo --prompt \"The keeper of Skarn light is\" --json")]
 pub struct Args {
@@ -33,6 +34,9 @@ pub struct Args {
     /// Also measure all held-out queries: right answer, right contributor first.
     #[arg(long)]
     queries: bool,
+    /// Stop after the inner proof: no outer proof, no contracts, no payments.
+    #[arg(long)]
+    no_settlement: bool,
     /// Sketch rows.
     #[arg(long, default_value_t = 8)]
     sketch_rows: usize,
@@ -61,7 +65,7 @@ fn prepare(args: &Args) -> Result<Stage, Failure> {
     let model = match ModelDir::load(&model_dir) {
         Ok(model) => model,
         Err(_) => {
-            say("1/6 importing the base model (floats become exact integers) …");
+            say("1/9 importing the base model (floats become exact integers) …");
             let base = assets.join(demo::BASE_DIR);
             let float = load_model(&base, &ImportOptions { context: Some(demo::CONTEXT) }).during("importing the base model")?;
             let tokenizer = Tokenizer::load(&base).during("loading the tokenizer")?;
@@ -75,7 +79,7 @@ fn prepare(args: &Args) -> Result<Stage, Failure> {
     let adapter = match AdapterDir::load(&adapter_dir, &model) {
         Ok(adapter) => adapter,
         Err(_) => {
-            say("2/6 training a LoRA adapter on the datanet …");
+            say("2/9 training a LoRA adapter on the datanet …");
             let (float, _) = trained(&model, &tokens, &demo::lora_config())?;
             let int = quantise_adapter(&model.int, &model.float, &float, &tokens).during("quantising the adapter")?;
             let adapter = AdapterDir { int, float };
@@ -87,7 +91,7 @@ fn prepare(args: &Args) -> Result<Stage, Failure> {
     let index = match IndexDir::load(&index_dir) {
         Ok(index) if index.info.damping == args.damping && index.index.semantics.sketch_rows == Some(args.sketch_rows) => index,
         _ => {
-            say("3/6 sketching every sample's gradient …");
+            say("3/9 sketching every sample's gradient …");
             let options = IndexOptions { rows: args.sketch_rows, damping: args.damping };
             let index = work::index(&model, &adapter, &datanet, options, demo::CONTEXT, None, (&paths.0, &paths.1))?;
             index.save(&index_dir)?;
@@ -100,15 +104,21 @@ fn prepare(args: &Args) -> Result<Stage, Failure> {
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let stage = prepare(&args)?;
-    say("4/6 answering …");
-    let info =
-        work::infer(&stage.model, Some(&stage.adapter), &args.prompt, ANSWER_TOKENS, work::random_id()?, (&stage.paths.0, Some(&stage.paths.1)))?;
+    say("4/9 answering …");
+    let info = work::infer(
+        &stage.model,
+        Some(&stage.adapter),
+        &args.prompt,
+        ANSWER_TOKENS,
+        demo_settlement::request_id(),
+        (&stage.paths.0, Some(&stage.paths.1)),
+    )?;
     let semantics = &stage.index.index.semantics;
     let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
     let mut trace = work::trace_alone(&runtime, &info)?;
     info.save(&args.out.join("run"), &trace.tensors)?;
     let attribution = work::attribute(&stage.index, &mut trace)?;
-    say("5/6 proving …");
+    say("5/9 proving …");
     let job = Job {
         model: &stage.model.int.tensors,
         adapter: Some(&stage.adapter.int.tensors),
@@ -118,13 +128,17 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         requests: vec![(trace, info.request_id)],
         private_tokens: false,
     };
-    let proven = work::prove::<Native>(job)?;
+    let proven = work::prove::<Native>(job.clone())?;
     write_file(&args.out.join("proof.bin"), &proven.bytes)?;
     write_json(&args.out.join("statement.json"), &proven.statement)?;
-    say("6/6 verifying …");
+    say("6/9 verifying …");
     let start = Instant::now();
     let verified = verifier::verify_bytes(&proven.statement, &proven.bytes).map_err(Failure::invalid)?;
     let verify_seconds = start.elapsed().as_secs_f64();
+    let settled = match args.no_settlement {
+        true => None,
+        false => Some(demo_settlement::settle(Job { private_tokens: true, ..job }, &args.out)?),
+    };
     let quality = args.queries.then(|| measure_queries(&args, &stage)).transpose()?;
     let shares = show::attribution_shares(&attribution, &stage.index);
     if json {
@@ -139,6 +153,8 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
                 "verified": true,
                 "verify_seconds": verify_seconds,
                 "security_bits": verified.security_bits,
+                "wrap": settled.as_ref().map(|s| &s.wrap),
+                "settlement": settled.as_ref().map(Settled::json),
                 "queries": quality.as_ref().map(|q| json!({ "total": q.total, "answered": q.answered, "contributor_first": q.first })),
                 "seconds": meter.read().0,
             })
@@ -154,6 +170,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         args.out.display()
     );
     println!("  poa verify {0}/proof.bin --statement {0}/statement.json", args.out.display());
+    settled.iter().for_each(Settled::print);
     if let Some(q) = quality {
         println!("\nHeld-out queries: {} of {} answered, right contributor first in {}", q.answered, q.total, q.first);
     }

@@ -11,7 +11,9 @@ use serde_json::json;
 
 /// Escrow a fee for one answer of a model; prints the request id that the answer must be proven with. Running it again pays again.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  poa escrow --model 1 --amount 0.05 --devnet\n  poa infer --request-id <printed id> …   # then prove, wrap, settle")]
+#[command(
+    after_help = "Example:\n  poa escrow --model 1 --amount 0.05 --devnet\n  poa infer --request-id <printed id> …   # then prove, wrap, settle"
+)]
 pub struct Args {
     /// The model.
     #[arg(long)]
@@ -25,6 +27,9 @@ pub struct Args {
     /// Hours until the fee can be had back.
     #[arg(long, default_value_t = 24)]
     hours: u64,
+    /// Instead of hours, the moment, in seconds since 1970. The request id depends on it.
+    #[arg(long, conflicts_with = "hours")]
+    deadline: Option<u64>,
     /// Digest of the tokens that must be proven (default: any exchange with the model).
     #[arg(long)]
     token_digest: Option<Digest>,
@@ -44,7 +49,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     d.check(&mut node)?;
     let split = current_split(&mut node, &d)?;
     let (_, now) = node.newest()?;
-    let deadline = now.saturating_add(args.hours.saturating_mul(3600));
+    let deadline = args.deadline.unwrap_or_else(|| now.saturating_add(args.hours.saturating_mul(3600)));
     let made = escrow(&mut node, account, &d, terms(args.model, split, args.asset, amount, deadline, args.token_digest.unwrap_or_default()))?;
     if json {
         println!(

@@ -18,9 +18,9 @@ mod settle;
 mod srs;
 mod train;
 mod verify;
-mod wrap;
 mod watch;
 mod withdraw;
+mod wrap;
 
 use crate::error::Failure;
 use clap::{Parser, Subcommand};

@@ -60,7 +60,8 @@ impl NodeArgs {
             Err(error) => return Ok(Err(error)),
         };
         if self.devnet && node.chain_id() != devnet::CHAIN_ID {
-            let message = format!("--devnet uses keys that everyone knows: chain {} isn't a development chain ({})", node.chain_id(), devnet::CHAIN_ID);
+            let message =
+                format!("--devnet uses keys that everyone knows: chain {} isn't a development chain ({})", node.chain_id(), devnet::CHAIN_ID);
             return Err(Failure::input(message).hint("leave out --devnet and give your own key"));
         }
         Ok(Ok(node))
@@ -103,7 +104,9 @@ impl KeyArgs {
 /// A file must not be replaced: what it says can't be had again.
 pub fn refuse_existing(path: &Path, what: &str) -> Result<(), Failure> {
     if path.exists() {
-        return Err(Failure::input(format!("{} exists: it says where {what} are", path.display())).hint("give another --out, or delete that file first"));
+        return Err(
+            Failure::input(format!("{} exists: it says where {what} are", path.display())).hint("give another --out, or delete that file first")
+        );
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ struct Place {
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let (made, place) = match &args.command {
-        Command::Import { file, place } => (srs::import(file, place.k, &mut |what| say(&format!("{what} …"))).during_path("importing", file)?, place),
+        Command::Import { file, place } => (srs::import(file, place.k, &mut |what| say(format!("{what} …"))).during_path("importing", file)?, place),
         Command::Insecure { place } => (Srs::insecure(place.k).during("making powers")?, place),
     };
     save(&made, &place.out)?;

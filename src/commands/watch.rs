@@ -84,7 +84,11 @@ fn load_state(args: &Args, d: &Deployment) -> Result<State, Failure> {
         return Ok(State::new(d));
     }
     let state: State = read_json(&args.state)?;
-    if state.is_of(d) { Ok(state) } else { Err(Failure::input(format!("{} is of another deployment", args.state.display())).hint("give another --state")) }
+    if state.is_of(d) {
+        Ok(state)
+    } else {
+        Err(Failure::input(format!("{} is of another deployment", args.state.display())).hint("give another --state"))
+    }
 }
 
 fn news_json(news: &News) -> Value {
@@ -119,10 +123,13 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let mut watch = Watch::new(&mut node, &d, &judges);
     let mut all = vec![];
     loop {
+        let before = state.next;
         match watch.step(&mut state, args.confirmations) {
             Ok((news, more)) => {
                 backoff = Backoff::new();
-                write_json(&args.state, &state)?;
+                if state.next != before || !news.is_empty() || !args.state.exists() {
+                    write_json(&args.state, &state)?;
+                }
                 for piece in &news {
                     match (json, args.once) {
                         (true, true) => all.push(news_json(piece)),

@@ -36,7 +36,7 @@ pub struct Args {
 }
 
 /// Rows of the demo's circuit, and of relations of its size.
-pub const DEFAULT_K: u32 = 19;
+pub const DEFAULT_K: u32 = 20;
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let statement: Statement = read_json(&args.statement)?;
@@ -54,7 +54,10 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     } else {
         println!("Outer proof in {}: {} bytes, key {}", args.out.display(), figures.proof_bytes, wrapped.proof.key_digest);
         println!("  2^{} rows ({} used), {} advice columns", figures.k, figures.rows, figures.advice_columns);
-        println!("  {:.0} s ({:.0} s of it keys), {:.0} CPU s, {:.0} MB", figures.seconds, figures.keygen_seconds, figures.cpu_seconds, figures.peak_rss_mb);
+        println!(
+            "  {:.0} s ({:.0} s of it keys), {:.0} CPU s, {:.0} MB",
+            figures.seconds, figures.keygen_seconds, figures.cpu_seconds, figures.peak_rss_mb
+        );
         if wrapped.proof.srs.insecure {
             println!("  INSECURE reference string: anyone can forge proofs over it; for trials only");
         }

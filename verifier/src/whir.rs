@@ -47,16 +47,21 @@ pub enum WhirError {
 
 type Transcript<'a, C> = WhirVerifierTranscript<'a, <C as HashProfile>::Challenger, <C as HashProfile>::Base, <C as HashProfile>::Ext>;
 
+type Openings<C> =
+    QueryOpenings<<C as HashProfile>::Base, <C as HashProfile>::Ext, <<C as HashProfile>::Mmcs as Mmcs<<C as HashProfile>::Base>>::MultiProof>;
+
 /// Claims of one round: out-of-domain points and queries, weighted by successive powers of a challenge.
 struct Round<B, E> {
+    variables: usize,
     powers: Vec<E>,
     points: Vec<E>,
     queries: Vec<B>,
 }
 
 impl<B: Field, E: ExtensionField<B>> Round<B, E> {
-    /// The weight polynomial at a point.
+    /// The weight polynomial at the end of a point.
     fn weight_at(&self, point: &[E]) -> E {
+        let point = &point[point.len() - self.variables..];
         let squares = |z: E| Point::expand_from_univariate(z, point.len());
         let points = self.points.iter().map(|&z| eq_points(squares(z).as_slice(), point));
         let select = Select::new(point);
@@ -81,9 +86,9 @@ impl<E: Field> Select<E> {
         let mut value = E::ONE;
         for table in &self.0 {
             let square = z * z;
-            value *= match table.as_slice() {
-                &[a, b, c, d] => a + b * z + c * square + d * (square * z),
-                &[a, b] => a + b * z,
+            value *= match *table.as_slice() {
+                [a, b, c, d] => a + b * z + c * square + d * (square * z),
+                [a, b] => a + b * z,
                 _ => E::ONE,
             };
             z = square * square;
@@ -205,7 +210,7 @@ fn replay<C: HashProfile>(
     });
     let mut folding = folding?;
     let mut point = folding.clone();
-    let mut rounds: Vec<(usize, Round<C::Base, C::Ext>)> = vec![];
+    let mut rounds = vec![];
     let mut commitment = commitment.clone();
 
     for (index, (parameters, messages)) in pcs.round_parameters().iter().zip(&proof.rounds).enumerate() {
@@ -224,7 +229,7 @@ fn replay<C: HashProfile>(
         // The carried claim keeps the constant coefficient.
         let powers: Vec<C::Ext> = gamma.powers().skip(1).take(points.len() + queries.len()).collect();
         claim += powers.iter().zip(messages.ood_answers.iter().chain(&folds)).map(|(&p, &v)| p * v).sum::<C::Ext>();
-        rounds.push((parameters.num_variables, Round { powers, points, queries }));
+        rounds.push(Round { variables: parameters.num_variables, powers, points, queries });
         let (count, bits) = (pcs.round_folding_factor(index + 1), parameters.folding_pow_bits);
         folding = transcript.delegate_round_fold(|challenger| sumcheck::<C>(&messages.sumcheck, challenger, &mut claim, count, bits))?;
         point.extend(&folding);
@@ -253,7 +258,7 @@ fn replay<C: HashProfile>(
 
     let value: C::Ext = eq_table(&closing).into_iter().zip(polynomial.as_slice()).map(|(e, &c)| e * c).sum();
     let own = VariableOrder::Prefix.eval_constraints_poly(&[first], &Point::new(point.clone()));
-    let later = rounds.iter().map(|(variables, round)| round.weight_at(&point[point.len() - variables..]));
+    let later = rounds.iter().map(|round| round.weight_at(&point));
     if claim != (own + later.sum::<C::Ext>()) * value {
         return Err(WhirError::Sumcheck);
     }
@@ -274,7 +279,7 @@ fn open<C: HashProfile>(
     parameters: &RoundConfig,
     round: usize,
     indices: &[usize],
-    openings: &QueryOpenings<C::Base, C::Ext, <C::Mmcs as Mmcs<C::Base>>::MultiProof>,
+    openings: &Openings<C>,
     folding: &[C::Ext],
 ) -> Result<Vec<C::Ext>, WhirError> {
     let width = 1 << parameters.folding_factor;

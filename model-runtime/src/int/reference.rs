@@ -1,6 +1,6 @@
 //! A plain float model with the same tensors: calibrates exponents and is what the integer model is compared with.
 //!
-//! Gains, LoRA scales and `1/√head_dim` are folded into the matrices and the residual stream is rotated ([`super::rotation`]) exactly as in the
+//! Gains, LoRA scales and `1/√head_dim` are folded into the matrices and the residual stream is rotated (`super::rotation`) exactly as in the
 //! integer model, so a float tensor and an integer one of the same name differ only by quantisation. Axes are unpadded.
 
 use super::rotation::Rotation;

@@ -1,10 +1,10 @@
 //! The structured reference string of KZG: powers of a secret in BN254's groups, and the same in the Lagrange basis.
 //!
-//! It is imported from a public ceremony's file ([`import`], every point checked) or made here from a published secret ([`insecure`]),
+//! It is imported from a public ceremony's file ([`import`], every point checked) or made here from a published secret ([`Srs::insecure`]),
 //! which is for trials: anyone can forge proofs over it. An insecure one is marked in its file and in everything derived from it, and is
 //! recognised by its points whatever a file says.
 //!
-//! A directory holds two files for each size `2^k`: the powers and, derived from them, the Lagrange basis ([`file`](mod@file)).
+//! A directory holds two files for each size `2^k`: the powers and, derived from them, the Lagrange basis; `file.rs` has their format.
 
 mod check;
 mod error;

@@ -127,8 +127,8 @@ impl Wide {
             third.push(next);
         }
         let mut cells = Vec::new();
-        for i in 0..third.len() {
-            region.assign_advice(config.a[2], i, Value::known(third[i]));
+        for (i, value) in third.iter().enumerate() {
+            region.assign_advice(config.a[2], i, Value::known(*value));
             if (1..=INPUTS).contains(&i) {
                 config.shift.enable(region, i)?;
             }

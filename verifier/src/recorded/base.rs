@@ -131,7 +131,7 @@ impl Neg for Base {
 impl Div for Base {
     type Output = Self;
     fn div(self, other: Self) -> Self {
-        self * other.inverse()
+        Mul::mul(self, other.inverse())
     }
 }
 

@@ -107,7 +107,7 @@ impl Neg for Ext {
 impl Div for Ext {
     type Output = Self;
     fn div(self, other: Self) -> Self {
-        self * other.inverse()
+        Mul::mul(self, other.inverse())
     }
 }
 

@@ -260,7 +260,8 @@ impl GrindingChallenger for Challenger {
         }
         self.observe(witness);
         let bits = self.sample_base().bits(bits as u32);
-        bits.iter().fold(true, |all, bit| (*bit == Base::ZERO) && all)
+        // Every bit is compared: each comparison leaves its assertion.
+        bits.iter().filter(|bit| **bit != Base::ZERO).count() == 0
     }
 }
 
@@ -282,7 +283,7 @@ fn plain_index(index: usize) -> usize {
 }
 
 impl CanSampleUniformBits<Base> for Challenger {
-    /// The index, with the number of its recorded bits above [`INDEX_BITS`]. The one element that the native transcript would draw again has
+    /// The index, with the number of its recorded bits in its high half. The one element that the native transcript would draw again has
     /// no recording: its bits are refused.
     fn sample_uniform_bits<const RESAMPLE: bool>(&mut self, bits: usize) -> Result<usize, ResamplingError> {
         let recorded = self.sample_base().bits(bits as u32);

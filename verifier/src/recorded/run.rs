@@ -1,4 +1,4 @@
-//! The recorded run: everything that [`verify`](crate::verify::verify) checks of an `evm` proof, on recorded values.
+//! The recorded run: everything that [`verify`] checks of an `evm` proof, on recorded values.
 //!
 //! Public inputs, in order: the statement's digest; the commitments of base model, adapter and index; the index's digest; the request's id;
 //! its token digest; `z`; `y = Σ_j w_j·z^j` over the published weights. The relation's digest and the lookup tables' commitment are constants.

@@ -98,7 +98,8 @@ impl Linear {
                 (Some((i, x)), Some((j, y))) if i == j => {
                     let sum = x + k * y;
                     let id = *i;
-                    (a.next(), b.next());
+                    a.next();
+                    b.next();
                     (id, sum)
                 }
                 (Some((i, _)), Some((j, _))) if i > j => b.next().map(|(j, y)| (*j, k * y)).unwrap_or_default(),

@@ -277,6 +277,14 @@ impl<'a> Lower<'a> {
             return self.small.push(x);
         }
         let op = &program.ops[self.at];
+        // A multiple can leave the range of what can be reduced; a sum can't.
+        if let Op::Scale(a, _) = op
+            && self.combination(op).is_some_and(|x| self.large(&x))
+        {
+            let x = self.small(*a).clone();
+            let id = self.reduced_one(&x);
+            self.small[a.0 as usize] = Linear::var(id);
+        }
         if let Some(x) = self.combination(op)
             && x.terms.len() <= TERMS
             && !self.large(&x)

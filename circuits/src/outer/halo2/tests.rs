@@ -206,7 +206,7 @@ fn classes(grid: &Grid) -> Vec<Vec<Cell>> {
         });
         if ids[0] != ids[1] {
             let moved = std::mem::take(&mut list[ids[1]]);
-            moved.iter().for_each(|c| drop(of.insert(*c, ids[0])));
+            of.extend(moved.iter().map(|c| (*c, ids[0])));
             list[ids[0]].extend(moved);
         }
     }

@@ -1,0 +1,114 @@
+//! The demo's last act: the answer's proof is wrapped, contracts are deployed on an EVM in this process, and the proof releases a payment.
+
+use crate::chain::deploy::{RawVerifier, VERIFIER_GAS};
+use crate::chain::devnet;
+use crate::chain::request::Settlement;
+use crate::error::{Failure, While};
+use crate::meter::say;
+use crate::outer::{self, WrapFigures, Wrapped, keys_directory};
+use crate::store::{write_file, write_json};
+use crate::work::{self, Job};
+use alloy::primitives::Bytes;
+use circuits::statement::{Digest, Statement};
+use light_client::OuterKey;
+use prover::srs::Srs;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::path::Path;
+use verifier::profile::Evm;
+
+/// Rows of the demo's circuit: `2^20`.
+const K: u32 = 20;
+/// The demo relation's verifying key over the insecure reference string, and the contract compiled from it.
+const KEY: &[u8] = include_bytes!("../assets/demo/outer.vk");
+const CONTRACT: &str = include_str!("../contracts/artifacts/raw/DemoVerifier.json");
+
+#[derive(Deserialize)]
+struct Artifact {
+    bytecode: Bytes,
+}
+
+/// The request id that the demo's chain will give.
+pub fn request_id() -> Digest {
+    devnet::request_id(Digest::default())
+}
+
+/// What happened.
+pub struct Settled {
+    /// Cost of the outer proof.
+    pub wrap: WrapFigures,
+    /// Payment.
+    pub settlement: Settlement,
+}
+
+/// Proves a job under the `evm` profile, wraps the proof and settles it. `out` keeps every file.
+pub fn settle(job: Job<'_>, out: &Path) -> Result<Settled, Failure> {
+    say("7/9 proving again with the hash that the outer circuit knows …");
+    let proven = work::prove::<Evm>(job)?;
+    let statement_path = out.join("evm-statement.json");
+    write_file(&out.join("evm-inner.bin"), &proven.bytes)?;
+    write_json(&statement_path, &proven.statement)?;
+    say("8/9 wrapping it into a zero-knowledge proof (the first time takes minutes for the keys) …");
+    let wrapped = wrap(&proven.statement, &proven.bytes, out)?;
+    wrapped.proof.save(&out.join("evm-proof.json"))?;
+    say("9/9 settling on an EVM in this process …");
+    let settlement = devnet::settle_in_process(&proven.statement, &wrapped.proof, &raw_verifier(&wrapped, out)?)?;
+    Ok(Settled { wrap: wrapped.figures, settlement })
+}
+
+fn wrap(statement: &Statement, bytes: &[u8], out: &Path) -> Result<Wrapped, Failure> {
+    let directory = out.join("srs");
+    let srs = match Srs::load(&directory, K, &mut |what| say(what)) {
+        Ok(srs) => srs,
+        Err(_) => {
+            let srs = Srs::insecure(K).during("making an insecure reference string")?;
+            srs.save(&directory).during_path("writing", &directory)?;
+            srs
+        }
+    };
+    outer::wrap(statement, bytes, &srs, &keys_directory())
+}
+
+/// The bundled contract, if it is this key's.
+fn raw_verifier(wrapped: &Wrapped, out: &Path) -> Result<RawVerifier, Failure> {
+    let bundled = OuterKey::decode(KEY).ok().map(|key| key.digest());
+    if bundled != Some(wrapped.key.digest()) {
+        let path = out.join("Verifier.sol");
+        write_file(&path, wrapped.solidity.as_bytes())?;
+        write_file(&out.join("outer.vk"), wrapped.key.encoding())?;
+        let problem = format!("this relation's key is {}, the bundled verifier contract is for another", wrapped.proof.key_digest);
+        let hint = format!("its source is {}: compile it (npm run verifier in contracts/), then `poa deploy --verifier`", path.display());
+        return Err(Failure::input(problem).hint(hint));
+    }
+    let artifact: Artifact = serde_json::from_str(CONTRACT).during("the bundled verifier contract")?;
+    Ok(RawVerifier {
+        code: artifact.bytecode,
+        key_digest: wrapped.proof.key_digest,
+        proof_bytes: wrapped.proof.proof_bytes,
+        insecure_srs: wrapped.proof.srs.insecure,
+        gas_limit: VERIFIER_GAS,
+    })
+}
+
+impl Settled {
+    /// For `--json`.
+    pub fn json(&self) -> Value {
+        let payout =
+            |p: &crate::chain::request::Payout| json!({ "contributor": p.contributor, "account": p.account, "amount": p.amount.to_string() });
+        let payouts: Vec<Value> = self.settlement.payouts.iter().map(payout).collect();
+        json!({ "gas_used": self.settlement.gas_used, "verify_gas": self.settlement.verify_gas, "payouts": payouts })
+    }
+
+    /// For people.
+    pub fn print(&self) {
+        let (w, s) = (&self.wrap, &self.settlement);
+        println!(
+            "\nOuter proof: {} bytes in {:.0} s ({:.0} s of it keys), 2^{} rows, INSECURE reference string (for trials)",
+            w.proof_bytes, w.seconds, w.keygen_seconds, w.k
+        );
+        println!("Settled on the in-process EVM: {} gas, {} of it verification. Of 1 ETH escrowed, contributors withdrew:", s.gas_used, s.verify_gas);
+        for payout in s.payouts.iter().filter(|p| !p.amount.is_zero()) {
+            println!("  {:<24}{} wei", payout.contributor, payout.amount);
+        }
+    }
+}
