@@ -4,7 +4,6 @@ use super::float::{Net, check_tokens};
 use super::{SplitMix64, TrainError, parameter};
 use crate::shape::ModelShape;
 use candle_core::{D, Device, Result as CandleResult, Tensor, Var};
-use candle_nn::loss::nll;
 use candle_nn::ops::log_softmax;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 
@@ -27,11 +26,14 @@ pub struct Schedule {
     pub penalties: Penalties,
 }
 
-/// Terms beside the cross-entropy that keep a model exact in integers; both are 0 by default.
+/// What changes the mean cross-entropy so that a model stays exact in integers; all are 0 by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Penalties {
     /// Label smoothing: this share of the target is spread over the vocabulary. It bounds the logits, which amplify every rounding error.
     pub smoothing: f64,
+    /// A token whose loss is below this counts as this much and is learnt no further. Certain answers leave the other tokens, which make up the
+    /// gradient, less probability than a unit of the softmax's table.
+    pub floor: f64,
     /// Weight of the mean square of the residual stream after the last layer. One unit serves the stream of all layers, so one that grows leaves
     /// the embedding few bits.
     pub stream: f64,
@@ -60,6 +62,7 @@ impl Schedule {
             ("warmup", self.warmup, 1.0),
             ("weight_decay", self.weight_decay, 10.0),
             ("smoothing", self.penalties.smoothing, 1.0),
+            ("floor", self.penalties.floor, 10.0),
             ("stream", self.penalties.stream, 10.0),
         ];
         for (name, value, most) in rates {
@@ -145,10 +148,14 @@ fn batch_loss(net: &Net, batch: &[&[u32]], penalties: &Penalties) -> CandleResul
     let stream = net.stream(&ids)?.flatten(0, 1)?;
     let stream = stream.index_select(&Tensor::new(reads, &Device::Cpu)?, 0)?;
     let log_p = log_softmax(&net.logits(&net.final_norm(&stream)?)?, D::Minus1)?;
-    let loss = nll(&log_p, &Tensor::new(targets, &Device::Cpu)?)?;
+    let targets = Tensor::new(targets, &Device::Cpu)?;
+    let losses = log_p.gather(&targets.unsqueeze(1)?, 1)?.neg()?;
+    let loss = losses.mean_all()?;
+    let floor = ((losses - penalties.floor)?.relu()?.mean_all()? - &loss)?;
     // The smoothed target's loss, `(1 - s)·loss + s·mean(-log p)`, less the loss itself.
     let smoothing = ((log_p.mean_all()? + &loss)? * -penalties.smoothing)?;
-    let penalty = (smoothing + (stream.sqr()?.mean_all()? * penalties.stream)?)?;
+    let stream = (stream.sqr()?.mean_all()? * penalties.stream)?;
+    let penalty = ((floor + smoothing)? + stream)?;
     Ok((loss, penalty))
 }
 
