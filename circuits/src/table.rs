@@ -14,7 +14,7 @@ pub enum TableKind {
     Clamp(u32),
     /// `(h, (h² + half) >> shift)`, `h` in `[-2^14, 2^14)`.
     Square(u32),
-    /// `(x, round(4096·exp(-x·2^-k)), x = 0)`, `x` in `[0, 2^16)`.
+    /// `(x, round(2^13·exp(-x·2^-k)), x = 0)`, `x` in `[0, 2^16)`.
     Exp(i32),
     /// `(z, silu, silu')`, `z` in `[-2^15, 2^15)`; exponents of input, output, gradient.
     Silu(i32, i32, i32),

@@ -7,12 +7,12 @@ use crate::shape::Site;
 
 /// Entries of a 16-bit table.
 pub const TABLE_LEN: usize = 1 << 16;
-/// `EXP(0)`.
-pub const EXP_ONE: i32 = 4096;
+/// `EXP(0)`. A vocabulary of `2^17` keeps a row's sum below the field's order.
+pub const EXP_ONE: i32 = 1 << 13;
 /// Largest factor a softmax row may have (two 12-bit limbs).
 pub const MAX_FACTOR: i64 = (1 << 24) - 1;
 
-/// `x -> round(4096·exp(-x·2^-k))` for `x` in `[0, 2^16)`.
+/// `x -> round(2^13·exp(-x·2^-k))` for `x` in `[0, 2^16)`.
 pub fn exp_table(k: i32) -> Vec<i32> {
     let unit = libm::ldexp(1.0, -k);
     (0..TABLE_LEN).map(|x| (f64::from(EXP_ONE) * libm::exp(-(x as f64) * unit)).round() as i32).collect()

@@ -8,7 +8,7 @@ use model_runtime::import::load_peft;
 use model_runtime::int::adapter::quantise_adapter;
 use model_runtime::shape::{FloatAdapter, Site};
 use model_runtime::text::Datanet;
-use model_runtime::train::{LoraConfig, Progress, Schedule, train_lora};
+use model_runtime::train::{LoraConfig, Penalties, Progress, Schedule, train_lora};
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -110,6 +110,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
                 warmup: 0.1,
                 weight_decay: 0.01,
                 seed: args.seed,
+                penalties: Penalties::default(),
             };
             let alpha = args.alpha.unwrap_or(2.0 * args.rank as f32);
             let config = LoraConfig { rank: args.rank, alpha, sites: sites(&args.sites)?, context: max_tokens, schedule };

@@ -237,6 +237,8 @@ fn base_tensors(model: &Folded, sem: &Semantics) -> TensorMap {
 
 /// Quotients of the residual stream keep this factor above everything calibration saw.
 const STREAM_HEADROOM: f64 = 1.25;
+/// A finer stream must leave at most this share of the squared logit error: an adapter that comes later may need the range it gives up.
+const LIFT_GAIN: f64 = 0.5;
 /// Calibration sequences on which candidate exponents are compared.
 const COMPARED: usize = 4;
 
@@ -268,7 +270,7 @@ pub fn quantise_base(model: &FloatModel, calibration: &[Vec<u32>]) -> Result<Int
     let lifted = f64::from(first.semantics.exps["hin"] + 1).exp2() * largest * STREAM_HEADROOM;
     let error = |model: &IntModel| logit_error(model, &folded, calibration);
     let second = if lifted < 32768.0 { plan_base(&folded, &ranges, 1).ok() } else { None };
-    if let Some(second) = second.filter(|second| error(second) < error(&first)) {
+    if let Some(second) = second.filter(|second| error(second) < LIFT_GAIN * error(&first)) {
         return Ok(second);
     }
     Ok(first)

@@ -91,6 +91,11 @@ impl Net {
 
     /// `[batch, tokens]` ids to `[batch, tokens, width]`, after the final norm.
     pub fn hidden(&self, ids: &Tensor) -> CandleResult<Tensor> {
+        self.final_norm(&self.stream(ids)?)
+    }
+
+    /// `[batch, tokens]` ids to the residual stream after the last layer, `[batch, tokens, width]`.
+    pub(crate) fn stream(&self, ids: &Tensor) -> CandleResult<Tensor> {
         let (batch, tokens) = ids.dims2()?;
         let positions = Positions::new(&self.shape, tokens)?;
         let mut h = self.embed.index_select(&ids.flatten_all()?, 0)?.reshape((batch, tokens, self.shape.width))?;
@@ -100,12 +105,16 @@ impl Net {
             let n2 = self.norm(&h, &layer.ffn_norm)?;
             h = (&h + self.feed_forward(layer, &n2)?)?;
         }
-        self.norm(&h, &self.final_norm)
+        Ok(h)
     }
 
     /// `[n, width]` from [`Net::hidden`] to logits `[n, vocab]`.
     pub fn logits(&self, hidden: &Tensor) -> CandleResult<Tensor> {
         hidden.matmul(&self.head.as_ref().unwrap_or(&self.embed).t()?)
+    }
+
+    pub(crate) fn final_norm(&self, stream: &Tensor) -> CandleResult<Tensor> {
+        self.norm(stream, &self.final_norm)
     }
 
     fn norm(&self, x: &Tensor, gain: &Tensor) -> CandleResult<Tensor> {

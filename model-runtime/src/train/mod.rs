@@ -11,7 +11,7 @@ mod rng;
 pub use base::{BaseConfig, train_base};
 pub use float::{Net, float_greedy, float_logits, float_lora_gradients};
 pub use lora::{LoraConfig, train_lora};
-pub use optimise::{Progress, Schedule};
+pub use optimise::{Penalties, Progress, Schedule};
 pub use rng::SplitMix64;
 
 /// Why training or the float reference failed.
