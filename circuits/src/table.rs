@@ -24,7 +24,7 @@ pub enum TableKind {
     Recip,
     /// `(e, 2^e, 4^e)`, `e` in `[0, 8)`.
     Power4,
-    /// `(e, 2^e)`, `e` in `[0, 14)`, padded with `e = 0` rows.
+    /// `(e, 2^e)`, `e` in `[0, 15)`, padded with a row `e = 0`.
     Power2,
     /// `(gap, coarse, fine, gap ≥ 2^15)`: the gradient's scale, up to `2^limit`, in two factors.
     Boost(u32),
@@ -79,7 +79,7 @@ impl TableKind {
             }
             TableKind::Recip => vec![wide(recip_table()), rows().map(|m| i64::from(m >= 1 << 15)).collect()],
             TableKind::Power4 => vec![rows().map(|e| 1 << e).collect(), rows().map(|e| 1 << (2 * e)).collect()],
-            TableKind::Power2 => vec![rows().map(|e| if e < 14 { 1 << e } else { 1 }).collect()],
+            TableKind::Power2 => vec![rows().map(|e| if e < 15 { 1 << e } else { 1 }).collect()],
             TableKind::Boost(limit) => {
                 let (coarse, fine) = rows().map(|gap| boost(gap, limit)).unzip();
                 vec![coarse, fine, rows().map(|gap| i64::from(gap >= 1 << 15)).collect()]
@@ -91,7 +91,7 @@ impl TableKind {
     /// Whether the first column is a plain count (see [`TableKind::first_at`]).
     fn first(&self, row: usize) -> i64 {
         match self {
-            TableKind::Power2 if row >= 14 => 0,
+            TableKind::Power2 if row >= 15 => 0,
             _ => row as i64 + self.start(),
         }
     }
@@ -106,7 +106,7 @@ impl TableKind {
     pub fn closed_form<E: Field>(&self, column: usize, point: &[E]) -> Option<E> {
         let at_least = |bound: usize| E::ONE - less_than(point, bound);
         Some(match (self, column) {
-            (TableKind::Power2, 0) => few(point, 14, |e| e),
+            (TableKind::Power2, 0) => few(point, 15, |e| e),
             (_, 0) => iota(point) + E::from_i64(self.start()),
             (TableKind::Clamp(bits), 1) => {
                 // -limit below, z between, limit - 1 above.
@@ -125,7 +125,7 @@ impl TableKind {
             (TableKind::Exp(_), 2) => eq_at(point, 0),
             (TableKind::Rsqrt(..), 2) => at_least(1 << 14),
             (TableKind::Recip, 2) | (TableKind::Boost(_), 3) => at_least(1 << 15),
-            (TableKind::Power2, 1) => few(point, 14, |e| 1 << e) + at_least(14),
+            (TableKind::Power2, 1) => few(point, 15, |e| 1 << e) + at_least(15),
             (TableKind::Power4, 1) => few(point, 8, |e| 1 << e),
             (TableKind::Power4, 2) => few(point, 8, |e| 1 << (2 * e)),
             _ => return None,
@@ -141,7 +141,7 @@ impl TableKind {
     /// Finds the row that starts with `tuple[0]` and compares the rest. `None` if there is no such row.
     pub fn row(&self, first: i64) -> Option<usize> {
         let row = usize::try_from(first - self.start()).ok()?;
-        let limit = if *self == TableKind::Power2 { 14 } else { 1 << self.log() };
+        let limit = if *self == TableKind::Power2 { 15 } else { 1 << self.log() };
         (row < limit).then_some(row)
     }
 }

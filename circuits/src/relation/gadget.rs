@@ -209,7 +209,7 @@ impl Builder<'_> {
         let name = |part: &str| format!("{x}.{part}");
         let (base, table, frem_bits) = match function {
             RowFunction::InverseSqrt((shift, width, sq_shift)) => (Base::Four, TableKind::Rsqrt(shift, width, sq_shift), 7),
-            RowFunction::Reciprocal => (Base::Two, TableKind::Recip, 13),
+            RowFunction::Reciprocal => (Base::Two, TableKind::Recip, 14),
         };
         self.normalise(x, rows, total, base);
         for part in ["g", "frem", "f0", "f1"] {
@@ -224,7 +224,7 @@ impl Builder<'_> {
         self.equal(&format!("{x} factor is shifted"), rows, shifted, product([self.read(&name("g"))]));
         self.range(&name("f0"), 12);
         self.range(&name("f1"), 12);
-        // f·2^e stays below 2^24 + 2^25: without this, `g + p` would have a second shifted factor.
+        // f·2^e stays below 2^24 + 2^26: without this, `g + p` would have a second shifted factor.
         let high = vec![product([self.read(&name("f1")), self.read(&name("p2"))])];
         self.look_up(&format!("{x} factor doesn't wrap"), TableKind::Range(12), rows, vec![high]);
         Ok(())
@@ -247,7 +247,7 @@ impl Builder<'_> {
             Base::Two => {
                 let tuple = vec![one(self, "e"), one(self, "p2")];
                 self.look_up(&format!("{x} power of two"), TableKind::Power2, rows, tuple);
-                ("p2", 13)
+                ("p2", 14)
             }
         };
         let split = vec![product([self.read(&name("man")), self.read(&name(power))]), product([self.read(&name("rem"))])];
