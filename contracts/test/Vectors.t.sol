@@ -5,6 +5,7 @@ import {AttributionSettlement} from "../src/AttributionSettlement.sol";
 import {IAttributionSettlement} from "../src/interfaces/IAttributionSettlement.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IModelRegistry} from "../src/interfaces/IModelRegistry.sol";
+import {Scalar} from "../src/libraries/Scalar.sol";
 import {FreeRawVerifier} from "./support/MockRawVerifier.sol";
 import {System} from "./support/System.sol";
 import {Tampering} from "./support/Tampering.sol";
@@ -102,6 +103,7 @@ contract VectorsTest is System, Tampering {
         for (uint256 i = 0; i < 9; ++i) {
             equal(found[i], expected[i], string.concat("public input ", vm.toString(i)));
         }
+        requireTamperedRevert(id, expected, weights, vm.parseJsonBytes(json, ".proof"));
         settlement.settle(id, expected[0], expected[6], weights, vm.parseJsonBytes(json, ".proof"));
         string memory name = vm.parseJsonString(json, ".name");
         uint256 gas_ = vm.snapshotGasLastCall("vectors", string.concat(name, ": settle"));
@@ -121,6 +123,36 @@ contract VectorsTest is System, Tampering {
         uint256 digest = uint256(keccak256("statement")) >> 3;
         settlement.settle(id, digest, digest, exampleWeights(TARGET_CONTRIBUTORS), proof);
         return vm.lastCallGas().gasTotalUsed;
+    }
+
+    /// Everything that the caller of `settle` chooses, changed: each attempt reverts, and a fifth of the gas forwarded is the most it burns.
+    function requireTamperedRevert(bytes32 id, uint256[9] memory inputs, uint256[] memory weights, bytes memory proof) private {
+        for (uint256 i = 0; i < proof.length / 32; ++i) {
+            uint256 honest = word(proof, i);
+            setWord(proof, i, honest ^ 1);
+            requireReverts(abi.encodeCall(settlement.settle, (id, inputs[0], inputs[6], weights, proof)), "proof word", i);
+            setWord(proof, i, honest);
+        }
+        for (uint256 i = 0; i < weights.length; ++i) {
+            weights[i] ^= 1;
+            requireReverts(abi.encodeCall(settlement.settle, (id, inputs[0], inputs[6], weights, proof)), "weight", i);
+            weights[i] ^= 1;
+        }
+        uint256[4] memory changes = [uint256(1), Scalar.ORDER, 1 << 255, 1 << 128];
+        for (uint256 i = 0; i < 4; ++i) {
+            (uint256 statement, uint256 tokens) = (inputs[0] + changes[i], inputs[6] + changes[i]);
+            requireReverts(abi.encodeCall(settlement.settle, (id, statement, inputs[6], weights, proof)), "statement digest", i);
+            requireReverts(abi.encodeCall(settlement.settle, (id, inputs[0], tokens, weights, proof)), "token digest", i);
+        }
+        bytes memory longer = bytes.concat(proof, hex"00");
+        requireReverts(abi.encodeCall(settlement.settle, (id, inputs[0], inputs[6], weights, longer)), "appended byte", 0);
+    }
+
+    function requireReverts(bytes memory call, string memory what, uint256 place) private {
+        uint256 before = gasleft();
+        (bool settled,) = address(settlement).call{gas: FORWARDED}(call);
+        check(!settled, string.concat("settled with another ", what, " ", vm.toString(place)));
+        check((before - gasleft()) * 5 < FORWARDED, "gas burnt");
     }
 
     function deployRecorded(string memory json) private {
