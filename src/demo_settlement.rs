@@ -51,6 +51,8 @@ pub fn settle(job: Job<'_>, out: &Path) -> Result<Settled, Failure> {
     say("8/9 wrapping it into a zero-knowledge proof (the first time takes minutes for the keys) …");
     let wrapped = wrap(&proven.statement, &proven.bytes, out)?;
     wrapped.proof.save(&out.join("evm-proof.json"))?;
+    write_file(&out.join("outer.vk"), wrapped.key.encoding())?;
+    write_file(&out.join("Verifier.sol"), wrapped.solidity.as_bytes())?;
     say("9/9 settling on an EVM in this process …");
     let settlement = devnet::settle_in_process(&proven.statement, &wrapped.proof, &raw_verifier(&wrapped, out)?)?;
     Ok(Settled { wrap: wrapped.figures, settlement })
@@ -73,11 +75,12 @@ fn wrap(statement: &Statement, bytes: &[u8], out: &Path) -> Result<Wrapped, Fail
 fn raw_verifier(wrapped: &Wrapped, out: &Path) -> Result<RawVerifier, Failure> {
     let bundled = OuterKey::decode(KEY).ok().map(|key| key.digest());
     if bundled != Some(wrapped.key.digest()) {
-        let path = out.join("Verifier.sol");
-        write_file(&path, wrapped.solidity.as_bytes())?;
-        write_file(&out.join("outer.vk"), wrapped.key.encoding())?;
         let problem = format!("this relation's key is {}, the bundled verifier contract is for another", wrapped.proof.key_digest);
-        let hint = format!("its source is {}: compile it (npm run verifier in contracts/), then `poa deploy --verifier`", path.display());
+        let hint = format!(
+            "its source is in {0}: compile it (npm run verifier in contracts/), then `poa deploy --verifier`; \
+             or make it the bundled one: npm run demo -- {0} in contracts/",
+            crate::store::absolute(out)?.display()
+        );
         return Err(Failure::input(problem).hint(hint));
     }
     let artifact: Artifact = serde_json::from_str(CONTRACT).during("the bundled verifier contract")?;

@@ -145,6 +145,13 @@ fn from_deployment_to_payout() {
 }
 
 #[test]
+fn fees_are_refunded_after_their_deadline_only() {
+    let Some(bench) = Bench::deployed("chain-refund") else { return };
+    let id = bench.escrow().to_string();
+    fails(&bench.poa("withdraw", &["--refund", &id]), 2, "DeadlineNotPassed");
+}
+
+#[test]
 fn keys_come_from_files_and_stay_hidden() {
     let Some(bench) = Bench::deployed("chain-keys") else { return };
     let id = bench.escrow();

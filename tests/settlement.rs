@@ -12,7 +12,7 @@ fn the_demo_ends_in_payouts() {
     let settlement = &report["settlement"];
     let verify_gas = settlement["verify_gas"].as_u64().unwrap();
     assert!((200_000..450_000).contains(&verify_gas), "{settlement}");
-    assert!(settlement["gas_used"].as_u64().unwrap() > verify_gas);
+    assert!((verify_gas..600_000).contains(&settlement["gas_used"].as_u64().unwrap()), "{settlement}");
     let amount = |p: &serde_json::Value| p["amount"].as_str().unwrap().parse::<u128>().unwrap();
     let payouts = settlement["payouts"].as_array().unwrap();
     let paid: u128 = payouts.iter().map(amount).sum();

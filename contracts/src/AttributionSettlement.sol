@@ -6,6 +6,7 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
+import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {BitMaps} from "@openzeppelin/contracts/utils/structs/BitMaps.sol";
 import {IAttributionSettlement} from "./interfaces/IAttributionSettlement.sol";
 import {IAttributionVerifier} from "./interfaces/IAttributionVerifier.sol";
@@ -18,6 +19,9 @@ import {WeightTree} from "./libraries/WeightTree.sol";
 /// @notice The owner is the timelock. It chooses the split of future requests and can pause; it has no way to move escrowed or credited money.
 /// @dev Money leaves through `withdraw` only, from the caller's own credit. Credits are made by `settle` and `refund`, of which each request
 /// sees one, once, and by `collect`, once per request and contributor, out of what `settle` set aside.
+///
+/// Settling never writes an empty slot: the accounts it credits are opened before, the platform's and the stakers' with their split, the model
+/// owner's with a request of theirs. The first settlement of a chain thus costs what every other does.
 contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
     using BitMaps for BitMaps.BitMap;
@@ -49,10 +53,10 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     uint256 public pausedUntil;
 
     /// @inheritdoc IAttributionSettlement
-    mapping(Asset asset => mapping(address account => uint256)) public claimable;
-    /// @inheritdoc IAttributionSettlement
     mapping(address payer => uint256) public nonces;
 
+    /// @dev Credit plus one; zero if the account has never been opened.
+    mapping(Asset asset => mapping(address account => uint256)) private _accounts;
     mapping(uint32 splitId => Split) private _splits;
     mapping(bytes32 requestId => Request) private _requests;
     mapping(bytes32 requestId => BitMaps.BitMap) private _collected;
@@ -73,7 +77,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     /// @inheritdoc IAttributionSettlement
     function escrow(Terms calldata terms) external payable nonReentrant whenNotPaused returns (bytes32 requestId) {
         _checkTerms(terms);
-        IAttributionVerifier verifier = models.verifierOf(terms.modelId);
+        (IAttributionVerifier verifier, address payee) = models.serviceOf(terms.modelId);
         uint256 nonce = nonces[msg.sender]++;
         requestId = _requestId(msg.sender, nonce, terms);
         Request storage r = _requests[requestId];
@@ -82,11 +86,12 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         r.deadline = terms.deadline;
         r.splitId = terms.splitId;
         r.asset = terms.asset;
-        r.status = Status.Escrowed;
         r.amount = terms.amount;
         r.modelId = terms.modelId;
+        r.status = Status.Escrowed;
         r.verifier = address(verifier);
         r.binding = terms.tokenDigest == 0 ? ANY_TOKENS : bytes32(terms.tokenDigest);
+        _open(terms.asset, payee);
         emit Escrowed(requestId, msg.sender, terms.modelId, nonce, address(verifier), terms);
         if (terms.asset == Asset.Open) open.safeTransferFrom(msg.sender, address(this), terms.amount);
     }
@@ -109,7 +114,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         Request storage stored = _requests[requestId];
         stored.status = Status.Settled;
         if (total != 0) {
-            stored.totalWeight = uint64(total);
+            stored.totalWeight = SafeCast.toUint56(total);
             stored.binding = WeightTree.root(WeightTree.leaves(requestId, weights));
         }
         emit Settled(requestId, r.modelId, r.verifier, inputs, weights, proof);
@@ -137,9 +142,9 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     /// @inheritdoc IAttributionSettlement
     function withdraw(Asset asset, address to) external nonReentrant returns (uint256 amount) {
         if (to == address(0)) revert TransferFailed(to);
-        amount = claimable[asset][msg.sender];
+        amount = claimable(asset, msg.sender);
         if (amount == 0) revert NothingToWithdraw(asset, msg.sender);
-        claimable[asset][msg.sender] = 0;
+        _accounts[asset][msg.sender] = 1;
         emit Withdrawn(asset, msg.sender, to, amount);
         if (asset == Asset.Open) {
             open.safeTransfer(to, amount);
@@ -188,6 +193,12 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     /// @inheritdoc IAttributionSettlement
     function split(uint32 splitId) external view returns (Split memory) {
         return _splits[splitId];
+    }
+
+    /// @inheritdoc IAttributionSettlement
+    function claimable(Asset asset, address account) public view returns (uint256) {
+        uint256 kept = _accounts[asset][account];
+        return kept == 0 ? 0 : kept - 1;
     }
 
     /// @inheritdoc IAttributionSettlement
@@ -303,15 +314,19 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         if (total == 0) {
             d.returned = pot;
         } else {
-            uint256 sum = 0;
-            for (uint256 i = 0; i < weights.length; ++i) {
-                unchecked {
-                    sum += pot * weights[i] / total;
-                }
-            }
-            d.contributors = sum;
+            d.contributors = _sumOfParts(pot, weights, total);
         }
         d.dust = r.amount - d.platform - d.modelOwner - d.stakers - d.contributors - d.returned;
+    }
+
+    /// @dev `Σ ⌊pot · weights[i] / total⌋`; nothing overflows, as above, once the weights are known to be in range and `total` to be their sum.
+    function _sumOfParts(uint256 pot, uint256[] calldata weights, uint256 total) private pure returns (uint256 sum) {
+        assembly ("memory-safe") {
+            let end := add(weights.offset, shl(5, weights.length))
+            for { let at := weights.offset } lt(at, end) { at := add(at, 32) } {
+                sum := add(sum, div(mul(pot, calldataload(at)), total))
+            }
+        }
     }
 
     function _collect(Collection calldata c) private {
@@ -330,7 +345,13 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     }
 
     function _credit(Asset asset, address account, uint256 amount) private {
-        if (amount != 0) claimable[asset][account] += amount;
+        if (amount == 0) return;
+        uint256 kept = _accounts[asset][account];
+        _accounts[asset][account] = (kept == 0 ? 1 : kept) + amount;
+    }
+
+    function _open(Asset asset, address account) private {
+        if (_accounts[asset][account] == 0) _accounts[asset][account] = 1;
     }
 
     function _setSplit(Split memory s) private returns (uint32 splitId) {
@@ -340,6 +361,10 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         if (sum != BASIS_POINTS || unpaid) revert InvalidSplit();
         splitId = ++currentSplit;
         _splits[splitId] = s;
+        for (uint256 i = 0; i < 2; ++i) {
+            _open(Asset(i), s.platform);
+            if (s.stakersBps != 0) _open(Asset(i), s.stakers);
+        }
         emit SplitSet(splitId, s);
     }
 

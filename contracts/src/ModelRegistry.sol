@@ -86,11 +86,12 @@ contract ModelRegistry is IModelRegistry, Ownable {
     }
 
     /// @inheritdoc IModelRegistry
-    function verifierOf(uint64 modelId) external view returns (IAttributionVerifier verifier) {
+    function serviceOf(uint64 modelId) external view returns (IAttributionVerifier verifier, address payee) {
         Model storage m = _known(modelId);
         if (m.retired) revert Retired(modelId);
         verifier = verifiers[m.keyDigest];
         if (address(verifier) == address(0)) revert NoVerifier(m.keyDigest);
+        payee = m.payee;
     }
 
     /// @dev Every registered model has a payee, which lies beside what settlements read.

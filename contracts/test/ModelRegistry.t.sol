@@ -62,7 +62,9 @@ contract ModelRegistryTest is System {
         bytes32 root = datanets.version(datanetId, 1).root;
         IndexStatement.Provenance memory p = IndexStatement.Provenance(m.index, m.base, m.adapter, root, 1);
         equal(m.indexDigest, uint256(this.digest(p, contributorNames(3))) & ((1 << 253) - 1), "index digest");
-        equal(address(models.verifierOf(id)), address(verifier), "verifier");
+        (IAttributionVerifier serving, address payee) = models.serviceOf(id);
+        equal(address(serving), address(verifier), "verifier");
+        equal(payee, PAYEE, "payee of requests");
     }
 
     function test_namesMustBeTheVersionsInItsOrder() public {
@@ -110,7 +112,7 @@ contract ModelRegistryTest is System {
         vm.prank(MODEL_OWNER);
         models.retire(id);
         vm.expectRevert(abi.encodeWithSelector(IModelRegistry.Retired.selector, id));
-        models.verifierOf(id);
+        models.serviceOf(id);
         vm.prank(MODEL_OWNER);
         vm.expectRevert(abi.encodeWithSelector(IModelRegistry.Retired.selector, id));
         models.retire(id);
@@ -120,7 +122,7 @@ contract ModelRegistryTest is System {
         vm.expectRevert(abi.encodeWithSelector(IModelRegistry.UnknownModel.selector, 5));
         models.model(5);
         vm.expectRevert(abi.encodeWithSelector(IModelRegistry.UnknownModel.selector, 5));
-        models.verifierOf(5);
+        models.serviceOf(5);
     }
 
     function test_onlyGovernanceSetsVerifiers() public {
@@ -139,6 +141,6 @@ contract ModelRegistryTest is System {
         vm.prank(address(timelock));
         models.setVerifier(KEY, IAttributionVerifier(address(0)));
         vm.expectRevert(abi.encodeWithSelector(IModelRegistry.NoVerifier.selector, KEY));
-        models.verifierOf(id);
+        models.serviceOf(id);
     }
 }

@@ -11,6 +11,8 @@ pub mod evm;
 #[cfg(test)]
 mod fixture;
 pub mod node;
+#[cfg(test)]
+mod recorded;
 pub mod register;
 pub mod request;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::{Chain, ChainError, Search, event, read, write};
 use crate::error::Failure;
 use alloy::primitives::{Address, B256, U256};
 use alloy::sol_types::SolEvent;
-use circuits::statement::{Digest, IndexStatement, Statement};
+use circuits::statement::{Digest, IndexStatement, Profile, Statement};
 
 /// Contributions that go into one transaction.
 const BATCH: usize = 100;
@@ -148,6 +148,9 @@ pub fn register(
     let (Some(adapter), Some(index)) = (&statement.adapter, &statement.index) else {
         return Err(Failure::input("the statement claims no attribution: there is no model to register").hint("prove with an adapter and --index"));
     };
+    if statement.profile != Profile::Evm {
+        return Err(Failure::input("the statement is of the native profile, whose commitments contracts don't know").hint("prove with --profile evm"));
+    }
     check_version(chain, c, datanet, index)?;
     let registration = IModelRegistry::Registration {
         base: B256::from(statement.base.0),

@@ -248,6 +248,12 @@ pub fn collect(chain: &mut impl Chain, from: Address, d: &Deployment, proof: &Ev
     Ok(open.len())
 }
 
+/// After the deadline, credits a fee to its payer.
+pub fn refund(chain: &mut impl Chain, from: Address, d: &Deployment, id: Digest) -> Result<(), ChainError> {
+    let call = AttributionSettlement::refundCall { requestId: B256::from(id.0) };
+    write(chain, from, d.contracts.settlement, U256::ZERO, &call).map(|_| ())
+}
+
 /// What an account can withdraw.
 pub fn claimable(chain: &mut impl Chain, account: Address, d: &Deployment, asset: Asset) -> Result<U256, ChainError> {
     read(chain, d.contracts.settlement, &AttributionSettlement::claimableCall { asset: asset.code(), account })

@@ -4,13 +4,14 @@ use super::deploy::{Deployment, RawVerifier};
 use super::devnet;
 use super::evm::Evm;
 use super::node::Node;
+use super::register::register;
 use super::request::{self, Asset};
 use super::watch::{Judge, News, State, Verdict, Watch, examine};
 use super::{Chain, ChainError, fixture};
 use crate::error::Failure;
 use crate::evm_proof::{EvmProof, INPUTS, SrsMark, token_digest, word};
 use alloy::primitives::U256;
-use circuits::statement::{Digest, Statement, Tokens};
+use circuits::statement::{Digest, Profile, Statement, Tokens};
 use fixture::{Anvil, PROOF_BYTES, RAW, anvil, small};
 use serde_json::json;
 use std::time::Duration;
@@ -306,6 +307,32 @@ fn nodes_and_gas_can_be_missing() {
     assert!(
         matches!(Node::connect("http://user:secret@127.0.0.1:1/token", WAIT), Err(e @ ChainError::Unreachable { .. }) if !e.to_string().contains("secret") && !e.to_string().contains("token"))
     );
+}
+
+#[test]
+fn other_profiles_models_are_not_registered() {
+    let mut native = statement(2);
+    let (mut chain, d) = prepared(&native);
+    native.profile = Profile::Native;
+    let refused = register(&mut chain, devnet::deployer().address(), &d.contracts, &native, KEY, 1).unwrap_err();
+    assert!(refused.message.contains("native profile"), "{refused:?}");
+}
+
+#[test]
+fn what_nobody_proves_is_refunded() {
+    let Some(anvil) = anvil(&[]) else { return };
+    let statement = statement(2);
+    let mut node = connect(&anvil, &statement, WAIT);
+    let d = devnet::prepare(&mut node, &statement, &raw(), true).unwrap();
+    let (payer, id) = (devnet::payer().address(), statement.requests[0].id);
+    let early = Failure::from(request::refund(&mut node, payer, &d, id).unwrap_err());
+    assert!(early.message.contains("DeadlineNotPassed"), "{early:?}");
+    node.development("evm_increaseTime", json!([2 * 86_400])).unwrap();
+    node.development("evm_mine", json!([])).unwrap();
+    request::refund(&mut node, payer, &d, id).unwrap();
+    assert_eq!(request::claimable(&mut node, payer, &d, Asset::Ether).unwrap(), U256::from(devnet::ETHER));
+    let late = settle(&mut node, &d, &statement, &proof(&statement)).unwrap_err();
+    assert!(late.message.contains("has been refunded"), "{late:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod escrow;
 mod import;
 mod index;
 mod infer;
-mod keys;
+pub mod keys;
 mod node_args;
 mod prove;
 mod register;

@@ -3,14 +3,18 @@
 use super::node_args::{DeploymentArgs, KeyArgs, NodeArgs};
 use crate::chain::deploy::Deployment;
 use crate::chain::devnet;
-use crate::chain::request::{Asset, claimable, withdraw};
+use crate::chain::request::{Asset, claimable, refund, withdraw};
 use crate::error::Failure;
 use alloy::primitives::{Address, U256};
+use circuits::statement::Digest;
 use serde_json::json;
 
 /// Withdraw what the key's account is credited with. Contributors are credited by `poa settle --collect`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  poa withdraw --rpc-url https://node.example --private-key-file key\n  poa withdraw --devnet --contributor ada")]
+#[command(
+    after_help = "Examples:\n  poa withdraw --rpc-url https://node.example --private-key-file key\n  poa withdraw --devnet --contributor ada\n  \
+                        poa withdraw --rpc-url https://node.example --private-key-file key --refund 0123…   # a fee that no proof released in time"
+)]
 pub struct Args {
     /// What to withdraw.
     #[arg(long, value_enum, default_value = "ether")]
@@ -21,6 +25,9 @@ pub struct Args {
     /// On a development node: act for this contributor.
     #[arg(long, requires = "devnet")]
     contributor: Option<String>,
+    /// First take back the fee of this request, whose deadline has passed; its payer is credited.
+    #[arg(long, conflicts_with = "contributor")]
+    refund: Option<Digest>,
     #[command(flatten)]
     node: NodeArgs,
     #[command(flatten)]
@@ -31,9 +38,16 @@ pub struct Args {
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let d = Deployment::load(&args.deployment.deployment)?;
-    let known = || args.contributor.as_deref().map_or_else(devnet::deployer, devnet::contributor);
+    let known = || match (&args.contributor, args.refund) {
+        (Some(name), _) => devnet::contributor(name),
+        (None, Some(_)) => devnet::payer(),
+        (None, None) => devnet::deployer(),
+    };
     let (mut node, account) = args.node.connect_with(&args.key, known)?;
     d.check(&mut node)?;
+    if let Some(id) = args.refund {
+        refund(&mut node, account, &d, id)?;
+    }
     let credit = claimable(&mut node, account, &d, args.asset)?;
     let amount = if credit.is_zero() { U256::ZERO } else { withdraw(&mut node, account, &d, args.asset, args.to.unwrap_or(account))? };
     if json {

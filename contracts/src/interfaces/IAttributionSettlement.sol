@@ -56,10 +56,10 @@ interface IAttributionSettlement {
     /// @param deadline Last second in which a proof is accepted.
     /// @param splitId The split it is paid out by.
     /// @param asset What the fee is paid in.
-    /// @param status What became of it.
     /// @param amount The fee.
     /// @param modelId The model.
     /// @param totalWeight Sum of the weights; zero until settled.
+    /// @param status What became of it; in the slot of `totalWeight`, since settling writes both.
     /// @param verifier The verifier whose word counts.
     /// @param binding Until settled, the token digest that the proof must have, or `ANY_TOKENS`; once settled with weights, the root of their
     /// tree. One slot, written when escrowed, makes settling cheaper.
@@ -68,10 +68,10 @@ interface IAttributionSettlement {
         uint40 deadline;
         uint32 splitId;
         Asset asset;
-        Status status;
         uint128 amount;
         uint64 modelId;
-        uint64 totalWeight;
+        uint56 totalWeight;
+        Status status;
         address verifier;
         bytes32 binding;
     }

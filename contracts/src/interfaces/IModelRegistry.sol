@@ -115,8 +115,9 @@ interface IModelRegistry {
     /// @notice The accounts of a model's contributors, in the order of weights.
     function contributorsOf(uint64 modelId) external view returns (address[] memory);
 
-    /// @notice The verifier of new requests for a model; reverts if the model is retired or its key has none.
-    function verifierOf(uint64 modelId) external view returns (IAttributionVerifier);
+    /// @notice The verifier of new requests for a model, and who gets the model owner's share; reverts if the model is retired or its key has
+    /// no verifier.
+    function serviceOf(uint64 modelId) external view returns (IAttributionVerifier verifier, address payee);
 
     /// @notice The verifier approved for a key; zero if none.
     function verifiers(bytes32 keyDigest) external view returns (IAttributionVerifier);

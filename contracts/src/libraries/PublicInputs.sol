@@ -33,18 +33,20 @@ library PublicInputs {
     /// @return total Sum of the weights.
     function bindWeights(uint256[9] memory inputs, uint256[] calldata weights) internal pure returns (uint256 total) {
         uint256 z = challenge(inputs, weights);
+        uint256 order = Scalar.ORDER;
         uint256 y = 0;
-        for (uint256 j = weights.length; j != 0;) {
-            unchecked {
-                --j;
-            }
-            uint256 weight = weights[j];
-            if (weight >= WEIGHT_BOUND) revert WeightOutOfRange(j, weight);
-            y = addmod(mulmod(y, z, Scalar.ORDER), weight, Scalar.ORDER);
-            unchecked {
-                total += weight; // calldata would have to hold 2^225 weights to overflow
+        uint256 union = 0;
+        assembly ("memory-safe") {
+            for { let at := add(weights.offset, shl(5, weights.length)) } gt(at, weights.offset) {} {
+                at := sub(at, 32)
+                let weight := calldataload(at)
+                y := addmod(mulmod(y, z, order), weight, order)
+                total := add(total, weight)
+                union := or(union, weight)
             }
         }
+        // The bound is a power of two: some weight reaches it if and only if their union does. Then this names it.
+        if (union >= WEIGHT_BOUND) totalOf(weights);
         inputs[CHALLENGE] = z;
         inputs[EVALUATION] = y;
     }

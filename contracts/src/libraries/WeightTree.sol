@@ -15,15 +15,12 @@ library WeightTree {
     function leaves(bytes32 requestId, uint256[] calldata weights) internal pure returns (bytes32[] memory nodes) {
         nodes = new bytes32[](weights.length);
         bytes memory buffer = abi.encode(requestId, uint256(0), uint256(0));
-        for (uint256 i = 0; i < weights.length; ++i) {
-            uint256 weight = weights[i];
-            bytes32 node;
-            assembly ("memory-safe") {
+        assembly ("memory-safe") {
+            for { let i := 0 } lt(i, weights.length) { i := add(i, 1) } {
                 mstore(add(buffer, 64), i)
-                mstore(add(buffer, 96), weight)
-                node := keccak256(add(buffer, 32), 96)
+                mstore(add(buffer, 96), calldataload(add(weights.offset, shl(5, i))))
+                mstore(add(add(nodes, 32), shl(5, i)), keccak256(add(buffer, 32), 96))
             }
-            nodes[i] = node;
         }
     }
 

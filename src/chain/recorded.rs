@@ -1,0 +1,134 @@
+//! The real proof of `contracts/test/vectors/proof-demo.json`, settled on the EVM in process and on anvil, and judged by the light client.
+//!
+//! It was made for the request id of a fresh development chain, so it settles there without being proven again.
+
+use super::deploy::{RawVerifier, VERIFIER_GAS, bytecode};
+use super::evm::Evm;
+use super::node::Node;
+use super::request::{self, Settlement};
+use super::watch::examine;
+use super::{Chain, devnet, fixture, read};
+use crate::commands::keys;
+use crate::evm_proof::{EvmProof, FORMAT, Hex, SrsMark};
+use crate::store::read_json;
+use alloy::primitives::{B256, Bytes, U256};
+use circuits::statement::{Digest, IndexStatement, Statement};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Most gas of a settlement with up to 16 contributors, verification included.
+const GAS_TARGET: u64 = 600_000;
+
+#[derive(Deserialize)]
+struct Vector {
+    raw_verifier_artifact: String,
+    key_digest: B256,
+    gas_limit: u64,
+    index: VectorIndex,
+    public_inputs: [B256; 9],
+    weights: Vec<u64>,
+    proof: Bytes,
+}
+
+#[derive(Deserialize)]
+struct VectorIndex {
+    commitment: B256,
+    base: B256,
+    adapter: B256,
+    datanet_root: B256,
+    datanet_version: u64,
+    contributors: Vec<String>,
+}
+
+fn in_tree(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A proof with what has to be on chain for it.
+struct Recorded {
+    statement: Statement,
+    proof: EvmProof,
+    raw: RawVerifier,
+}
+
+fn recorded() -> Recorded {
+    let vector: Vector = read_json(&in_tree("contracts/test/vectors/proof-demo.json")).unwrap();
+    let code = bytecode(&in_tree("contracts").join(&vector.raw_verifier_artifact)).unwrap();
+    let (key_digest, proof_bytes) = (Digest(vector.key_digest.0), vector.proof.len());
+    let raw = RawVerifier { code, key_digest, proof_bytes, insecure_srs: true, gas_limit: vector.gas_limit };
+    let proof = EvmProof {
+        format: FORMAT.into(),
+        key_digest,
+        proof_bytes,
+        srs: SrsMark { digest: Digest::default(), insecure: true },
+        public_inputs: vector.public_inputs.map(|word| Digest(word.0)),
+        weights: vector.weights,
+        proof: Hex(vector.proof.to_vec()),
+    };
+    let statement = statement(vector.index, &proof);
+    Recorded { statement, proof, raw }
+}
+
+/// As much of the proof's statement as the chain is told: the model, and who contributed.
+fn statement(index: VectorIndex, proof: &EvmProof) -> Statement {
+    let mut statement = fixture::statement(index.contributors.len(), proof.public_inputs[5]);
+    let [commitment, base, adapter, datanet_root] = [index.commitment, index.base, index.adapter, index.datanet_root].map(|word| Digest(word.0));
+    let (datanet_version, contributors) = (index.datanet_version, index.contributors);
+    (statement.base, statement.adapter) = (base, Some(adapter));
+    statement.index = Some(IndexStatement { commitment, base, adapter, datanet_root, datanet_version, contributors });
+    statement
+}
+
+/// Contracts, model and payment, then the proof, on a fresh chain.
+fn settle(chain: &mut impl Chain, r: &Recorded, gas_money: bool) -> Settlement {
+    let owner = devnet::deployer().address();
+    let d = devnet::prepare(chain, &r.statement, &r.raw, gas_money).unwrap();
+    let names = &r.statement.index.as_ref().unwrap().contributors;
+    let settled = request::settle(chain, owner, &d, &r.proof, names, None).unwrap();
+    let (event, _) = request::settled_event(chain, &d, r.proof.request_id()).unwrap().unwrap();
+    let model = read(chain, d.contracts.models, &super::abi::ModelRegistry::modelCall { modelId: event.modelId }).unwrap();
+    examine(&event, &model, &keys::load(&[in_tree("assets/demo/outer.vk")]).unwrap()).unwrap();
+    request::collect(chain, owner, &d, &r.proof).unwrap();
+    for payout in &settled.payouts {
+        assert_eq!(request::claimable(chain, payout.account, &d, settled.asset).unwrap(), payout.amount, "{}", payout.contributor);
+    }
+    settled
+}
+
+fn settle_in_process(r: &Recorded) -> Settlement {
+    let mut chain = Evm::new(devnet::CHAIN_ID, devnet::START);
+    chain.give(devnet::payer().address(), U256::from(2 * devnet::ETHER));
+    settle(&mut chain, r, false)
+}
+
+#[test]
+fn the_first_settlement_of_a_chain_stays_within_the_target() {
+    let r = recorded();
+    assert_eq!(r.raw.gas_limit, VERIFIER_GAS);
+    assert_eq!(r.proof.public_inputs[5], devnet::request_id(Digest::default()), "recorded by `poa demo`");
+    let settled = settle_in_process(&r);
+    println!("{} gas, {} of it verification", settled.gas_used, settled.verify_gas);
+    assert!((200_000..VERIFIER_GAS).contains(&settled.verify_gas), "{}", settled.verify_gas);
+    assert!((settled.verify_gas..GAS_TARGET).contains(&settled.gas_used), "{}", settled.gas_used);
+    let (pot, total) = (U256::from(devnet::ETHER) * U256::from(7) / U256::from(10), r.proof.weights.iter().sum::<u64>());
+    for (payout, weight) in settled.payouts.iter().zip(&r.proof.weights) {
+        assert_eq!(payout.amount, pot * U256::from(*weight) / U256::from(total), "{}", payout.contributor);
+    }
+}
+
+#[test]
+fn anvil_and_the_evm_in_process_agree_on_it() {
+    let Some(anvil) = fixture::anvil(&[]) else { return };
+    let r = recorded();
+    let here = settle_in_process(&r);
+    let mut node = Node::connect(&anvil.url, Duration::from_secs(20)).unwrap();
+    node.add_key(devnet::deployer());
+    node.add_key(devnet::payer());
+    r.statement.index.iter().flat_map(|i| &i.contributors).for_each(|name| {
+        node.add_key(devnet::contributor(name));
+    });
+    let there = settle(&mut node, &r, true);
+    assert_eq!((here.gas_used, here.verify_gas), (there.gas_used, there.verify_gas));
+    assert_eq!((here.payouts, here.request_id), (there.payouts, there.request_id));
+}
