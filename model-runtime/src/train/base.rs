@@ -65,13 +65,14 @@ fn read_back(net: &Net, model: &mut FloatModel) -> Result<(), TrainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::Penalties;
     use crate::test_support::tiny_shape;
+    use crate::train::Penalties;
 
     #[test]
     fn learns_and_repeats() {
         let samples = vec![vec![1, 5, 6, 7, 2], vec![1, 8, 3, 2], vec![1, 4, 9, 9, 10, 2]];
-        let schedule = Schedule { epochs: 150, batch: 3, learning_rate: 1e-2, warmup: 0.1, weight_decay: 0.01, seed: 4, penalties: Penalties::default() };
+        let schedule =
+            Schedule { epochs: 150, batch: 3, learning_rate: 1e-2, warmup: 0.1, weight_decay: 0.01, seed: 4, penalties: Penalties::default() };
         let config = BaseConfig { shape: tiny_shape(), schedule };
         let mut losses = Vec::new();
         let model = train_base(&samples, &config, |p| losses.push(p.loss)).unwrap();

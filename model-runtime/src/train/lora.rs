@@ -82,11 +82,12 @@ fn fresh_adapter(shape: &ModelShape, config: &LoraConfig) -> Result<FloatAdapter
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::Penalties;
     use crate::test_support::{random_model, tiny_shape};
+    use crate::train::Penalties;
 
     fn config() -> LoraConfig {
-        let schedule = Schedule { epochs: 60, batch: 2, learning_rate: 2e-2, warmup: 0.1, weight_decay: 0.0, seed: 4, penalties: Penalties::default() };
+        let schedule =
+            Schedule { epochs: 60, batch: 2, learning_rate: 2e-2, warmup: 0.1, weight_decay: 0.0, seed: 4, penalties: Penalties::default() };
         LoraConfig { rank: 4, alpha: 8.0, sites: Site::ALL.to_vec(), context: 16, schedule }
     }
 

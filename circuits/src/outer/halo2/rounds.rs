@@ -75,17 +75,22 @@ pub fn start<T: Value>([g, a, b]: [T; 3]) -> [T; 2] {
     [a.clone() + b.clone() - times(&g, 5), times(&g, 5) - times(&a, 2) - b]
 }
 
-/// The state after the last round, from the last three inputs of the S-box.
-pub fn end<T: Value>(rounds: &Rounds, g: [T; 3], constant: impl Fn(Fr) -> T) -> [T; 3] {
+/// Zero where `next` is the state after the last round, with the next constants, given the last three inputs of the S-box.
+pub fn end<T: Value>(rounds: &Rounds, g: [T; 3], next: [T; 3], constant: impl Fn(Fr) -> T) -> [T; 3] {
     let c = &rounds.partial[rounds.partial.len() - 2..];
-    let u: [T; 2] = std::array::from_fn(|i| g[i + 1].clone() - constant(c[i]));
-    let [x, y, z] = g.map(fifth);
-    // `v` and `b` two rounds before the end, then one.
-    let v = u[1].clone() - times(&y, 2);
-    let next = times(&u[1], 5) - times(&u[0], 5) - times(&y, 8) + times(&x, 7);
-    let b = next.clone() - times(&y, 2) - times(&v, 3);
-    let b = y + v + times(&b, 2);
-    [times(&z, 2) + next.clone(), z.clone() + times(&next, 2) - b.clone(), z + next + times(&b, 2)]
+    let t = rounds.terminal[0];
+    let [y, z] = [&g[1], &g[2]].map(|x| fifth(x.clone()));
+    // The first lane's constants are added once, everywhere.
+    let last = recurrence(g.clone()) + constant((c[0] - c[1]) * Fr::from(5) + t[0]) - next[0].clone();
+    // `v` two rounds before the end, then one; `b` likewise.
+    let v = g[2].clone() - constant(c[1]) - times(&y, 2);
+    let v_next = next[0].clone() - constant(t[0]) - times(&z, 2);
+    let b_next = times(&v_next, 2) - times(&y, 3) - times(&v, 5);
+    [
+        last,
+        z.clone() + times(&v_next, 2) - b_next.clone() + constant(t[1]) - next[1].clone(),
+        z + v_next + times(&b_next, 2) + constant(t[2]) - next[2].clone(),
+    ]
 }
 
 /// A partial round, on the state with its round's constant added; the result has none.
