@@ -73,7 +73,7 @@ fn rows_by_operation() {
     let size = circuit.size();
     println!("{size:?}");
     // A permutation with its two selections and its sibling, a product with its reduction.
-    assert!(size.rows < 400 * 32 + 800 * 4 + 200, "{size:?}");
+    assert!(size.rows < 400 * 24 + 800 * 4 + 200, "{size:?}");
     assert!(size.limbs < 800 * 20 + 600, "{size:?}");
 }
 

@@ -2,6 +2,7 @@
 
 mod common;
 
+use circuits::outer::halo2::lower::Cost;
 use circuits::outer::halo2::{OuterCircuit, to_fr};
 use circuits::outer::program::Op;
 use circuits::statement::{Profile, Statement, TokenOpening, Tokens};
@@ -133,15 +134,16 @@ fn another_statement_is_refused() {
     }
 }
 
-/// The recorded values satisfy the outer circuit, and it yields the same public inputs.
+/// The recorded values satisfy the outer circuit, and it yields the same public inputs. Its size by part and by kind of operation is kept.
 #[test]
 fn the_outer_circuit_takes_the_recording() {
     let recording = record(&fixture().statement, &fixture().bytes, z()).unwrap();
     let circuit = OuterCircuit::new(&recording.program, &recording.values, 20).unwrap();
-    println!("{:?}", circuit.size());
-    for (part, cost) in circuit.by_part(&recording.program) {
-        println!("{part:>16}: {cost:?}");
-    }
+    let line = |name: &str, cost: Cost| format!("{name}: {} rows, {} limbs\n", cost.rows, cost.limbs);
+    let mut found = line("all", circuit.size());
+    found.extend(circuit.by_part(&recording.program).into_iter().map(|(part, cost)| line(part, cost)));
+    found.extend(circuit.by_kind(&recording.program).iter().map(|(kind, (count, cost))| line(&format!("{count} {kind}"), *cost)));
+    common::golden::check("outer_rows.txt", &found);
     let public: Vec<_> = recording.public.iter().map(|&x| to_fr(x)).collect();
     assert_eq!(circuit.public(), public);
 }

@@ -9,7 +9,6 @@ use circuits::statement::{Statement, TokenOpening, Tokens};
 use common::{Full, full};
 use model_runtime::shape::Site;
 use prover::prove::{Inputs, Silent, Stages, prove, size};
-use std::path::PathBuf;
 use verifier::plan::Plan;
 use verifier::profile::Native;
 use verifier::{Proof, VerifyError, verify, verify_bytes};
@@ -88,17 +87,6 @@ fn token_digests_open() {
     assert!(verify(&elsewhere, &proof).is_err());
 }
 
-fn golden(name: &str, found: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    if std::env::var_os("POA_BLESS").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, found).unwrap();
-        return;
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(found, expected, "{name} changed; POA_BLESS=1 rewrites it");
-}
-
 fn counts(relation: &Relation) -> String {
     let plan = Plan::new(relation);
     let (lookups, committed) = size(relation);
@@ -121,10 +109,10 @@ fn golden_values() {
     let full = full(2, 1, &Site::ALL);
     let (statement, bytes) = proven(&full);
     let digests = format!("statement {}\nrelation {}\nproof header {:?}\n", statement.digest(), statement.relation.digest(), &bytes[..5]);
-    golden("digests.txt", &digests);
-    golden("attribution.txt", &counts(&full.relation));
-    golden("forward.txt", &counts(&common::forward(2, 1).relation));
+    common::golden::check("digests.txt", &digests);
+    common::golden::check("attribution.txt", &counts(&full.relation));
+    common::golden::check("forward.txt", &counts(&common::forward(2, 1).relation));
     let names = |list: Vec<&str>| list.into_iter().map(|n| format!("{n}\n")).collect::<String>();
-    golden("constraints.txt", &names(full.relation.constraints.iter().map(|c| c.name.as_str()).collect()));
-    golden("lookups.txt", &names(full.relation.lookups.iter().map(|l| l.name.as_str()).collect()));
+    common::golden::check("constraints.txt", &names(full.relation.constraints.iter().map(|c| c.name.as_str()).collect()));
+    common::golden::check("lookups.txt", &names(full.relation.lookups.iter().map(|l| l.name.as_str()).collect()));
 }

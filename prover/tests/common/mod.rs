@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod cheat;
+pub mod golden;
 pub mod mutate;
 pub mod recompute;
 

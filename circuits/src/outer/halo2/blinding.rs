@@ -16,8 +16,8 @@ const ROWS: usize = 1 << LOG;
 const USABLE: usize = ROWS - BLINDING_ROWS;
 /// Columns in the permutation's first product: the degree less two.
 const FIRST: usize = DEGREE - 2;
-/// Columns in the second: the other main columns, the running sums and the public inputs.
-const SECOND: usize = MAIN + 2 - FIRST;
+/// Columns in the second: the other main columns and the running sums.
+const SECOND: usize = MAIN + 1 - FIRST;
 
 /// Coefficients, lowest first.
 type Poly = Vec<Fr>;

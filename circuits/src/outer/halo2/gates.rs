@@ -13,7 +13,7 @@
 //! | mode 3 | `w'' = f1·w + f2·w' + f0`, all five columns |
 //! | extra 1 | `w4' = w0 + 2³¹·w1 + 2⁶²·w2 + 2⁹³·w3 + 2¹²⁴·f1·w4 + f0` |
 //! | extra 2 | `w3' = w0·w1 + f1·w3` and `w4' = w0·w2 + f1·w4` |
-//! | extra 3 | `w4' = f0·w0 + f1·w1 + f2·w2 + w3` |
+//! | extra 3 | `w4' = f0·w0 + f1·w1 + f2·w2 + w3 - i`, `i` the public input of that row, zero in all rows but the first |
 //! | all | `m = l + ratio·m'` and `(tag(ratio), l)` is in the table; `tag` is zero at `ratio = 0` and one at the other ratios |
 //!
 //! Modes and extras count in rows that aren't partial.
@@ -109,7 +109,6 @@ impl Config {
         let (running, limb, instance) = (cs.advice_column(), cs.advice_column(), cs.instance_column());
         main.iter().for_each(|&c| cs.enable_equality(c));
         cs.enable_equality(running);
-        cs.enable_equality(instance);
         let fixed: [Column<Fixed>; FIXED] = std::array::from_fn(|_| cs.fixed_column());
         let table = [cs.fixed_column(), cs.fixed_column()];
         let config = Self { main, running, limb, fixed, table, instance };
@@ -161,6 +160,7 @@ impl Config {
 
     fn arithmetic(&self, cs: &mut ConstraintSystem<Fr>) {
         cs.create_gate("arithmetic", |cells| {
+            let public = cells.query_instance(self.instance, Rotation::cur());
             let rows: [[E; 5]; 4] = [0, 1, 2, 3].map(|r| self.main.map(|c| cells.query_advice(c, Rotation(r))));
             let f: [E; FIXED] = self.fixed.map(|c| cells.query_fixed(c, Rotation::cur()));
             let [f0, f1, f2] = std::array::from_fn(|i| f[COEFFICIENT + i].clone());
@@ -182,7 +182,7 @@ impl Config {
             out.push(pack * (digits + f1.clone() * w4.clone() * power(124) + f0.clone() - next(4)));
             out.push(inner.clone() * (w0.clone() * w1.clone() + f1.clone() * w3.clone() - next(3)));
             out.push(inner * (w0.clone() * w2.clone() + f1.clone() * w4 - next(4)));
-            out.push(sum * (f0.clone() * w0 + f1.clone() * w1 + f2.clone() * w2 + w3 - next(4)));
+            out.push(sum * (f0.clone() * w0 + f1.clone() * w1 + f2.clone() * w2 + w3 - public - next(4)));
             out.extend((0..5).map(|i| {
                 let right = f1.clone() * rows[0][i].clone() + f2.clone() * rows[1][i].clone() + f0.clone();
                 vector.clone() * (right - rows[2][i].clone())

@@ -89,6 +89,22 @@ impl Grid {
         }
     }
 
+    /// Makes the first rows those of the public inputs: a sum of one term, less the input, is zero. Before anything else.
+    pub fn reserve_public(&mut self, count: usize) {
+        let rows: Vec<u32> = (0..=count).map(|_| self.row()).collect();
+        let zero = self.constant(Fr::ZERO);
+        for row in &rows[..count] {
+            self.fix_extra(*row, 3, [Fr::ZERO; 3]);
+            self.copy(row + 1, 4, zero);
+        }
+    }
+
+    /// The next public input.
+    pub fn publish(&mut self, cell: Cell) {
+        self.copy(self.public.len() as u32, 3, cell);
+        self.public.push(cell);
+    }
+
     /// Requires two cells to be equal.
     pub fn equal(&mut self, a: Cell, b: Cell) {
         if a != b {

@@ -130,6 +130,7 @@ impl<'a> Lower<'a> {
             unsatisfied: None,
             at: 0,
         };
+        out.grid.reserve_public(program.ops.iter().filter(|op| matches!(op, Op::Public(_))).count());
         for (at, op) in program.ops.iter().enumerate() {
             let before = Cost { rows: out.grid.rows(), limbs: out.grid.limbs() };
             out.at = at;
@@ -199,7 +200,7 @@ impl<'a> Lower<'a> {
             }
             Op::Public(x) => {
                 let x = self.wide(*x);
-                self.grid.public.push(x);
+                self.grid.publish(x);
             }
         }
     }

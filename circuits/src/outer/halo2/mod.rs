@@ -199,7 +199,7 @@ impl OuterCircuit {
         self.grid.main.iter().chain([&self.grid.running, &self.grid.limb]).map(padded).collect()
     }
 
-    fn assign(&self, config: &Config, region: &mut Region<'_, Fr>) -> Vec<Halo2Cell> {
+    fn assign(&self, config: &Config, region: &mut Region<'_, Fr>) {
         let grid = &self.grid;
         for (column, values) in config.fixed.iter().zip(&grid.fixed) {
             for (row, &v) in values.iter().enumerate() {
@@ -216,7 +216,6 @@ impl OuterCircuit {
         }
         let cell = |c: &Cell| cells[usize::from(c.column)][c.row as usize];
         grid.copies.iter().for_each(|(a, b)| region.constrain_equal(cell(a), cell(b)));
-        grid.public.iter().map(cell).collect()
     }
 
     /// Numbers below `2^b` with tag one, numbers below `2^t` with tag zero; all plus one, and one in every usable row left.
@@ -258,15 +257,14 @@ impl Circuit<Fr> for OuterCircuit {
     }
 
     fn synthesize(&self, config: Config, mut layouter: impl Layouter<Fr>) -> Result<(), PlonkError> {
-        let public = layouter.assign_region(
+        layouter.assign_region(
             || "program",
             |mut region| {
                 self.assign_table(&config, &mut region);
-                Ok(self.assign(&config, &mut region))
+                self.assign(&config, &mut region);
+                Ok(())
             },
-        )?;
-        public.iter().enumerate().for_each(|(row, cell)| layouter.constrain_instance(*cell, config.instance, row));
-        Ok(())
+        )
     }
 }
 
