@@ -136,6 +136,15 @@ fn check_version(chain: &mut impl Chain, c: &Contracts, datanet: u64, index: &In
     Ok(())
 }
 
+/// Adapter and index of a statement whose model can be registered.
+pub fn registrable(statement: &Statement) -> Result<(&Digest, &IndexStatement), Failure> {
+    if statement.profile != Profile::Evm {
+        return Err(Failure::input("the statement is of the native profile, whose commitments contracts don't know").hint("prove with --profile evm"));
+    }
+    let message = "the statement claims no attribution: there is no model to register";
+    statement.adapter.as_ref().zip(statement.index.as_ref()).ok_or_else(|| Failure::input(message).hint("prove with an adapter and --index"))
+}
+
 /// Registers the model of a statement; `owner` gets the model owner's share.
 pub fn register(
     chain: &mut impl Chain,
@@ -145,12 +154,7 @@ pub fn register(
     key_digest: Digest,
     datanet: u64,
 ) -> Result<u64, Failure> {
-    let (Some(adapter), Some(index)) = (&statement.adapter, &statement.index) else {
-        return Err(Failure::input("the statement claims no attribution: there is no model to register").hint("prove with an adapter and --index"));
-    };
-    if statement.profile != Profile::Evm {
-        return Err(Failure::input("the statement is of the native profile, whose commitments contracts don't know").hint("prove with --profile evm"));
-    }
+    let (adapter, index) = registrable(statement)?;
     check_version(chain, c, datanet, index)?;
     let registration = IModelRegistry::Registration {
         base: B256::from(statement.base.0),

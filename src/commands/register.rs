@@ -30,7 +30,7 @@ pub struct Args {
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let statement: Statement = read_json(&args.statement)?;
-    let index = statement.index.as_ref().ok_or_else(|| Failure::input("the statement has no index").hint("prove with an adapter and --index"))?;
+    let (_, index) = register::registrable(&statement)?;
     let d = Deployment::load(&args.deployment.deployment)?;
     let (mut node, account) = args.node.connect_with(&args.key, devnet::deployer)?;
     d.check(&mut node)?;
