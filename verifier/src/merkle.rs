@@ -77,7 +77,19 @@ impl Trees {
         paths: &Paths,
     ) -> Result<Vec<Vec<Bn254>>, WrongOpening> {
         let restored = self.0.restore_and_recompute_paths(dimensions, indices, rows, &paths.siblings).map_err(|_| WrongOpening)?;
-        Ok(restored.into_iter().map(|path| path.siblings.into_iter().map(|[s]| s).collect()).collect())
+        let restored: Vec<Vec<Bn254>> = restored.into_iter().map(|path| path.siblings.into_iter().map(|[s]| s).collect()).collect();
+        // Above the carried level the siblings say again what the nodes say.
+        let depth = depth(dimensions);
+        let compression = Compression::new(poseidon2::permutation());
+        let mut level: Vec<Bn254> = paths.top.iter().map(|[node]| *node).collect();
+        for height in depth - top_depth(depth)..depth {
+            let agree = |(path, &index): (&Vec<Bn254>, &usize)| path.get(height).is_some_and(|s| level.get((index >> height) ^ 1) == Some(s));
+            if !restored.iter().zip(indices).all(agree) {
+                return Err(WrongOpening);
+            }
+            level = level.chunks_exact(2).map(|pair| compression.compress([[pair[0]], [pair[1]]])[0]).collect();
+        }
+        Ok(restored)
     }
 }
 
@@ -118,7 +130,9 @@ impl Mmcs<F> for Trees {
         let below = depth - top_depth(depth);
         // A node is its neighbour's sibling.
         let node = |i: usize| self.0.open_batch((i ^ 1) << below, data).opening_proof.get(below).copied();
-        let top = (0..1 << top_depth(depth)).filter_map(node).collect();
+        // The only node of a tree of one leaf has no neighbour: there is no level to carry.
+        let carried = if depth == 0 { 0 } else { 1 << top_depth(depth) };
+        let top = (0..carried).filter_map(node).collect();
         (rows, Paths { siblings, top })
     }
 
@@ -132,12 +146,49 @@ impl Mmcs<F> for Trees {
     ) -> Result<(), WrongOpening> {
         let depth = depth(dimensions);
         let compression = Compression::new(poseidon2::permutation());
-        // The only node of a tree of one leaf has no neighbour: there is no level to carry.
         let carried = if depth == 0 { 0 } else { 1 << top_depth(depth) };
         let leads = depth == 0 || root_of(&proof.top, |l, r| compression.compress([l, r])).is_some_and(|root| commit.roots() == [root]);
         if proof.top.len() != carried || !leads {
             return Err(WrongOpening);
         }
         self.0.verify_multi_batch(commit, dimensions, indices, rows, &proof.siblings).map_err(|_| WrongOpening)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p3_field::PrimeCharacteristicRing;
+    use p3_matrix::dense::RowMajorMatrix;
+
+    /// Trees of every small depth: honest openings verify; without a node, with one more, with two exchanged or one changed they don't.
+    #[test]
+    fn the_carried_level_is_checked() {
+        let trees = Trees::default();
+        for depth in 0..6 {
+            let (height, width) = (1usize << depth, 3);
+            let values = (0..height * width).map(|i| F::from_usize(i * i + 1)).collect();
+            let (root, data) = trees.commit_matrix(RowMajorMatrix::new(values, width));
+            let (dimensions, indices) = ([Dimensions { height, width }], [height - 1, 0, height / 2]);
+            let (rows, paths) = trees.open_multi_batch(&indices, &data);
+            let verifies = |paths: &Paths| trees.verify_multi_batch(&root, &dimensions, &indices, &rows, paths).is_ok();
+            assert!(verifies(&paths) && trees.restore(&dimensions, &indices, &rows, &paths).is_ok(), "depth {depth}");
+            let changes: [fn(&mut Vec<[Bn254; 1]>); 4] = [
+                |top| drop(top.pop()),
+                |top| top.push([Bn254::ONE]),
+                |top| top.reverse(),
+                |top| top.iter_mut().take(1).for_each(|n| n[0] += Bn254::ONE),
+            ];
+            for (i, change) in changes.iter().enumerate() {
+                let mut changed = paths.clone();
+                change(&mut changed.top);
+                assert!(changed.top == paths.top || !verifies(&changed), "depth {depth}, change {i}");
+            }
+            for sibling in 0..paths.siblings.sibling_hashes.len() {
+                let mut changed = paths.clone();
+                changed.siblings.sibling_hashes[sibling][0] += Bn254::ONE;
+                assert!(!verifies(&changed), "depth {depth}, sibling {sibling}");
+            }
+        }
     }
 }

@@ -35,6 +35,7 @@ impl Ext {
 
     /// `Σ weights_i·elements_i`, as one operation where it has enough terms to be cheaper.
     pub fn inner_product(weights: &[Self], elements: &[Base]) -> Self {
+        debug_assert_eq!(weights.len(), elements.len());
         let plain = || weights.iter().zip(elements).map(|(&w, &x)| w * x).sum::<Self>();
         if weights.len() < INNER_PRODUCT || weights.iter().all(|w| w.is_constant()) {
             return plain();

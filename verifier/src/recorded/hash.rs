@@ -378,7 +378,8 @@ impl Mmcs<Base> for Trees {
         let values: Vec<Vec<Vec<F>>> = rows.iter().map(|row| vec![row.iter().map(|x| x.value()).collect()]).collect();
         let paths = Evm::mmcs().restore(dimensions, &plain, &values, proof)?;
         let nodes = match depth {
-            0 => vec![commit.0],
+            0 if proof.top.is_empty() => vec![commit.0],
+            0 => return Err(WrongOpening),
             _ => {
                 let nodes: Vec<Word> = proof.top.iter().map(|[node]| Word::input(*node)).collect();
                 let root = root_of(&nodes, Self::parent).filter(|_| nodes.len() == 1 << top).ok_or(WrongOpening)?;

@@ -177,6 +177,8 @@ fn random_rows_mask_the_quotients_pieces() {
         let outputs = 2 + 4 + 3 + DEGREE - 1;
         assert_eq!(map.len(), 3 * BLINDING_ROWS - 2);
         assert_eq!(map[0].len(), outputs);
+        // S' alone covers its own two values and two pieces; the rest is linear in the products once z_1(τ) is given.
+        assert_eq!(rank(map[..BLINDING_ROWS].to_vec()), 4, "{witness:?}");
         assert_eq!(rank(map), outputs, "{witness:?}");
     }
 }

@@ -297,10 +297,12 @@ impl<'a> Lower<'a> {
         {
             return self.small.push(x);
         }
-        // Five in a row are most likely an extension element's coefficients. What can't be reduced as it is waits for its own turn.
-        let limit = self.shape().limit() >> 1;
+        // Five in a row are most likely an extension element's coefficients. A multiple that may be too large to be reduced with others waits
+        // for its own turn.
+        let limit = self.shape().limit() >> 2;
+        let fits = |at: usize, x: &Linear| !matches!(program.ops[at], Op::Scale(..)) || self.interval(x).magnitude() < limit;
         let list: Vec<Linear> = (self.at..program.ops.len().min(self.at + 5))
-            .map_while(|at| self.combination(&program.ops[at]).filter(|x| !self.done.contains_key(&at) && self.interval(x).magnitude() < limit))
+            .map_while(|at| self.combination(&program.ops[at]).filter(|x| !self.done.contains_key(&at) && fits(at, x)))
             .collect();
         let Ok(five) = <[Linear; 5]>::try_from(list.clone()) else {
             let x = self.shortened(&list[0]);

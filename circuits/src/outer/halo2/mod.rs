@@ -8,7 +8,7 @@
 //! - An input and a remainder are `Σ limb_i·2^(b·i)` with looked-up limbs: integers below `2^31`, exactly.
 //! - Combinations and products are computed by gates in the scalar field on cells whose integers are known to lie in intervals; the
 //!   interval of the result follows. A multiple of `p` added as a constant keeps it nonnegative. All intervals stay below
-//!   [`shape::Shape::limit`]` < r/2^8`, so the field's equation is the integers' equation.
+//!   [`shape::Shape::limit`]` < 2^252 < r`, so the field's equation is the integers' equation.
 //! - A reduction constrains `c = p·q + r` with `q < 2^(b·n)`, `r < 2^31` looked up: both sides are below `2^253 < r`, so it holds over the
 //!   integers and `r ≡ c mod p`. The remainder need not be canonical.
 //! - `x ≡ 0 mod p`: a cell holds `x/p mod r` and is shown to be an integer `q` with `p·q < 2^253`; then `x = p·q`.

@@ -76,7 +76,7 @@ impl Lower<'_> {
     /// Extension elements are packed, three coefficients and two as the digits of a scalar, so that a term is one row for all five. The sums'
     /// digits are the coefficients' integers: both are below `2^width`, and three digits below the scalar field's order.
     pub(super) fn inner_product(&mut self, weights: &[Ext], elements: &[Small]) {
-        self.satisfied(weights.len() == elements.len());
+        assert_eq!(weights.len(), elements.len(), "an inner product has as many of either");
         let terms: Vec<([Id; 5], Id)> = weights
             .iter()
             .zip(elements)
@@ -286,6 +286,7 @@ impl Lower<'_> {
     }
 
     pub(super) fn bits(&mut self, x: Small, count: u32) {
+        assert!(count <= 31, "a representative has 31 bits");
         let x_linear = self.small(x).clone();
         let id = self.canonical(&x_linear, &BigUint::from(P - 2));
         self.small[x.0 as usize] = Linear::var(id);
@@ -308,6 +309,7 @@ impl Lower<'_> {
     }
 
     pub(super) fn pack(&mut self, list: &[Small], shift: bool) {
+        assert!(list.len() <= 8, "eight numbers of 31 bits fit a scalar");
         let (mut digits, mut constant) = (Vec::new(), Fr::ZERO);
         for (i, r) in list.iter().enumerate() {
             let weight = power(31 * i);
