@@ -174,7 +174,7 @@ mod tests {
             let verifies = |paths: &Paths| trees.verify_multi_batch(&root, &dimensions, &indices, &rows, paths).is_ok();
             assert!(verifies(&paths) && trees.restore(&dimensions, &indices, &rows, &paths).is_ok(), "depth {depth}");
             let changes: [fn(&mut Vec<[Bn254; 1]>); 4] = [
-                |top| drop(top.pop()),
+                |top| top.truncate(top.len().saturating_sub(1)),
                 |top| top.push([Bn254::ONE]),
                 |top| top.reverse(),
                 |top| top.iter_mut().take(1).for_each(|n| n[0] += Bn254::ONE),
