@@ -12,11 +12,20 @@ pub fn cpu_seconds() -> f64 {
     after.split_whitespace().skip(11).take(2).filter_map(|x| x.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
+/// A line's number of kilobytes.
+fn kilobytes(file: &str, name: &str) -> Option<f64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    text.lines().find_map(|l| l.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
+
 /// Peak resident memory in MB; 0 where the system doesn't say.
 pub fn peak_rss_mb() -> f64 {
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return 0.0 };
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+    kilobytes("/proc/self/status", "VmHWM:").unwrap_or(0.0) / 1024.0
+}
+
+/// Memory that can be had, where the system says.
+pub fn available_gb() -> Option<f64> {
+    kilobytes("/proc/meminfo", "MemAvailable:").map(|kb| kb / f64::from(1 << 20))
 }
 
 /// Measures from its making.

@@ -1,7 +1,7 @@
 //! The steps commands are made of: import, train, index, infer, attribute, prove, verify.
 
 use crate::error::{Failure, While};
-use crate::meter::{self, Meter, Spinner};
+use crate::meter::{self, Meter, Spinner, say};
 use crate::store::{AdapterDir, IndexDir, IndexInfo, ModelDir, Row, RunInfo};
 use circuits::ir::Group;
 use circuits::layout::Layout;
@@ -368,6 +368,7 @@ pub fn prove<C: NativeProfile>(job: Job<'_>) -> Result<Proven, Failure> {
         contributors: job.index.map_or(0, |i| i.info.contributors.len()),
     };
     let relation = Relation::new(&params).during("building the relation")?;
+    warn_if_too_large(&relation);
     let mut spinner = Spinner::new();
     let mut stages = Stages::new(&mut spinner);
     let witness = stages.run("assemble", || assemble(&job, &relation))?;
@@ -394,6 +395,18 @@ pub fn prove<C: NativeProfile>(job: Job<'_>) -> Result<Proven, Failure> {
         stages,
     };
     Ok(Proven { statement, bytes, figures })
+}
+
+/// Says when the prover will need more memory than there is: looked-up positions and committed elements, at what they take at most.
+fn warn_if_too_large(relation: &Relation) {
+    const LEAF_BYTES: f64 = 64.0;
+    const ELEMENT_BYTES: f64 = 100.0;
+    let leaves = (verifier::plan::Plan::new(relation).leaves_log as f64).exp2();
+    let elements: f64 = Group::ALL.into_iter().filter_map(|g| Layout::of(relation, g)).map(|l| (l.log as f64).exp2()).sum();
+    let needed = (LEAF_BYTES * leaves + ELEMENT_BYTES * elements) / f64::from(1 << 30);
+    if let Some(available) = meter::available_gb().filter(|&available| needed > available) {
+        say(format!("warning: this proof needs about {needed:.0} GB of memory, {available:.0} GB are available; the system may end it"));
+    }
 }
 
 fn assemble(job: &Job<'_>, relation: &Relation) -> Result<Witness, Failure> {

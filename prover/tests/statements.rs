@@ -2,11 +2,13 @@
 
 mod common;
 
+use circuits::relation::WeightRanges;
 use circuits::statement::Statement;
 use common::mutate::{Proven, fixture, refused};
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use verifier::verify_bytes;
+use verifier::profile::Native;
+use verifier::{Proof, VerifyError, verify, verify_bytes};
 
 /// Names of enum variants, tried on every string.
 const NAMES: [&str; 10] = ["native", "evm", "forward", "attribution", "proven", "assumed-insecure", "clamp", "exact", "q", "down"];
@@ -157,4 +159,14 @@ fn unsound_parameters_are_refused() {
         change(&mut params);
         assert!(Relation::new(&params).is_err(), "{what}");
     }
+}
+
+/// However a proof is verified, a relation that assumes its weights' ranges is refused.
+#[test]
+fn assumed_ranges_are_refused() {
+    let mut statement = fixture().statement.clone();
+    statement.relation.weight_ranges = WeightRanges::AssumedInsecure;
+    let proof = Proof::<Native>::from_bytes(&fixture().bytes).unwrap();
+    assert_eq!(verify(&statement, &proof).unwrap_err(), VerifyError::AssumedRanges);
+    assert_eq!(verify_bytes(&statement, &fixture().bytes).unwrap_err(), VerifyError::AssumedRanges);
 }

@@ -106,10 +106,10 @@ const MAX_LEAVES_LOG: usize = 30;
 ///
 /// Says why the proof is refused.
 pub fn verify_bytes(statement: &Statement, bytes: &[u8]) -> Result<Verified, VerifyError> {
-    if statement.relation.weight_ranges == WeightRanges::AssumedInsecure {
-        return Err(VerifyError::AssumedRanges);
+    match profile_of(bytes)? {
+        Profile::Native => verify::<Native>(statement, &Proof::from_bytes(bytes)?),
+        Profile::Evm => verify::<Evm>(statement, &Proof::from_bytes(bytes)?),
     }
-    verify_benchmark(statement, bytes)
 }
 
 /// [`verify_bytes`], also for relations that assume the weights' ranges: for benchmarks only.
@@ -119,8 +119,8 @@ pub fn verify_bytes(statement: &Statement, bytes: &[u8]) -> Result<Verified, Ver
 /// Says why the proof is refused.
 pub fn verify_benchmark(statement: &Statement, bytes: &[u8]) -> Result<Verified, VerifyError> {
     match profile_of(bytes)? {
-        Profile::Native => verify::<Native>(statement, &Proof::from_bytes(bytes)?),
-        Profile::Evm => verify::<Evm>(statement, &Proof::from_bytes(bytes)?),
+        Profile::Native => verify_relation::<Native>(statement, &Proof::from_bytes(bytes)?),
+        Profile::Evm => verify_relation::<Evm>(statement, &Proof::from_bytes(bytes)?),
     }
 }
 
@@ -130,6 +130,13 @@ pub fn verify_benchmark(statement: &Statement, bytes: &[u8]) -> Result<Verified,
 ///
 /// Says why the proof is refused.
 pub fn verify<C: NativeProfile>(statement: &Statement, proof: &Proof<C>) -> Result<Verified, VerifyError> {
+    if statement.relation.weight_ranges == WeightRanges::AssumedInsecure {
+        return Err(VerifyError::AssumedRanges);
+    }
+    verify_relation(statement, proof)
+}
+
+fn verify_relation<C: NativeProfile>(statement: &Statement, proof: &Proof<C>) -> Result<Verified, VerifyError> {
     if statement.profile != C::PROFILE {
         return Err(VerifyError::Profile);
     }
