@@ -77,7 +77,7 @@ def ezkl(folder, python, model, options):
 
 def row(name, figures):
     return (
-        f"{name:<34} {figures['seconds']:>9.2f} {figures['cpu_seconds']:>9.2f} {figures.get('keygen_seconds', 0):>9.1f} "
+        f"{name:<36} {figures['seconds']:>9.2f} {figures['cpu_seconds']:>9.2f} {figures.get('keygen_seconds', 0):>9.1f} "
         f"{figures['peak_rss_mb']:>9.0f} {figures['proof_bytes']:>9} {figures['verify_seconds']:>9.3f}"
     )
 
@@ -85,22 +85,24 @@ def row(name, figures):
 def main():
     chosen = arguments()
     figures = {}
-    print(f"{'':<34} {'prove s':>9} {'CPU s':>9} {'keygen s':>9} {'peak MB':>9} {'bytes':>9} {'verify s':>9}")
+    print(f"{'':<36} {'prove s':>9} {'CPU s':>9} {'keygen s':>9} {'peak MB':>9} {'bytes':>9} {'verify s':>9}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "ezkl"
         if not chosen.skip_peer:
             shutil.copytree(chosen.peers, folder)
         for model in chosen.models:
             options, shape, tokens = SHAPES[model]
-            sides = {
-                "poa, forward": poa(chosen.poa, shape, tokens, True),
-                "poa, forward, backward, attribution": poa(chosen.poa, shape, tokens, False),
+            print(f"{model}: {shape}, {tokens} tokens")
+            runs = {
+                "poa, forward": lambda: poa(chosen.poa, shape, tokens, True),
+                "poa, forward, backward, attribution": lambda: poa(chosen.poa, shape, tokens, False),
             }
             if not chosen.skip_peer:
-                sides["EZKL, forward"] = ezkl(folder, chosen.python, model, options)
-            print(f"{model}: {shape}, {tokens} tokens")
-            for name, side in sides.items():
-                print(row(name, side), flush=True)
+                runs["EZKL, forward"] = lambda: ezkl(folder, chosen.python, model, options)
+            sides = {}
+            for name, run in runs.items():
+                sides[name] = run()
+                print(row(name, sides[name]), flush=True)
             figures[model] = sides
     if chosen.json:
         partial = chosen.json.with_suffix(".partial")
