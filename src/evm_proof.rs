@@ -154,7 +154,6 @@ impl EvmProof {
     /// # Errors
     ///
     /// When the statement isn't one that can be settled.
-    #[allow(dead_code, reason = "for `poa wrap`")]
     pub fn new(statement: &Statement, key_digest: Digest, srs: SrsMark, proof: Vec<u8>) -> Result<Self, Failure> {
         let public_inputs = public_inputs(statement)?;
         let weights = only_request(statement)?.weights.clone();
@@ -185,7 +184,6 @@ impl EvmProof {
     /// # Errors
     ///
     /// When the file can't be written.
-    #[allow(dead_code, reason = "for `poa wrap`")]
     pub fn save(&self, path: &Path) -> Result<(), Failure> {
         create_parent(path)?;
         write_json(path, self)

@@ -1,7 +1,7 @@
 //! Wrapping an inner proof: record its verification, find or make the keys, prove the recording.
 
 use crate::error::{Failure, While};
-use crate::evm_proof::{EvmProof, FORMAT, Hex, SrsMark, public_inputs};
+use crate::evm_proof::{EvmProof, SrsMark, public_inputs};
 use crate::meter::{self, Meter, say};
 use circuits::outer::halo2::OuterCircuit;
 use circuits::outer::halo2::gates::ADVICE;
@@ -97,16 +97,8 @@ pub fn wrap(statement: &Statement, bytes: &[u8], srs: &Srs, keys: &Path) -> Resu
         advice_columns: ADVICE,
         keygen_seconds,
     };
-    let weights = statement.requests.first().map(|r| r.weights.clone()).unwrap_or_default();
-    let proof = EvmProof {
-        format: FORMAT.to_owned(),
-        key_digest: Digest(key.digest()),
-        proof_bytes: proof.len(),
-        srs: SrsMark { digest: Digest(srs.digest()), insecure: srs.trust() == Trust::Insecure },
-        public_inputs: public,
-        weights,
-        proof: Hex(proof),
-    };
+    let mark = SrsMark { digest: Digest(srs.digest()), insecure: srs.trust() == Trust::Insecure };
+    let proof = EvmProof::new(statement, Digest(key.digest()), mark, proof)?;
     verify(&key, &proof)?;
     Ok(Wrapped { solidity: outer::solidity(srs.params(), &keys_found), proof, key, figures })
 }

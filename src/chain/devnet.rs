@@ -2,8 +2,6 @@
 //!
 //! The keys are public. They are used on chains with the id of development nodes only.
 
-#![cfg_attr(not(test), allow(dead_code, reason = "the demo settles with it"))]
-
 use super::deploy::{Deployment, RawVerifier, Settings, deploy, settlement_address};
 use super::evm::Evm;
 use super::register::{LICENCE, Publication, contribute, create_datanet, publish, register};

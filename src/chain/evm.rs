@@ -1,7 +1,5 @@
 //! The EVM in this process: no node, no keys, gas is free. And the meter of a verification's gas, for any chain.
 
-#![cfg_attr(not(test), allow(dead_code, reason = "the demo settles with it"))]
-
 use super::abi::AttributionVerifier;
 use super::{Call, Chain, ChainError, Found, Receipt, Search, read};
 use crate::evm_proof::INPUTS;
