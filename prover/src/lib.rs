@@ -3,6 +3,7 @@
 //! The prover depends on the verifier and follows its schedule ([`verifier::plan`], [`verifier::transcript`]).
 
 pub mod commit;
+pub mod fraction;
 pub mod lookups;
 pub mod outer;
 pub mod outer_key;
@@ -37,6 +38,9 @@ pub enum ProveError {
         /// Values expected.
         expected: usize,
     },
+    /// The fraction table doesn't add up to zero: the lookups and multiplicities given aren't the witness'.
+    #[error("the fraction table doesn't add up to zero")]
+    Unbalanced,
     /// A challenge hit a root; try again with another salt or request id.
     #[error("a challenge made a denominator zero; change the request id and prove again")]
     UnluckyChallenge,

@@ -2,30 +2,24 @@
 //!
 //! Source: "Multivariate lookups based on logarithmic derivatives" (ePrint 2022/1530), "Improving logarithmic derivative lookups using GKR" (ePrint 2023/1284).
 
+use crate::ProveError;
+use crate::fraction::{self, Leaves, Limits, PackedEF, PackedF, WIDTH};
 use circuits::evaluate::evaluate;
-use circuits::ir::{EF, F};
+use circuits::ir::{EF, F, Sum};
 use circuits::statement::Statement;
 use circuits::witness::{LookupValues, Witness};
 use p3_challenger::FieldChallenger;
-use p3_field::{Field, PackedValue, PrimeCharacteristicRing};
-use p3_multi_stark::fractional_gkr::{Fraction, FractionGkrOutput, FractionGkrProof, LeafNumerator, prove_fractional_gkr};
-use p3_multilinear_util::poly::{Poly, PolyMaybePacked};
+use p3_field::{PackedFieldExtension, PackedValue, PrimeCharacteristicRing};
+use p3_multi_stark::fractional_gkr::{FractionGkrOutput, FractionGkrProof};
 use rayon::prelude::*;
-use verifier::plan::{BlockKind, LookupChallenges, Plan};
-
-use crate::ProveError;
-
-/// Numerators and denominators of all leaves.
-struct Leaves {
-    numerators: Vec<F>,
-    denominators: Vec<EF>,
-}
+use std::borrow::Cow;
+use verifier::plan::{Block, BlockKind, LookupChallenges, Plan};
 
 /// Proves that the fraction table sums to zero.
 ///
 /// # Errors
 ///
-/// When the table's total denominator is zero (probability about leaves/|EF|).
+/// When it doesn't, or when the table's total denominator is zero (probability about leaves/|EF|).
 pub fn prove<Ch: FieldChallenger<F>>(
     plan: &Plan<'_>,
     statement: &Statement,
@@ -34,69 +28,126 @@ pub fn prove<Ch: FieldChallenger<F>>(
     challenges: LookupChallenges,
     challenger: &mut Ch,
 ) -> Result<(FractionGkrProof<EF>, FractionGkrOutput<EF>), ProveError> {
-    let leaves = fill(plan, statement, witness, values, challenges);
-    if leaves.denominators.par_iter().any(|d| *d == EF::ZERO) {
-        return Err(ProveError::UnluckyChallenge);
-    }
-    let numerators = Poly::new(leaves.numerators);
-    let scalar = Poly::new(leaves.denominators);
-    let denominators = if plan.leaves_log >= <F as Field>::Packing::WIDTH.trailing_zeros() as usize {
-        PolyMaybePacked::Packed(scalar.pack::<F, EF>())
-    } else {
-        PolyMaybePacked::Scalar(scalar)
-    };
-    let fraction = Fraction { n: LeafNumerator::Base(&numerators), d: &denominators };
-    Ok(prove_fractional_gkr(fraction, challenger))
+    let blocks = plan.blocks.iter().map(|block| BlockLeaves::new(plan, statement, witness, values, challenges, block)).collect();
+    fraction::prove(&Table { blocks, log: plan.leaves_log }, Limits::default(), challenger)
 }
 
-fn fill(plan: &Plan<'_>, statement: &Statement, witness: &Witness, values: &[LookupValues], challenges: LookupChallenges) -> Leaves {
-    let mut leaves = Leaves { numerators: vec![F::ZERO; 1 << plan.leaves_log], denominators: vec![EF::ONE; 1 << plan.leaves_log] };
-    for block in &plan.blocks {
-        let base = challenges.alpha - EF::from_usize(plan.tag(block.kind));
-        let numerators = &mut leaves.numerators[block.offset..][..1 << block.log];
-        let denominators = &mut leaves.denominators[block.offset..][..1 << block.log];
-        match block.kind {
+/// The leaves of one block.
+struct BlockLeaves<'a> {
+    start: usize,
+    len: usize,
+    /// `None` where all are one.
+    numerators: Option<Cow<'a, [F]>>,
+    /// What columns are subtracted from.
+    base: EF,
+    /// Columns with their powers of `β`.
+    columns: Vec<(EF, Cow<'a, [F]>)>,
+}
+
+impl<'a> BlockLeaves<'a> {
+    fn new(
+        plan: &Plan<'_>,
+        statement: &Statement,
+        witness: &Witness,
+        values: &'a [LookupValues],
+        challenges: LookupChallenges,
+        block: &Block,
+    ) -> Self {
+        let own = |sums: Vec<Vec<F>>| sums.into_iter().map(Cow::Owned).collect::<Vec<Cow<'a, [F]>>>();
+        let evaluate = |sum: &Sum| evaluate(plan.relation, &witness.ctx, witness, sum);
+        let (numerators, columns) = match block.kind {
             BlockKind::Lookup(i) => {
-                match &values[i].numerator {
-                    Some(n) => numerators.copy_from_slice(n),
-                    None => numerators.fill(F::ONE),
-                }
-                combine(&values[i].tuple, base, challenges.beta, denominators);
+                let values = &values[i];
+                (values.numerator.as_deref().map(Cow::Borrowed), values.tuple.iter().map(|t| Cow::Borrowed(t.as_slice())).collect())
             }
             BlockKind::Table(i) => {
                 let (kind, mult) = &plan.relation.tables[i];
-                numerators.par_iter_mut().zip(&witness.tensors[mult.0]).for_each(|(n, &m)| *n = -F::from_i32(m));
-                let columns: Vec<Vec<F>> = kind.all_columns().into_iter().map(|c| c.into_iter().map(F::from_i64).collect()).collect();
-                combine(&columns, base, challenges.beta, denominators);
+                let numerators: Vec<F> = witness.tensors[mult.0].par_iter().map(|&m| -F::from_i32(m)).collect();
+                let columns = kind.all_columns().into_iter().map(|c| c.into_iter().map(F::from_i64).collect()).collect();
+                (Some(Cow::Owned(numerators)), own(columns))
             }
             BlockKind::Values => {
-                if let Some(a) = &plan.relation.aggregation {
-                    numerators.copy_from_slice(&evaluate(plan.relation, &witness.ctx, witness, &a.value));
-                    let key: Vec<Vec<F>> = a.key.iter().map(|s| evaluate(plan.relation, &witness.ctx, witness, s)).collect();
-                    combine(&key, base, challenges.beta, denominators);
-                }
+                let of = |a: &circuits::relation::Aggregation| (evaluate(&a.value), a.key.iter().map(evaluate).collect::<Vec<_>>());
+                let (numerators, key) = plan.relation.aggregation.as_ref().map(of).unwrap_or_default();
+                (Some(Cow::Owned(numerators)), own(key))
             }
-            BlockKind::Published => published(plan, statement, base, challenges.beta, numerators, denominators),
+            BlockKind::Published => {
+                let (numerators, key) = published(plan, statement, block);
+                (Some(Cow::Owned(numerators)), own(key))
+            }
+        };
+        let powers = challenges.beta.powers().skip(1);
+        Self {
+            start: block.offset,
+            len: 1 << block.log,
+            numerators,
+            base: challenges.alpha - EF::from_usize(plan.tag(block.kind)),
+            columns: powers.zip(columns).collect(),
         }
     }
-    leaves
-}
 
-/// `base - Σ_k β^(k+1)·column_k`.
-fn combine(columns: &[Vec<F>], base: EF, beta: EF, out: &mut [EF]) {
-    let powers: Vec<EF> = beta.powers().skip(1).take(columns.len()).collect();
-    out.par_iter_mut().enumerate().for_each(|(i, d)| {
-        *d = base - columns.iter().zip(&powers).map(|(c, &p)| p * c[i]).sum::<EF>();
-    });
-}
-
-fn published(plan: &Plan<'_>, statement: &Statement, base: EF, beta: EF, numerators: &mut [F], denominators: &mut [EF]) {
-    let log = plan.relation.aggregation.as_ref().map_or(0, |a| plan.relation.axes[a.published[1].0].log);
-    for (i, (n, d)) in numerators.iter_mut().zip(denominators).enumerate() {
-        let (request, contributor) = (i >> log, i & ((1 << log) - 1));
-        let weights = statement.requests.get(request).or(statement.requests.first()).map(|r| &r.weights);
-        let weight = weights.and_then(|w| w.get(contributor)).copied().unwrap_or(0);
-        *n = -F::from_u64(weight);
-        *d = base - beta * F::from_usize(request) - beta.square() * F::from_usize(contributor);
+    fn end(&self) -> usize {
+        self.start + self.len
     }
+
+    /// One leaf.
+    fn leaf(&self, i: usize) -> (F, EF) {
+        let numerator = self.numerators.as_ref().map_or(F::ONE, |n| n[i]);
+        (numerator, self.base - self.columns.iter().map(|(power, column)| *power * column[i]).sum::<EF>())
+    }
+
+    /// Leaves side by side.
+    fn packed(&self, i: usize) -> (PackedF, PackedEF) {
+        let read = |column: &[F]| *PackedF::from_slice(&column[i..i + WIDTH]);
+        let numerator = self.numerators.as_ref().map_or(PackedF::ONE, |n| read(n));
+        let columns = self.columns.iter().map(|(power, column)| PackedEF::from(*power) * read(column));
+        (numerator, columns.fold(PackedEF::from(self.base), |d, column| d - column))
+    }
+}
+
+/// All blocks, by their places; past the last come fractions 0/1.
+struct Table<'a> {
+    blocks: Vec<BlockLeaves<'a>>,
+    log: usize,
+}
+
+impl Leaves for Table<'_> {
+    fn log(&self) -> usize {
+        self.log
+    }
+
+    fn read(&self, start: usize, numerators: &mut [PackedF], denominators: &mut [PackedEF]) {
+        let mut blocks = &self.blocks[self.blocks.partition_point(|b| b.end() <= start)..];
+        for (k, (n, d)) in numerators.iter_mut().zip(denominators).enumerate() {
+            let at = start + k * WIDTH;
+            while let Some((_, rest)) = blocks.split_first().filter(|(b, _)| b.end() <= at) {
+                blocks = rest;
+            }
+            (*n, *d) = match blocks.first() {
+                Some(block) if block.end() >= at + WIDTH => block.packed(at - block.start),
+                first => {
+                    let leaf = |lane: usize| blocks.iter().find(|b| at + lane < b.end()).map_or((F::ZERO, EF::ONE), |b| b.leaf(at + lane - b.start));
+                    if first.is_none() {
+                        (PackedF::ZERO, PackedEF::ONE)
+                    } else {
+                        (PackedF::from_fn(|l| leaf(l).0), PackedEF::from_ext_fn(|l| leaf(l).1))
+                    }
+                }
+            };
+        }
+    }
+}
+
+/// Numerators and keys of the published weights.
+fn published(plan: &Plan<'_>, statement: &Statement, block: &Block) -> (Vec<F>, Vec<Vec<F>>) {
+    let log = plan.relation.aggregation.as_ref().map_or(0, |a| plan.relation.axes[a.published[1].0].log);
+    let place = |i: usize| (i >> log, i & ((1 << log) - 1));
+    let numerator = |i: usize| {
+        let (request, contributor) = place(i);
+        let weights = statement.requests.get(request).or(statement.requests.first()).map(|r| &r.weights);
+        -F::from_u64(weights.and_then(|w| w.get(contributor)).copied().unwrap_or(0))
+    };
+    let range = 0..1usize << block.log;
+    let key = [range.clone().map(|i| F::from_usize(place(i).0)).collect(), range.clone().map(|i| F::from_usize(place(i).1)).collect()];
+    (range.map(numerator).collect(), key.into())
 }
