@@ -112,7 +112,24 @@ pub fn evaluate(relation: &Relation, ctx: &PublicContext, values: &dyn Values, s
     out
 }
 
+/// Adds a constant or a tensor read by the free axes themselves; whether the term is one of these.
+fn add_direct(values: &dyn Values, free: &[Axis], term: &Term, out: &mut [F]) -> bool {
+    let reads_free = |index: &[Index]| index.iter().copied().eq(free.iter().copied().map(Index::Var));
+    match term.factors.as_slice() {
+        _ if !term.couplings.is_empty() => return false,
+        [] => out.par_iter_mut().for_each(|x| *x += term.coef),
+        [Factor { source: Source::Tensor(id), index }] if reads_free(index) => {
+            out.par_iter_mut().zip(values.values(*id)).for_each(|(out, &x)| *out += term.coef * F::from_i32(x));
+        }
+        _ => return false,
+    }
+    true
+}
+
 fn add_term(relation: &Relation, ctx: &PublicContext, values: &dyn Values, free: &[Axis], term: &Term, out: &mut [F]) {
+    if add_direct(values, free, term, out) {
+        return;
+    }
     let one = [1i32];
     let unit = Factor { source: Source::Public(crate::public::Public::Below(1)), index: vec![] };
     let data: Vec<Cow<[i32]>> = term.factors.iter().map(|f| data(relation, ctx, values, f)).collect();

@@ -11,6 +11,9 @@ use p3_field::PrimeCharacteristicRing;
 use rayon::prelude::*;
 use thiserror::Error;
 
+/// Positions of a lookup that one task counts.
+const POSITIONS: usize = 1 << 18;
+
 /// Why a witness is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum WitnessError {
@@ -127,8 +130,8 @@ impl Witness {
         let columns: Vec<Vec<Vec<i64>>> = relation.tables.iter().map(|(kind, _)| kind.columns()).collect();
         for (lookup, values) in relation.lookups.iter().zip(&values) {
             let (kind, mult) = &relation.tables[lookup.table.0];
-            let rows = self.rows(relation, lookup, values, kind, &columns[lookup.table.0])?;
-            rows.into_iter().flatten().for_each(|row| self.tensors[mult.0][row] += 1);
+            let counts = self.counts(relation, lookup, values, kind, &columns[lookup.table.0])?;
+            self.tensors[mult.0].iter_mut().zip(counts).for_each(|(m, count)| *m += count);
         }
         Ok(values)
     }
@@ -155,23 +158,34 @@ impl Witness {
         LookupValues { numerator, tuple }
     }
 
-    fn rows(
+    /// How often a lookup reads each row of its table.
+    fn counts(
         &self,
         relation: &Relation,
         lookup: &Lookup,
         values: &LookupValues,
         kind: &TableKind,
         columns: &[Vec<i64>],
-    ) -> Result<Vec<Option<usize>>, WitnessError> {
+    ) -> Result<Vec<i32>, WitnessError> {
         let find = |i: usize| {
-            if values.numerator.as_ref().is_some_and(|n| n[i] == F::ZERO) {
-                return Ok(None);
-            }
             let first = centred(values.tuple[0][i]);
             let row = kind.row(first).filter(|&row| values.tuple[1..].iter().zip(columns).all(|(t, c)| centred(t[i]) == c[row]));
-            row.map(Some).ok_or_else(|| violated(relation, &lookup.name, &lookup.free, i, first))
+            row.ok_or_else(|| violated(relation, &lookup.name, &lookup.free, i, first))
         };
-        (0..values.tuple[0].len()).into_par_iter().map(find).collect()
+        let is_read = |i: usize| values.numerator.as_ref().is_none_or(|n| n[i] != F::ZERO);
+        let none = vec![0i32; 1 << kind.log()];
+        let len = values.tuple[0].len();
+        let count = |start: usize| {
+            (start..len.min(start + POSITIONS)).filter(|&i| is_read(i)).try_fold(none.clone(), |mut counts, i| {
+                counts[find(i)?] += 1;
+                Ok(counts)
+            })
+        };
+        let add = |mut a: Vec<i32>, b: Vec<i32>| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+            Ok(a)
+        };
+        (0..len).into_par_iter().step_by(POSITIONS).map(count).try_reduce(|| none.clone(), add)
     }
 
     /// Checks every constraint and lookup on the integers.
@@ -204,7 +218,7 @@ impl Witness {
     /// Names it and where it finds no row.
     pub fn check_lookup(&self, relation: &Relation, lookup: &Lookup) -> Result<(), WitnessError> {
         let kind = &relation.tables[lookup.table.0].0;
-        self.rows(relation, lookup, &self.lookup_values(relation, lookup), kind, &kind.columns()).map(|_| ())
+        self.counts(relation, lookup, &self.lookup_values(relation, lookup), kind, &kind.columns()).map(|_| ())
     }
 
     /// Weight of each contributor in each real request.

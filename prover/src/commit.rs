@@ -17,18 +17,26 @@ use verifier::profile::NativeProfile;
 
 use crate::ProveError;
 
+/// Polynomials from this many variables on are encoded a second time when they are opened: their codeword and its tree would take most
+/// of the memory until then.
+const ENCODED_AGAIN_LOG: usize = 25;
+
+/// What an opening needs beside the values.
+type Encoded<C> = <Pcs<C> as MultilinearPcs<EF, <C as verifier::profile::HashProfile>::Challenger>>::ProverData;
+
 /// A committed polynomial, ready to be opened any number of times.
 pub struct Committed<C: NativeProfile> {
     /// Which group it holds.
     pub group: Group,
     /// Where tensors lie in it.
     pub layout: Layout,
-    /// Its values.
-    pub values: Vec<F>,
+    /// Its values, shared with what is encoded.
+    table: Table<F>,
     /// The root.
     pub root: Commitment<C>,
     pcs: Pcs<C>,
-    data: <Pcs<C> as MultilinearPcs<EF, C::Challenger>>::ProverData,
+    /// Kept of polynomials that aren't encoded again.
+    encoded: Option<Encoded<C>>,
 }
 
 /// A signed integer as a field element.
@@ -64,13 +72,16 @@ impl<C: NativeProfile> Committed<C> {
     /// When there are no parameters for this size.
     pub fn new(group: Group, layout: Layout, values: Vec<F>) -> Result<Self, ProveError> {
         let pcs = pcs::scheme::<C>(group, layout.log)?;
-        let table = Table::new(RowMajorMatrix::new(values.clone(), values.len()));
-        let (_, fold) = pcs::rate_and_fold(C::PROFILE, group, layout.log);
-        let witness = PrefixProver::<F, EF>::new_witness(vec![table], fold);
-        // The transcript absorbs the root later, in the schedule's order.
-        let (root, data) = <Pcs<C> as MultilinearPcs<EF, C::Challenger>>::commit(&pcs, witness, &mut C::challenger(&Digest::default()))
-            .map_err(|e| ProveError::Opening(e.to_string()))?;
-        Ok(Self { group, layout, values, root, pcs, data })
+        let len = values.len();
+        let table = Table::new(RowMajorMatrix::new(values, len));
+        let (root, encoded) = encode::<C>(&pcs, group, &table)?;
+        let encoded = (layout.log < ENCODED_AGAIN_LOG).then_some(encoded);
+        Ok(Self { group, layout, table, root, pcs, encoded })
+    }
+
+    /// Its values.
+    pub fn values(&self) -> &[F] {
+        self.table.poly(0).into_slice()
     }
 
     /// The root's digest.
@@ -80,7 +91,7 @@ impl<C: NativeProfile> Committed<C> {
 
     /// A tensor's values.
     pub fn tensor(&self, id: circuits::ir::TensorId) -> Option<&[F]> {
-        self.layout.slot(id).and_then(|slot| self.values.get(slot.offset..slot.offset + (1 << slot.log)))
+        self.layout.slot(id).and_then(|slot| self.values().get(slot.offset..slot.offset + (1 << slot.log)))
     }
 
     /// Opens it at a point.
@@ -90,8 +101,18 @@ impl<C: NativeProfile> Committed<C> {
     /// When the opening scheme refuses.
     pub fn open(&self, point: &[EF], challenger: &mut C::Challenger) -> Result<Opening<C>, ProveError> {
         let points = [Point::new(point.to_vec())];
-        self.pcs.open_at(self.data.clone(), &pcs::protocol(point.len()), &points, challenger).map_err(|e| ProveError::Opening(e.to_string()))
+        let encoded = self.encoded.clone().map_or_else(|| encode::<C>(&self.pcs, self.group, &self.table).map(|(_, encoded)| encoded), Ok)?;
+        self.pcs.open_at(encoded, &pcs::protocol(point.len()), &points, challenger).map_err(|e| ProveError::Opening(e.to_string()))
     }
+}
+
+/// Encodes values and hashes the codeword.
+fn encode<C: NativeProfile>(pcs: &Pcs<C>, group: Group, table: &Table<F>) -> Result<(Commitment<C>, Encoded<C>), ProveError> {
+    let (_, fold) = pcs::rate_and_fold(C::PROFILE, group, table.num_variables());
+    let witness = PrefixProver::<F, EF>::new_witness(vec![table.clone()], fold);
+    // The transcript absorbs the root later, in the schedule's order.
+    <Pcs<C> as MultilinearPcs<EF, C::Challenger>>::commit(pcs, witness, &mut C::challenger(&Digest::default()))
+        .map_err(|e| ProveError::Opening(e.to_string()))
 }
 
 /// Digest of a group that is made from tensors by name, without a witness.

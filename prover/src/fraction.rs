@@ -25,7 +25,7 @@ pub type PackedEF = <EF as ExtensionField<F>>::ExtensionPacking;
 /// Elements side by side.
 pub const WIDTH: usize = PackedF::WIDTH;
 /// Log number of packed elements that a task handles.
-const CHUNK_LOG: usize = 6;
+pub const CHUNK_LOG: usize = 6;
 
 /// The fractions to be added up.
 pub trait Leaves: Sync {
@@ -222,7 +222,7 @@ fn add(a: [EF; 2], b: [EF; 2]) -> [EF; 2] {
 }
 
 /// The elements side by side, one by one.
-fn lanes(packed: impl IntoIterator<Item = PackedEF>) -> impl Iterator<Item = EF> {
+pub fn lanes(packed: impl IntoIterator<Item = PackedEF>) -> impl Iterator<Item = EF> {
     <PackedEF as PackedFieldExtension<F, EF>>::to_ext_iter(packed)
 }
 

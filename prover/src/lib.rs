@@ -8,6 +8,7 @@ pub mod lookups;
 pub mod outer;
 pub mod outer_key;
 pub mod prove;
+pub mod reduction;
 pub mod srs;
 pub mod sumcheck;
 pub mod terms;

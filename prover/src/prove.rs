@@ -3,7 +3,8 @@
 use crate::ProveError;
 use crate::commit::Committed;
 use crate::lookups;
-use crate::sumcheck::{Reduction, prove_reduction, prove_sums};
+use crate::reduction::{self, Reduction};
+use crate::sumcheck::prove_sums;
 use crate::terms::{self, Tensors, TermTables};
 use circuits::ir::{EF, F, Group, TensorId};
 use circuits::layout::Layout;
@@ -143,9 +144,10 @@ pub fn prove_counted<C: NativeProfile>(
     challenger.observe_algebra_slice(&evaluations);
 
     let delta: EF = challenger.sample_algebra_element();
-    let reductions = stages.run("weigh claims", || reductions(&claims, &all, delta));
+    let reductions: Vec<Reduction> = all.iter().map(|c| Reduction::new(c.values(), &c.layout, &claims, &evaluations, delta)).collect();
     let rounds = verifier::verify::reduction_rounds(&plan);
-    let (reduction_rounds, point, finals) = stages.run("reduce claims", || prove_reduction(reductions, rounds, &mut challenger));
+    let (reduction_rounds, point, finals) =
+        stages.run("reduce claims", || reduction::prove(&reductions, rounds, reduction::HELD_LOG, &mut challenger));
     challenger.observe_algebra_slice(&finals);
 
     let openings =
@@ -156,23 +158,6 @@ pub fn prove_counted<C: NativeProfile>(
 fn evaluate_claims(claims: &Claims, tensors: &dyn Tensors) -> Vec<EF> {
     let value = |claim: &verifier::plan::Claim| Poly::new(tensors.tensor(claim.tensor)).eval_base(&Point::new(claim.point.clone()));
     claims.list.par_iter().map(value).collect()
-}
-
-/// Each committed polynomial with the weights of its claims.
-fn reductions<'a, C: NativeProfile>(claims: &Claims, all: &[&'a Committed<C>], delta: EF) -> Vec<Reduction<'a>> {
-    let powers: Vec<EF> = delta.powers().take(claims.list.len()).collect();
-    let weigh = |committed: &&'a Committed<C>| {
-        let mut weights = vec![EF::ZERO; committed.values.len()];
-        for (claim, &power) in claims.list.iter().zip(&powers) {
-            if let Some(slot) = committed.layout.slot(claim.tensor) {
-                let target = &mut weights[slot.offset..][..1 << slot.log];
-                let eq = Poly::<EF>::new_from_point_over::<F>(&claim.point, power).into_evals();
-                target.par_iter_mut().zip(eq).for_each(|(w, e)| *w += e);
-            }
-        }
-        Reduction { values: &committed.values, weights }
-    };
-    all.iter().map(weigh).collect()
 }
 
 /// The number of looked-up positions and the number of committed elements of a proof.

@@ -1,4 +1,4 @@
-//! Sumcheck rounds: the batched sum of products, and the claim reduction.
+//! Sumcheck rounds of the batched sum of products.
 //!
 //! Source: Lund, Fortnow, Karloff, Nisan; batching of terms with fewer variables by idle rounds, in which a term's polynomial is constant.
 
@@ -69,84 +69,4 @@ pub fn prove_sums<Ch: FieldChallenger<F>>(mut terms: Vec<TermTables>, rounds: us
         point.push(r);
     }
     (messages, point)
-}
-
-/// One committed polynomial in the claim reduction: `Σ_x values(x)·weights(x)`.
-pub struct Reduction<'a> {
-    /// The polynomial.
-    pub values: &'a [F],
-    /// Combined equality weights of its claims.
-    pub weights: Vec<EF>,
-}
-
-/// The polynomial's values: in the base field until the first round binds a variable.
-enum State<'a> {
-    Base(&'a [F]),
-    Extension(Vec<EF>),
-}
-
-impl State<'_> {
-    fn round(&self, weights: &[EF]) -> [EF; 2] {
-        let half = weights.len() / 2;
-        let at = |q: [EF; 2], j: usize| {
-            let (w0, w1) = (weights[j], weights[j + half]);
-            [q[0] * w0, (q[1] + q[1] - q[0]) * (w1 + w1 - w0)]
-        };
-        let range = (0..half).into_par_iter().with_min_len(CHUNK);
-        match self {
-            State::Base(q) => range
-                .map(|j| {
-                    let (w0, w1) = (weights[j], weights[j + half]);
-                    [w0 * q[j], (w1 + w1 - w0) * (q[j + half] + q[j + half] - q[j])]
-                })
-                .reduce(|| [EF::ZERO; 2], add),
-            State::Extension(q) => range.map(|j| at([q[j], q[j + half]], j)).reduce(|| [EF::ZERO; 2], add),
-        }
-    }
-
-    fn bind(&mut self, r: EF) {
-        match self {
-            State::Base(q) => {
-                let (low, high) = q.split_at(q.len() / 2);
-                let bound = low.par_iter().zip(high).map(|(&a, &b)| r * (b - a) + a).collect();
-                *self = State::Extension(bound);
-            }
-            State::Extension(q) => fold(q, r),
-        }
-    }
-
-    fn value(&self) -> EF {
-        match self {
-            State::Base(q) => q.first().map_or(EF::ZERO, |&x| x.into()),
-            State::Extension(q) => q.first().copied().unwrap_or(EF::ZERO),
-        }
-    }
-}
-
-/// Runs the claim reduction; returns messages, point and each polynomial's value at its part of the point.
-pub fn prove_reduction<Ch: FieldChallenger<F>>(inputs: Vec<Reduction<'_>>, rounds: usize, challenger: &mut Ch) -> (Vec<[EF; 2]>, Vec<EF>, Vec<EF>) {
-    let half = EF::TWO.inverse();
-    let logs: Vec<usize> = inputs.iter().map(|i| i.values.len().trailing_zeros() as usize).collect();
-    let totals: Vec<EF> = inputs.iter().map(|i| i.values.par_iter().zip(&i.weights).map(|(&q, &w)| w * q).sum()).collect();
-    let mut states: Vec<(State, Vec<EF>)> = inputs.into_iter().map(|i| (State::Base(i.values), i.weights)).collect();
-    let mut lift = half;
-    let (mut messages, mut point) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
-    for round in 0..rounds {
-        let is_active = |log: usize| log >= rounds - round;
-        let idle: EF = logs.iter().zip(&totals).filter(|(l, _)| !is_active(**l)).map(|(_, &s)| s).sum();
-        let mut message = [idle * lift; 2];
-        for ((state, weights), &log) in states.iter().zip(&logs).filter(|(_, l)| is_active(**l)) {
-            let scale = half.exp_u64((rounds - log) as u64);
-            message = add(message, state.round(weights).map(|x| x * scale));
-        }
-        let r = transcript::round(challenger, &message);
-        for ((state, weights), _) in states.iter_mut().zip(&logs).filter(|(_, l)| is_active(**l)) {
-            state.bind(r);
-            fold(weights, r);
-        }
-        lift *= half;
-        messages.push(message);
-        point.push(r);
-    }
-    (messages, point, states.iter().map(|(s, _)| s.value()).collect())
 }

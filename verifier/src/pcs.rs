@@ -14,10 +14,15 @@ use p3_whir::parameters::{FoldingFactor, ProtocolParameters, SecurityAssumption,
 use p3_whir::pcs::prover::WhirProver;
 use thiserror::Error;
 
-/// Bits asked of every error term; the composed figure is [`crate::soundness`]'s.
-pub const TERM_SECURITY: usize = 105;
+/// Bits asked of every error term of an opening; the composed figure is [`crate::soundness`]'s. Very large polynomials have more terms.
+pub fn term_security(log: usize) -> usize {
+    if log < 24 { 105 } else { 107 }
+}
+
 /// The field's two-adicity, less one: the largest folded domain.
 const MAX_DOMAIN_LOG: usize = 24;
+/// The largest domain of a round after the first, whose codewords are over the extension field.
+const MAX_ROUND_DOMAIN_LOG: usize = 26;
 
 /// The opening scheme of a profile.
 pub type Pcs<C> = WhirProver<
@@ -62,19 +67,20 @@ fn parameters(profile: Profile, group: Group, log: usize, pow_bits: usize) -> Re
     let (rate, first) = rate_and_fold(profile, group, log);
     let folding_factor = if first == 4 { FoldingFactor::Constant(4) } else { FoldingFactor::ConstantFromSecondRound(first, 4) };
     let schedule = folding_factor.compute_folding_schedule(log).map_err(|e| ParameterError { log, reason: e.to_string() })?;
-    let mut current = rate;
-    let folds = schedule.iter().take(schedule.len().saturating_sub(1));
     // A round folds the domain's points once less than its polynomial's variables; `evm` once more, since its hash is slow and every
     // further query of later rounds is cheap.
     let kept = if profile == Profile::Evm { 2 } else { 1 };
+    let (mut current, mut left) = (rate, log);
+    let folds = schedule.iter().take(schedule.len().saturating_sub(1));
     let round_log_inv_rates = folds
         .map(|fold| {
-            current += fold - kept;
+            left -= fold;
+            current = (current + fold - kept).min(MAX_ROUND_DOMAIN_LOG - left);
             current
         })
         .collect();
     Ok(ProtocolParameters {
-        security_level: TERM_SECURITY,
+        security_level: term_security(log),
         pow_bits,
         folding_factor,
         soundness_type: SecurityAssumption::JohnsonBound,
