@@ -368,7 +368,7 @@ pub fn prove<C: NativeProfile>(job: Job<'_>) -> Result<Proven, Failure> {
         contributors: job.index.map_or(0, |i| i.info.contributors.len()),
     };
     let relation = Relation::new(&params).during("building the relation")?;
-    warn_if_too_large(&relation);
+    warn_if_too_large::<C>(&relation);
     let mut spinner = Spinner::new();
     let mut stages = Stages::new(&mut spinner);
     let witness = stages.run("assemble", || assemble(&job, &relation))?;
@@ -397,15 +397,11 @@ pub fn prove<C: NativeProfile>(job: Job<'_>) -> Result<Proven, Failure> {
     Ok(Proven { statement, bytes, figures })
 }
 
-/// Says when the prover will need more memory than there is: looked-up positions and committed elements, at what they take at most.
-fn warn_if_too_large(relation: &Relation) {
-    const LEAF_BYTES: f64 = 64.0;
-    const ELEMENT_BYTES: f64 = 100.0;
-    let leaves = (verifier::plan::Plan::new(relation).leaves_log as f64).exp2();
-    let elements: f64 = Group::ALL.into_iter().filter_map(|g| Layout::of(relation, g)).map(|l| (l.log as f64).exp2()).sum();
-    let needed = (LEAF_BYTES * leaves + ELEMENT_BYTES * elements) / f64::from(1 << 30);
+/// Says when the prover may need more memory than there is.
+fn warn_if_too_large<C: NativeProfile>(relation: &Relation) {
+    let needed = prover::prove::memory::<C>(relation) as f64 / f64::from(1 << 30);
     if let Some(available) = meter::available_gb().filter(|&available| needed > available) {
-        say(format!("warning: this proof needs about {needed:.0} GB of memory, {available:.0} GB are available; the system may end it"));
+        say(format!("warning: this proof may need {needed:.1} GB of memory beside what is in use, {available:.1} GB are available; the system may end it"));
     }
 }
 

@@ -13,16 +13,16 @@ use p3_sumcheck::PrescribedPointPcs;
 use p3_sumcheck::layout::{Layout as _, PrefixProver, Table};
 use rayon::prelude::*;
 use verifier::pcs::{self, Commitment, Opening, Pcs};
-use verifier::profile::NativeProfile;
+use verifier::profile::{HashProfile, NativeProfile};
 
 use crate::ProveError;
 
 /// Polynomials from this many variables on are encoded a second time when they are opened: their codeword and its tree would take most
 /// of the memory until then.
-const ENCODED_AGAIN_LOG: usize = 25;
+pub const ENCODED_AGAIN_LOG: usize = 25;
 
 /// What an opening needs beside the values.
-type Encoded<C> = <Pcs<C> as MultilinearPcs<EF, <C as verifier::profile::HashProfile>::Challenger>>::ProverData;
+type Encoded<C> = <Pcs<C> as MultilinearPcs<EF, <C as HashProfile>::Challenger>>::ProverData;
 
 /// A committed polynomial, ready to be opened any number of times.
 pub struct Committed<C: NativeProfile> {
@@ -104,6 +104,13 @@ impl<C: NativeProfile> Committed<C> {
         let encoded = self.encoded.clone().map_or_else(|| encode::<C>(&self.pcs, self.group, &self.table).map(|(_, encoded)| encoded), Ok)?;
         self.pcs.open_at(encoded, &pcs::protocol(point.len()), &points, challenger).map_err(|e| ProveError::Opening(e.to_string()))
     }
+}
+
+/// Bytes that encoding `2^log` values takes beside them: the opening scheme's copy, the codeword, its tree.
+pub fn encoded_bytes<C: HashProfile>(group: Group, log: usize) -> usize {
+    let (rate, fold) = pcs::rate_and_fold(C::PROFILE, group, log);
+    let digest = size_of::<Digest>();
+    size_of::<F>() * ((1 << log) + (1 << (log + rate))) + 2 * digest * (1 << (log + rate).saturating_sub(fold))
 }
 
 /// Encodes values and hashes the codeword.

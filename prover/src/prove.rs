@@ -1,7 +1,8 @@
 //! The prover: phases in the order of the transcript schedule.
 
 use crate::ProveError;
-use crate::commit::Committed;
+use crate::commit::{self, Committed, ENCODED_AGAIN_LOG};
+use crate::fraction;
 use crate::lookups;
 use crate::reduction::{self, Reduction};
 use crate::sumcheck::prove_sums;
@@ -18,7 +19,7 @@ use p3_multilinear_util::poly::Poly;
 use rayon::prelude::*;
 use std::time::Instant;
 use verifier::plan::{Claims, Plan, Points};
-use verifier::profile::NativeProfile;
+use verifier::profile::{HashProfile, NativeProfile};
 use verifier::proof::Proof;
 use verifier::transcript;
 
@@ -165,4 +166,22 @@ pub fn size(relation: &Relation) -> (usize, usize) {
     let lookups = relation.lookups.iter().map(|l| 1usize << relation.log(&l.free)).sum();
     let committed = Group::ALL.into_iter().filter_map(|g| Layout::of(relation, g)).map(|l| l.used()).sum();
     (lookups, committed)
+}
+
+/// Bytes of memory that proving takes at most, roughly.
+pub fn memory<C: HashProfile>(relation: &Relation) -> usize {
+    let plan = Plan::new(relation);
+    let (element, extension) = (size_of::<F>(), size_of::<EF>());
+    let padded: usize = plan.layouts.iter().map(|(_, l)| 1 << l.log).sum();
+    let used: usize = plan.layouts.iter().map(|(_, l)| l.used()).sum();
+    // Integers, with the caller and in the witness; field elements.
+    let held = 2 * size_of::<i32>() * used + element * padded;
+    let encoded: Vec<(bool, usize)> = plan.layouts.iter().map(|(g, l)| (l.log < ENCODED_AGAIN_LOG, commit::encoded_bytes::<C>(*g, l.log))).collect();
+    let kept: usize = encoded.iter().filter(|(kept, _)| *kept).map(|(_, bytes)| bytes).sum();
+    let again = encoded.iter().filter(|(kept, _)| !kept).map(|(_, bytes)| *bytes).max().unwrap_or(0);
+    let columns: usize = relation.lookups.iter().map(|l| (l.tuple.len() + usize::from(l.numerator.is_some())) << relation.log(&l.free)).sum();
+    // The layers that are held, and the tables of the one that is proven.
+    let limits = fraction::Limits::default();
+    let layers = 4 * extension << plan.leaves_log.saturating_sub(1).min(limits.stored_log);
+    held + kept + again.max(element * columns + 2 * layers)
 }
