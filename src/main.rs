@@ -8,6 +8,7 @@ mod compare;
 mod demo_settlement;
 mod error;
 mod evm_proof;
+mod kept;
 mod meter;
 mod outer;
 mod show;

@@ -1,6 +1,7 @@
 //! The steps commands are made of: import, train, index, infer, attribute, prove, verify.
 
 use crate::error::{Failure, While};
+use crate::kept::Shelves;
 use crate::meter::{self, Meter, Spinner, say};
 use crate::store::{AdapterDir, IndexDir, IndexInfo, ModelDir, Row, RunInfo};
 use circuits::ir::Group;
@@ -20,11 +21,11 @@ use model_runtime::shape::{FloatModel, Site};
 use model_runtime::tensor::{Tensor, TensorMap};
 use model_runtime::text::{Datanet, Tokenizer};
 use model_runtime::train::{SplitMix64, float_logits};
-use prover::commit::Committed;
+use prover::commit::{Committed, stack, values_of};
 use prover::prove::{Inputs, Stage, Stages, prove as prove_statement};
 use serde::Serialize;
 use std::path::Path;
-use verifier::profile::NativeProfile;
+use verifier::profile::{Native, NativeProfile};
 
 /// Sequences the float model writes for calibration, and as many again to measure fidelity on.
 const SELF_WRITTEN: usize = 12;
@@ -318,6 +319,27 @@ pub struct Job<'a> {
     pub requests: Vec<(Trace, Digest)>,
     /// Whether the statement shows digests instead of tokens.
     pub private_tokens: bool,
+    /// Where commitments are kept.
+    pub shelves: Shelves<'a>,
+}
+
+/// Commits an imported model, a trained adapter or an index, and keeps the commitment for the proofs to come.
+pub fn commit(group: Group, semantics: &Semantics, index: Option<&IndexDir>, tensors: &TensorMap, shelves: Shelves<'_>) -> Result<Digest, Failure> {
+    // The long-lived groups are the same for requests of every size.
+    let params = RelationParams {
+        semantics: semantics.clone(),
+        scope: if index.is_some() { Scope::Attribution } else { Scope::Forward },
+        weight_ranges: WeightRanges::Proven,
+        tables: TableMode::Evaluated,
+        tokens: 8,
+        slots: 8,
+        requests: 1,
+        rows: index.map_or(0, |i| i.index.rows),
+        contributors: index.map_or(0, |i| i.info.contributors.len()),
+    };
+    let relation = Relation::new(&params).during("building the relation")?;
+    let (layout, values) = values_of(&relation, group, tensors).during("committing")?;
+    Ok(shelves.commit::<Native>(group, layout, values)?.digest())
 }
 
 /// A proof and what it cost.
@@ -372,7 +394,7 @@ pub fn prove<C: NativeProfile>(job: Job<'_>) -> Result<Proven, Failure> {
     let mut spinner = Spinner::new();
     let mut stages = Stages::new(&mut spinner);
     let witness = stages.run("assemble", || assemble(&job, &relation))?;
-    let fixed = stages.run("commit model", || commit_fixed::<C>(&relation, &witness))?;
+    let fixed = stages.run("commit model", || commit_fixed::<C>(&relation, &witness, job.shelves))?;
     let openings = openings(&job)?;
     let statement = statement::<C>(&job, &relation, &witness, &fixed, &openings);
     statement.check().during("the statement to prove")?;
@@ -414,12 +436,15 @@ fn assemble(job: &Job<'_>, relation: &Relation) -> Result<Witness, Failure> {
     Witness::new(relation, fixed, &traces, public).during("assembling the witness")
 }
 
-fn commit_fixed<C: NativeProfile>(relation: &Relation, witness: &Witness) -> Result<Vec<Committed<C>>, Failure> {
+fn commit_fixed<C: NativeProfile>(relation: &Relation, witness: &Witness, shelves: Shelves<'_>) -> Result<Vec<Committed<C>>, Failure> {
     let groups = [Group::Base, Group::Adapter, Group::Index, Group::Tables];
     groups
         .into_iter()
         .filter_map(|g| Some((g, Layout::of(relation, g)?)))
-        .map(|(g, layout)| Committed::of_witness(g, layout, witness).during("committing"))
+        .map(|(g, layout)| {
+            let values = stack(&layout, |id| &witness.tensors[id.0]);
+            shelves.commit(g, layout, values)
+        })
         .collect()
 }
 

@@ -5,13 +5,14 @@ use circuits::layout::Layout;
 use circuits::statement::Digest;
 use circuits::witness::Witness;
 use model_runtime::tensor::TensorMap;
-use p3_commit::MultilinearPcs;
-use p3_field::PrimeCharacteristicRing;
-use p3_matrix::dense::RowMajorMatrix;
+use p3_commit::Mmcs;
+use p3_field::{PrimeCharacteristicRing, PrimeField32};
+use p3_matrix::dense::{DenseMatrix, RowMajorMatrix};
 use p3_multilinear_util::point::Point;
-use p3_sumcheck::PrescribedPointPcs;
 use p3_sumcheck::layout::{Layout as _, PrefixProver, Table};
+use p3_whir::PcsProof;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use verifier::pcs::{self, Commitment, Opening, Pcs};
 use verifier::profile::{HashProfile, NativeProfile};
 
@@ -21,8 +22,11 @@ use crate::ProveError;
 /// of the memory until then.
 pub const ENCODED_AGAIN_LOG: usize = 25;
 
-/// What an opening needs beside the values.
-type Encoded<C> = <Pcs<C> as MultilinearPcs<EF, <C as HashProfile>::Challenger>>::ProverData;
+/// Format of [`Committed::to_bytes`].
+const FORMAT: u32 = 1;
+
+/// The codeword with its Merkle tree.
+type Tree<C> = <<C as HashProfile>::Mmcs as Mmcs<F>>::ProverData<DenseMatrix<F>>;
 
 /// A committed polynomial, ready to be opened any number of times.
 pub struct Committed<C: NativeProfile> {
@@ -36,7 +40,17 @@ pub struct Committed<C: NativeProfile> {
     pub root: Commitment<C>,
     pcs: Pcs<C>,
     /// Kept of polynomials that aren't encoded again.
-    encoded: Option<Encoded<C>>,
+    tree: Option<Tree<C>>,
+}
+
+/// A commitment on disk.
+#[derive(Serialize, Deserialize)]
+struct Stored<R, T> {
+    format: u32,
+    /// Digest of the values and of how they are committed.
+    of: [u8; 32],
+    root: R,
+    tree: T,
 }
 
 /// A signed integer as a field element.
@@ -72,11 +86,40 @@ impl<C: NativeProfile> Committed<C> {
     /// When there are no parameters for this size.
     pub fn new(group: Group, layout: Layout, values: Vec<F>) -> Result<Self, ProveError> {
         let pcs = pcs::scheme::<C>(group, layout.log)?;
-        let len = values.len();
-        let table = Table::new(RowMajorMatrix::new(values, len));
-        let (root, encoded) = encode::<C>(&pcs, group, &table)?;
-        let encoded = (layout.log < ENCODED_AGAIN_LOG).then_some(encoded);
-        Ok(Self { group, layout, table, root, pcs, encoded })
+        let table = table(values);
+        let (root, _, tree) = encode::<C>(group, &table);
+        let tree = (layout.log < ENCODED_AGAIN_LOG).then_some(tree);
+        Ok(Self { group, layout, table, root, pcs, tree })
+    }
+
+    /// The commitment as [`Committed::stored_or_new`] takes it; `None` for polynomials that are encoded again.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be encoded.
+    pub fn to_bytes(&self) -> Result<Option<Vec<u8>>, ProveError> {
+        let encode = |tree: &Tree<C>| {
+            let stored = Stored { format: FORMAT, of: fingerprint::<C>(self.group, self.values()), root: &self.root, tree };
+            postcard::to_allocvec(&stored).map_err(|e| ProveError::Opening(e.to_string()))
+        };
+        let sealed = |bytes: Vec<u8>| [blake3::hash(&bytes).as_bytes().as_slice(), &bytes].concat();
+        Ok(self.tree.as_ref().map(encode).transpose()?.map(sealed))
+    }
+
+    /// Takes the commitment that [`Committed::to_bytes`] stored, or commits anew where that is damaged, of other values or of another form;
+    /// whether it was taken.
+    ///
+    /// # Errors
+    ///
+    /// When there are no parameters for this size.
+    pub fn stored_or_new(group: Group, layout: Layout, values: Vec<F>, stored: &[u8]) -> Result<(Self, bool), ProveError> {
+        match stored_of::<C>(group, &values, stored) {
+            Some(Stored { root, tree, .. }) => {
+                let pcs = pcs::scheme::<C>(group, layout.log)?;
+                Ok((Self { group, layout, table: table(values), root, pcs, tree: Some(tree) }, true))
+            }
+            None => Ok((Self::new(group, layout, values)?, false)),
+        }
     }
 
     /// Its values.
@@ -100,10 +143,48 @@ impl<C: NativeProfile> Committed<C> {
     ///
     /// When the opening scheme refuses.
     pub fn open(&self, point: &[EF], challenger: &mut C::Challenger) -> Result<Opening<C>, ProveError> {
-        let points = [Point::new(point.to_vec())];
-        let encoded = self.encoded.clone().map_or_else(|| encode::<C>(&self.pcs, self.group, &self.table).map(|(_, encoded)| encoded), Ok)?;
-        self.pcs.open_at(encoded, &pcs::protocol(point.len()), &points, challenger).map_err(|e| ProveError::Opening(e.to_string()))
+        let (mut layout, tree) = match &self.tree {
+            Some(tree) => (PrefixProver::from_witness(stacked::<C>(self.group, &self.table)), tree.clone()),
+            None => {
+                let (_, layout, tree) = encode::<C>(self.group, &self.table);
+                (layout, tree)
+            }
+        };
+        let protocol = pcs::protocol(point.len());
+        let point = Point::new(point.to_vec());
+        let outside = (0..self.pcs.commitment_ood_samples()).map(|_| layout.add_virtual_eval(challenger)).collect();
+        let evals = protocol.iter_openings().map(|(table, batch)| layout.eval_at(table, batch, &point, challenger)).collect();
+        let whir = self.pcs.prove(outside, challenger, layout, tree, protocol.num_openings()).map_err(|e| ProveError::Opening(e.to_string()))?;
+        Ok(PcsProof { whir, evals })
     }
+}
+
+/// What [`Committed::to_bytes`] stored of these values.
+fn stored_of<C: NativeProfile>(group: Group, values: &[F], bytes: &[u8]) -> Option<Stored<Commitment<C>, Tree<C>>> {
+    let (seal, content) = bytes.split_at_checked(32)?;
+    if blake3::hash(content).as_bytes() != seal {
+        return None;
+    }
+    let stored: Stored<Commitment<C>, Tree<C>> = postcard::from_bytes(content).ok()?;
+    (stored.format == FORMAT && stored.of == fingerprint::<C>(group, values)).then_some(stored)
+}
+
+/// One polynomial.
+fn table(values: Vec<F>) -> Table<F> {
+    let len = values.len();
+    Table::new(RowMajorMatrix::new(values, len))
+}
+
+/// What tells values and their encoding apart from others.
+fn fingerprint<C: HashProfile>(group: Group, values: &[F]) -> [u8; 32] {
+    let (rate, fold) = pcs::rate_and_fold(C::PROFILE, group, values.len().trailing_zeros() as usize);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(format!("{:?} {group:?} {rate} {fold}\n", C::PROFILE).as_bytes());
+    for chunk in values.chunks(1 << 12) {
+        let bytes: Vec<u8> = chunk.iter().flat_map(|x| x.as_canonical_u32().to_le_bytes()).collect();
+        hasher.update(&bytes);
+    }
+    *hasher.finalize().as_bytes()
 }
 
 /// Bytes that encoding `2^log` values takes beside them: the opening scheme's copy, the codeword, its tree.
@@ -113,13 +194,18 @@ pub fn encoded_bytes<C: HashProfile>(group: Group, log: usize) -> usize {
     size_of::<F>() * ((1 << log) + (1 << (log + rate))) + 2 * digest * (1 << (log + rate).saturating_sub(fold))
 }
 
-/// Encodes values and hashes the codeword.
-fn encode<C: NativeProfile>(pcs: &Pcs<C>, group: Group, table: &Table<F>) -> Result<(Commitment<C>, Encoded<C>), ProveError> {
+/// Values in the opening scheme's order.
+fn stacked<C: HashProfile>(group: Group, table: &Table<F>) -> p3_sumcheck::layout::Witness<F> {
     let (_, fold) = pcs::rate_and_fold(C::PROFILE, group, table.num_variables());
-    let witness = PrefixProver::<F, EF>::new_witness(vec![table.clone()], fold);
-    // The transcript absorbs the root later, in the schedule's order.
-    <Pcs<C> as MultilinearPcs<EF, C::Challenger>>::commit(pcs, witness, &mut C::challenger(&Digest::default()))
-        .map_err(|e| ProveError::Opening(e.to_string()))
+    PrefixProver::<F, EF>::new_witness(vec![table.clone()], fold)
+}
+
+/// Encodes values and hashes the codeword. The transcript absorbs the root later, in the schedule's order.
+fn encode<C: NativeProfile>(group: Group, table: &Table<F>) -> (Commitment<C>, PrefixProver<F, EF>, Tree<C>) {
+    let log = table.num_variables();
+    let (rate, fold) = pcs::rate_and_fold(C::PROFILE, group, log);
+    let (layout, root, tree) = PrefixProver::commit(&pcs::domain::<C>(group, log), &C::mmcs(), stacked::<C>(group, table), fold, rate);
+    (root, layout, tree)
 }
 
 /// Digest of a group that is made from tensors by name, without a witness.
@@ -128,6 +214,16 @@ fn encode<C: NativeProfile>(pcs: &Pcs<C>, group: Group, table: &Table<F>) -> Res
 ///
 /// When a tensor of the layout is missing or of another size.
 pub fn digest_of<C: NativeProfile>(relation: &circuits::relation::Relation, group: Group, tensors: &TensorMap) -> Result<Digest, ProveError> {
+    let (layout, values) = values_of(relation, group, tensors)?;
+    Ok(Committed::<C>::new(group, layout, values)?.digest())
+}
+
+/// A group's layout and its values, from tensors by name.
+///
+/// # Errors
+///
+/// When a tensor of the layout is missing or of another size.
+pub fn values_of(relation: &circuits::relation::Relation, group: Group, tensors: &TensorMap) -> Result<(Layout, Vec<F>), ProveError> {
     let layout = Layout::of(relation, group).ok_or(ProveError::NoGroup(group))?;
     for slot in &layout.slots {
         let name = &relation.tensors[slot.tensor.0].name;
@@ -136,5 +232,5 @@ pub fn digest_of<C: NativeProfile>(relation: &circuits::relation::Relation, grou
         }
     }
     let values = stack(&layout, |id| tensors.get(&relation.tensors[id.0].name).map_or(&[], |t| &t.data));
-    Ok(Committed::<C>::new(group, layout, values)?.digest())
+    Ok((layout, values))
 }

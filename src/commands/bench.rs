@@ -2,6 +2,7 @@
 
 use crate::commands::prove::{ProfileArg, with_profile};
 use crate::error::{Failure, While};
+use crate::kept::Shelves;
 use crate::meter::say;
 use crate::show;
 use crate::store::{IndexDir, IndexInfo, Row};
@@ -135,6 +136,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         weight_ranges,
         requests: vec![(trace, keccak(b"bench"))],
         private_tokens: false,
+        shelves: Shelves::default(),
     };
     let proven = with_profile(args.profile, job)?;
     let start = Instant::now();

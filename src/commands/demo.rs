@@ -3,6 +3,7 @@
 use super::train::trained;
 use crate::demo_settlement::{self, Settled};
 use crate::error::{Failure, While};
+use crate::kept::Shelves;
 use crate::meter::{Meter, say};
 use crate::show;
 use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo, write_file, write_json};
@@ -119,6 +120,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     info.save(&args.out.join("run"), &trace.tensors)?;
     let attribution = work::attribute(&stage.index, &mut trace)?;
     say("5/9 proving …");
+    let index_dir = args.out.join("index");
     let job = Job {
         model: &stage.model.int.tensors,
         adapter: Some(&stage.adapter.int.tensors),
@@ -127,6 +129,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         weight_ranges: WeightRanges::Proven,
         requests: vec![(trace, info.request_id)],
         private_tokens: false,
+        shelves: Shelves { model: Some(&stage.paths.0), adapter: Some(&stage.paths.1), index: Some(&index_dir) },
     };
     let proven = work::prove::<Native>(job.clone())?;
     write_file(&args.out.join("proof.bin"), &proven.bytes)?;

@@ -1,9 +1,11 @@
 //! `poa import`: a float model becomes exact integers.
 
 use crate::error::{Failure, While};
+use crate::kept::Shelves;
 use crate::meter::say;
 use crate::store::ModelDir;
 use crate::{show, work};
+use circuits::ir::Group;
 use model_runtime::import::{ImportOptions, load_model};
 use model_runtime::text::{Datanet, Tokenizer};
 use serde_json::{Value, json};
@@ -47,11 +49,16 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     say("quantising and measuring …");
     let imported = work::import(float, tokenizer, texts)?;
     imported.model.save(&args.out)?;
-    let summary = summary(&imported);
+    let int = &imported.model.int;
+    let shelves = Shelves { model: Some(&args.out), ..Shelves::default() };
+    let commitment = work::commit(Group::Base, &int.semantics, None, &int.tensors, shelves)?;
     if json {
+        let mut summary = summary(&imported);
+        summary["commitment"] = json!(commitment);
         println!("{summary}");
     } else {
         print(&imported.model, &args.out.display().to_string());
+        println!("\n  commitment {commitment} (native profile)");
         show::print_fidelity(&imported.fidelity);
     }
     Ok(0)

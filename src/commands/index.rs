@@ -1,9 +1,11 @@
 //! `poa index`: sketches of every sample, and the preconditioner.
 
 use crate::error::{Failure, While};
+use crate::kept::Shelves;
 use crate::meter::Meter;
 use crate::store::{AdapterDir, ModelDir, absolute};
 use crate::work;
+use circuits::ir::Group;
 use model_runtime::int::index::IndexOptions;
 use model_runtime::text::Datanet;
 use serde_json::json;
@@ -61,13 +63,15 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let mut index = work::index(&model, &adapter, &datanet, options, max_tokens, floor, (&paths.0, &paths.1))?;
     index.info.datanet_version = args.datanet_version;
     index.save(&args.out)?;
+    let shelves = Shelves { index: Some(&args.out), ..Shelves::default() };
+    let commitment = work::commit(Group::Index, &index.index.semantics, Some(&index), &index.committed(), shelves)?;
     let (seconds, cpu_seconds) = meter.read();
     let elements: usize = index.index.tensors.values().map(|t| t.data.len()).sum();
     let root = index.info.datanet_root;
     if json {
         println!(
             "{}",
-            json!({ "samples": index.index.rows, "contributors": index.info.contributors.len(), "elements": elements, "datanet_root": root, "seconds": seconds, "cpu_seconds": cpu_seconds })
+            json!({ "samples": index.index.rows, "contributors": index.info.contributors.len(), "elements": elements, "datanet_root": root, "commitment": commitment, "seconds": seconds, "cpu_seconds": cpu_seconds })
         );
     } else {
         println!(
@@ -77,6 +81,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
             args.out.display()
         );
         println!("  datanet root {root}");
+        println!("  commitment {commitment} (native profile)");
     }
     Ok(0)
 }

@@ -2,6 +2,7 @@
 
 use super::attribute::{Loaded, check_index, load};
 use crate::error::Failure;
+use crate::kept::Shelves;
 use crate::meter::say;
 use crate::show;
 use crate::store::{IndexDir, create_parent, write_file, write_json};
@@ -77,7 +78,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let statement_path = args.statement.clone().unwrap_or_else(|| args.out.with_file_name("statement.json"));
     create_parent(&args.out)?;
     create_parent(&statement_path)?;
-    let proven = prove_runs(&runs, index.as_ref(), args.profile, args.private_tokens)?;
+    let proven = prove_runs(&runs, index.as_ref(), &args)?;
     write_file(&args.out, &proven.bytes)?;
     write_json(&statement_path, &proven.statement)?;
     if json {
@@ -89,7 +90,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn prove_runs(runs: &[Loaded], index: Option<&IndexDir>, profile: ProfileArg, private_tokens: bool) -> Result<Proven, Failure> {
+fn prove_runs(runs: &[Loaded], index: Option<&IndexDir>, args: &Args) -> Result<Proven, Failure> {
     let first = &runs[0];
     let semantics = index.map_or_else(|| work::semantics(&first.model, first.adapter.as_ref()), |i| &i.index.semantics);
     let infos: Vec<_> = runs.iter().map(|r| r.info.clone()).collect();
@@ -114,7 +115,8 @@ fn prove_runs(runs: &[Loaded], index: Option<&IndexDir>, profile: ProfileArg, pr
         semantics,
         weight_ranges: WeightRanges::Proven,
         requests,
-        private_tokens,
+        private_tokens: args.private_tokens,
+        shelves: Shelves { model: Some(&first.info.model), adapter: first.info.adapter.as_deref(), index: args.index.as_deref() },
     };
-    with_profile(profile, job)
+    with_profile(args.profile, job)
 }

@@ -1,9 +1,11 @@
 //! `poa train`: a LoRA adapter from a datanet.
 
 use crate::error::{Failure, While};
+use crate::kept::Shelves;
 use crate::meter::{self, Meter, say};
 use crate::store::{AdapterDir, ModelDir};
 use crate::work;
+use circuits::ir::Group;
 use model_runtime::import::load_peft;
 use model_runtime::int::adapter::quantise_adapter;
 use model_runtime::shape::{FloatAdapter, Site};
@@ -124,14 +126,17 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         int.map_err(|f| f.hint("where too few bits are left, the adapter is too small beside the model: train longer or raise --learning-rate"))?;
     let adapter = AdapterDir { int, float };
     adapter.save(&args.out, &model.float, &args.model.display().to_string())?;
+    let shelves = Shelves { adapter: Some(&args.out), ..Shelves::default() };
+    let commitment = work::commit(Group::Adapter, &adapter.int.semantics, None, &adapter.int.tensors, shelves)?;
     let (seconds, cpu_seconds) = meter.read();
     if json {
         println!(
             "{}",
-            json!({ "rank": adapter.float.shape.rank, "sites": adapter.float.shape.sites, "samples": tokens.len(), "loss": curve(&losses), "seconds": seconds, "cpu_seconds": cpu_seconds })
+            json!({ "rank": adapter.float.shape.rank, "sites": adapter.float.shape.sites, "samples": tokens.len(), "loss": curve(&losses), "commitment": commitment, "seconds": seconds, "cpu_seconds": cpu_seconds })
         );
     } else {
         println!("Adapter of rank {} in {}, {} samples, {seconds:.1} s", adapter.float.shape.rank, args.out.display(), tokens.len());
+        println!("  commitment {commitment} (native profile)");
         let curve = curve(&losses);
         if let (Some(first), Some(last)) = (curve.first(), curve.last()) {
             println!("  loss {first:.3} → {last:.3}   {}", curve.iter().map(|l| format!("{l:.2}")).collect::<Vec<_>>().join(" "));

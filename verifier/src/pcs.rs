@@ -89,6 +89,12 @@ fn parameters(profile: Profile, group: Group, log: usize, pow_bits: usize) -> Re
     })
 }
 
+/// The evaluation domain that a group's polynomial of `2^log` elements is encoded over.
+pub fn domain<C: HashProfile>(group: Group, log: usize) -> C::Domain {
+    let (rate, fold) = rate_and_fold(C::PROFILE, group, log);
+    C::domain((log + rate).saturating_sub(fold).max(log).min(MAX_DOMAIN_LOG))
+}
+
 /// The opening scheme for a group's polynomial of `2^log` elements.
 ///
 /// # Errors
@@ -96,8 +102,7 @@ fn parameters(profile: Profile, group: Group, log: usize, pow_bits: usize) -> Re
 /// When there are no sound parameters for that size.
 pub fn scheme<C: HashProfile>(group: Group, log: usize) -> Result<Pcs<C>, ParameterError> {
     let refuse = |reason: String| ParameterError { log, reason };
-    let (rate, fold) = rate_and_fold(C::PROFILE, group, log);
-    let domain = C::domain((log + rate).saturating_sub(fold).max(log).min(MAX_DOMAIN_LOG));
+    let domain = domain::<C>(group, log);
     let parameters = parameters(C::PROFILE, group, log, C::GRINDING_BITS)?;
     let config = WhirConfig::<C::Ext, C::Base, C::Challenger>::new_with_domain(log, parameters, &domain).map_err(|e| refuse(e.to_string()))?;
     if !config.check_pow_bits() {

@@ -15,8 +15,11 @@ use p3_dft::Radix2DFTSmallBatch;
 use p3_field::{ExtensionField, Field, PrimeCharacteristicRing, PrimeField32};
 use p3_koala_bear::{Poseidon2KoalaBear, default_koalabear_poseidon2_16, default_koalabear_poseidon2_24};
 use p3_merkle_tree::MerkleTreeMmcs;
+use p3_matrix::dense::DenseMatrix;
 use p3_symmetric::{Hash, MerkleCap, PaddingFreeSponge, TruncatedPermutation};
 use p3_whir::domain::WhirDomain;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Everything a profile chooses, over the values that a host computes with: field elements, or their recordings.
 pub trait HashProfile: Clone + Send + Sync + 'static {
@@ -62,7 +65,7 @@ pub trait NativeProfile:
         Ext = EF,
         Seed = Digest,
         Domain = Radix2DFTSmallBatch<F>,
-        Mmcs: Mmcs<F, Commitment: PartialEq, ProverData<p3_matrix::dense::DenseMatrix<F>>: Clone + Send + Sync>,
+        Mmcs: Mmcs<F, Commitment: PartialEq, ProverData<DenseMatrix<F>>: Clone + Send + Sync + Serialize + DeserializeOwned>,
     >
 {
     /// A root as 32 bytes.

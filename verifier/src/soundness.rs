@@ -51,7 +51,7 @@ pub fn terms<C: HashProfile>(plan: &Plan<'_>) -> Result<Vec<(String, f64)>, Para
 fn numerators(plan: &Plan<'_>) -> Vec<(&'static str, f64)> {
     let leaves = plan.leaves_log as f64;
     let columns = 4.0;
-    let claims = 2.0 * plan.relation.tensors.len() as f64 * 4.0;
+    let claims = plan.most_claims() as f64;
     let reduction = plan.layouts.iter().map(|(_, l)| l.log).max().unwrap_or(0) as f64;
     vec![
         // α, β: the fraction table's sum as a polynomial in both.
