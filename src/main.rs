@@ -19,7 +19,23 @@ use clap::Parser;
 use commands::Cli;
 use std::process::ExitCode;
 
+/// The exit status of programs that a closed pipe ends.
+const CLOSED_PIPE: i32 = 128 + 13;
+
+/// `poa … | head` ends without a word when nobody reads on.
+fn end_quietly_on_closed_pipes() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let is_closed = |message: &str| message.starts_with("failed printing to std") && message.contains("Broken pipe");
+        if panic.payload().downcast_ref::<String>().is_some_and(|m| is_closed(m)) {
+            std::process::exit(CLOSED_PIPE);
+        }
+        report(panic);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_quietly_on_closed_pipes();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {

@@ -423,7 +423,9 @@ pub fn prove<C: NativeProfile>(job: Job<'_>) -> Result<Proven, Failure> {
 fn warn_if_too_large<C: NativeProfile>(relation: &Relation) {
     let needed = prover::prove::memory::<C>(relation) as f64 / f64::from(1 << 30);
     if let Some(available) = meter::available_gb().filter(|&available| needed > available) {
-        say(format!("warning: this proof may need {needed:.1} GB of memory beside what is in use, {available:.1} GB are available; the system may end it"));
+        say(format!(
+            "warning: this proof may need {needed:.1} GB of memory beside what is in use, {available:.1} GB are available; the system may end it"
+        ));
     }
 }
 

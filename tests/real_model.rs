@@ -5,6 +5,7 @@ mod common;
 use common::{asset, check_invalid, check_proof_figures, check_unusable, check_weights, poa, read_json, scratch, text, write_json};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// Samples used of the datanet.
@@ -94,6 +95,36 @@ fn one_proof_for_two_runs() {
     let path = real.path("statement-exchanged.json");
     write_json(path.as_ref(), &exchanged);
     check_invalid(&poa(["verify", &proof, "--statement", &path]));
+}
+
+/// What `import`, `train` and `index` commit is what proofs are of; a damaged file is noticed and made again.
+#[test]
+fn commitments_are_made_once_and_kept() {
+    let Some(real) = real() else { return };
+    let statement = read_json(real.path("statement.json").as_ref());
+    assert_eq!(real.import["commitment"], statement["base"]);
+    assert_eq!(real.train["commitment"], statement["adapter"]);
+    let [run, index, proof, file] = ["run1", "i", "again/proof.bin", "i/index.native.commitment"].map(|name| real.path(name));
+    let kept = std::fs::read(&file).unwrap();
+    let mut damaged = kept.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(&file, damaged).unwrap();
+    poa(["prove", &run, "--index", &index, "--out", &proof]).success();
+    assert!(std::fs::read(&file).unwrap() == kept, "the index' commitment is made again");
+    assert_eq!(poa(["verify", &proof, "--statement", &real.path("again/statement.json")]).success()["valid"], true);
+}
+
+#[test]
+fn a_reader_that_stops_reading_is_no_failure() {
+    let Some(real) = real() else { return };
+    let mut verify = Command::new(env!("CARGO_BIN_EXE_poa"));
+    verify.args(["verify", &real.path("proof.bin"), "--statement", &real.path("statement.json")]);
+    let mut child = verify.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -100,7 +100,7 @@ impl<C: NativeProfile> Committed<C> {
     pub fn to_bytes(&self) -> Result<Option<Vec<u8>>, ProveError> {
         let encode = |tree: &Tree<C>| {
             let stored = Stored { format: FORMAT, of: fingerprint::<C>(self.group, self.values()), root: &self.root, tree };
-            postcard::to_allocvec(&stored).map_err(|e| ProveError::Opening(e.to_string()))
+            postcard::to_allocvec(&stored).map_err(|e| ProveError::Encoding(e.to_string()))
         };
         let sealed = |bytes: Vec<u8>| [blake3::hash(&bytes).as_bytes().as_slice(), &bytes].concat();
         Ok(self.tree.as_ref().map(encode).transpose()?.map(sealed))
@@ -233,4 +233,64 @@ pub fn values_of(relation: &circuits::relation::Relation, group: Group, tensors:
     }
     let values = stack(&layout, |id| tensors.get(&relation.tensors[id.0].name).map_or(&[], |t| &t.data));
     Ok((layout, values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p3_challenger::CanObserve;
+    use verifier::profile::{Evm, Native};
+
+    const LOG: usize = circuits::layout::MIN_LOG;
+
+    fn layout() -> Layout {
+        Layout { slots: vec![], log: LOG }
+    }
+
+    fn values(seed: u32) -> Vec<F> {
+        (0..1 << LOG).map(|i: u32| F::from_u32(i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8)).collect()
+    }
+
+    fn transcript<C: NativeProfile>(root: &Commitment<C>) -> C::Challenger {
+        let mut challenger = C::challenger(&Digest::default());
+        challenger.observe(root.clone());
+        challenger
+    }
+
+    /// A stored commitment has the same root, and opens.
+    fn is_taken_up_again<C: NativeProfile>() {
+        let fresh = Committed::<C>::new(Group::Base, layout(), values(1)).unwrap();
+        let bytes = fresh.to_bytes().unwrap().unwrap();
+        let (stored, taken) = Committed::<C>::stored_or_new(Group::Base, layout(), values(1), &bytes).unwrap();
+        assert!(taken && stored.root == fresh.root);
+        let point: Vec<EF> = (0..LOG as u32).map(|i| EF::from_u32(i * i + 5)).collect();
+        let opening = stored.open(&point, &mut transcript::<C>(&stored.root)).unwrap();
+        let value = p3_multilinear_util::poly::Poly::new(stored.values()).eval_base(&Point::new(point.clone()));
+        let pcs = pcs::scheme::<C>(Group::Base, LOG).unwrap();
+        pcs::verify::<C>(&pcs, &fresh.root, &opening, &point, value, &mut transcript::<C>(&fresh.root)).unwrap();
+        // Of other values, of another group, damaged or cut: made anew.
+        let cases = [(Group::Base, values(2), bytes.clone()), (Group::Trace, values(1), bytes.clone())];
+        let mut damaged = bytes.clone();
+        damaged[bytes.len() / 3] ^= 4;
+        let broken = [damaged, bytes[..bytes.len() - 1].to_vec(), vec![], vec![0; 40]].map(|bytes| (Group::Base, values(1), bytes));
+        for (group, values, bytes) in cases.into_iter().chain(broken) {
+            let expected = Committed::<C>::new(group, layout(), values.clone()).unwrap();
+            let (made, taken) = Committed::<C>::stored_or_new(group, layout(), values, &bytes).unwrap();
+            assert!(!taken && made.root == expected.root);
+        }
+    }
+
+    #[test]
+    fn stored_commitments_are_taken_up_again() {
+        is_taken_up_again::<Native>();
+        is_taken_up_again::<Evm>();
+    }
+
+    #[test]
+    fn openings_of_very_large_polynomials_ask_more_of_each_term() {
+        for log in [LOG, 23, 24, 29] {
+            let (bits, _) = pcs::security::<Native>(Group::Base, log).unwrap();
+            assert!(bits >= if log < 24 { 102.0 } else { 103.0 }, "2^{log}: {bits} bits");
+        }
+    }
 }

@@ -91,11 +91,11 @@ pub fn prove<Ch: FieldChallenger<F>>(
             // The leaves' first round costs less memory than holding them.
             let is_wide = rounds.left() > limits.bound_log || (layer == num_variables && rounds.bound.is_empty());
             if tables.is_none() && !is_wide {
-                tables = Some(tree.tables(layer, lambda, &rounds.bound));
+                tables = Some(tree.bound(layer, lambda, &rounds.bound).tables());
             }
             let quadratic = match &tables {
                 Some(tables) => tables.quadratic(&weights),
-                None => tree.quadratic(layer, lambda, &rounds.bound, &weights),
+                None => tree.bound(layer, lambda, &rounds.bound).quadratic(&weights),
             };
             let message = rounds.message(quadratic);
             let challenge = transcript.round(&message);
@@ -160,7 +160,7 @@ impl<'a> Rounds<'a> {
     /// The round's cubic at 0, 2 and 3 from its quadratic part at 0 and 2.
     fn message(&self, [q0, q2]: [EF; 2]) -> [EF; 3] {
         let c = self.point[self.bound.len()];
-        let [q1, two] = [self.at_one([q0, q2]), EF::TWO];
+        let (q1, two) = (self.at_one(q0), EF::TWO);
         let q3 = q0 + (q2 - q1) * (two + EF::ONE);
         let step = c + c - EF::ONE;
         let eq0 = EF::ONE - c;
@@ -168,14 +168,14 @@ impl<'a> Rounds<'a> {
     }
 
     /// The quadratic part at 1: the claim is `(1 - c)·q(0) + c·q(1)`. Coordinates are drawn without zero.
-    fn at_one(&self, [q0, _]: [EF; 2]) -> EF {
+    fn at_one(&self, q0: EF) -> EF {
         let c = self.point[self.bound.len()];
         (self.sum - (EF::ONE - c) * q0) * c.inverse()
     }
 
     fn bind(&mut self, [q0, q2]: [EF; 2], r: EF) {
         let c = self.point[self.bound.len()];
-        let q1 = self.at_one([q0, q2]);
+        let q1 = self.at_one(q0);
         // Newton's form at 0, 1, 2.
         self.sum = q0 + r * (q1 - q0) + r * (r - EF::ONE) * (q2 - q1 - q1 + q0).halve();
         self.prefix *= (EF::ONE - c) + r * (c + c - EF::ONE);
@@ -419,38 +419,56 @@ impl Tree<'_> {
         layers
     }
 
-    /// Values of a half's tables, shifted, where the first variables are bound with weights `bound`: from position `start` on.
-    fn bound(&self, layer: usize, half: usize, lambda: EF, bound: &[EF], start: usize, n: &mut [PackedEF], d: &mut [PackedEF]) {
-        let first = half << (layer - 1);
-        let stride = (1 << (layer - 1)) / bound.len();
-        if bound.len() == 1 {
-            self.read(layer, first + start, n, d);
+    /// A layer's tables with their first variables bound.
+    fn bound(&self, layer: usize, lambda: EF, bound: &[EF]) -> Bound<'_> {
+        Bound { tree: self, layer, shift: lambda.halve(), weights: eq_table(bound) }
+    }
+}
+
+/// A layer's tables, shifted, with their first variables bound: computed where they are read.
+struct Bound<'a> {
+    tree: &'a Tree<'a>,
+    layer: usize,
+    shift: EF,
+    /// `eq` of the bound variables.
+    weights: Vec<EF>,
+}
+
+impl Bound<'_> {
+    /// Values of a half's tables.
+    fn len(&self) -> usize {
+        (1 << (self.layer - 1)) / self.weights.len()
+    }
+
+    /// Reads a half's tables from position `start` on.
+    fn read(&self, half: usize, start: usize, n: &mut [PackedEF], d: &mut [PackedEF]) {
+        let first = (half << (self.layer - 1)) + start;
+        if self.weights.len() == 1 {
+            self.tree.read(self.layer, first, n, d);
         } else {
             let mut part = Nodes::zero(n.len());
             n.fill(PackedEF::ZERO);
             d.fill(PackedEF::ZERO);
-            for (m, &weight) in bound.iter().enumerate() {
-                self.read(layer, first + m * stride + start, &mut part.n, &mut part.d);
+            for (m, &weight) in self.weights.iter().enumerate() {
+                self.tree.read(self.layer, first + m * self.len(), &mut part.n, &mut part.d);
                 let weight = PackedEF::from(weight);
                 n.iter_mut().zip(&part.n).for_each(|(n, &x)| *n += weight * x);
                 d.iter_mut().zip(&part.d).for_each(|(d, &x)| *d += weight * x);
             }
         }
-        let shift = PackedEF::from(lambda.halve());
+        let shift = PackedEF::from(self.shift);
         n.iter_mut().zip(d).for_each(|(n, d)| *n += shift * *d);
     }
 
     /// A round's quadratic part.
-    fn quadratic(&self, layer: usize, lambda: EF, bound: &[EF], weights: &Weights) -> [EF; 2] {
+    fn quadratic(&self, weights: &Weights) -> [EF; 2] {
         let eq = weights.packed();
-        let side = (1usize << (layer - 2)) >> bound.len();
-        let bound = eq_table(bound);
         let chunk = |c: usize| {
             let start = c * eq.len() * WIDTH;
             let sides = [0, 1].map(|half| {
-                [start, side + start].map(|start| {
+                [start, self.len() / 2 + start].map(|start| {
                     let mut nodes = Nodes::zero(eq.len());
-                    self.bound(layer, half, lambda, &bound, start, &mut nodes.n, &mut nodes.d);
+                    self.read(half, start, &mut nodes.n, &mut nodes.d);
                     nodes
                 })
             });
@@ -460,14 +478,12 @@ impl Tree<'_> {
         (0..weights.high.len()).into_par_iter().map(chunk).reduce(|| [EF::ZERO; 2], add)
     }
 
-    /// A layer's tables, shifted, with its first variables bound.
-    fn tables(&self, layer: usize, lambda: EF, bound: &[EF]) -> Tables {
-        let len = (1usize << (layer - 1 - bound.len())) / WIDTH;
-        let bound = eq_table(bound);
+    /// The tables.
+    fn tables(&self) -> Tables {
         let half = |half: usize| {
-            let mut nodes = Nodes::zero(len);
+            let mut nodes = Nodes::zero(self.len() / WIDTH);
             let chunks = nodes.n.par_chunks_mut(1 << CHUNK_LOG).zip(nodes.d.par_chunks_mut(1 << CHUNK_LOG)).enumerate();
-            chunks.for_each(|(c, (n, d))| self.bound(layer, half, lambda, &bound, (c << CHUNK_LOG) * WIDTH, n, d));
+            chunks.for_each(|(c, (n, d))| self.read(half, (c << CHUNK_LOG) * WIDTH, n, d));
             nodes
         };
         let [a, b] = [0, 1].map(half);

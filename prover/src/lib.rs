@@ -28,6 +28,9 @@ pub enum ProveError {
     /// The opening scheme refuses.
     #[error("the opening scheme: {0}")]
     Opening(String),
+    /// A commitment can't be stored.
+    #[error("a commitment can't be encoded: {0}")]
+    Encoding(String),
     /// The relation commits nothing in a group.
     #[error("the relation has no {0:?} tensors")]
     NoGroup(Group),

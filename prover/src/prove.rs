@@ -182,6 +182,6 @@ pub fn memory<C: HashProfile>(relation: &Relation) -> usize {
     let columns: usize = relation.lookups.iter().map(|l| (l.tuple.len() + usize::from(l.numerator.is_some())) << relation.log(&l.free)).sum();
     // The layers that are held, and the tables of the one that is proven.
     let limits = fraction::Limits::default();
-    let layers = 4 * extension << plan.leaves_log.saturating_sub(1).min(limits.stored_log);
+    let layers = (4 * extension) << plan.leaves_log.saturating_sub(1).min(limits.stored_log);
     held + kept + again.max(element * columns + 2 * layers)
 }
