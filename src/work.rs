@@ -25,7 +25,9 @@ use prover::commit::{Committed, stack, values_of};
 use prover::prove::{Inputs, Stage, Stages, prove as prove_statement};
 use serde::Serialize;
 use std::path::Path;
+use verifier::plan::Plan;
 use verifier::profile::{Native, NativeProfile};
+use verifier::verify::check_parameters;
 
 /// Sequences the float model writes for calibration, and as many again to measure fidelity on.
 const SELF_WRITTEN: usize = 12;
@@ -390,6 +392,8 @@ pub fn prove<C: NativeProfile>(job: Job<'_>) -> Result<Proven, Failure> {
         contributors: job.index.map_or(0, |i| i.info.contributors.len()),
     };
     let relation = Relation::new(&params).during("building the relation")?;
+    // Before hours of work, not after.
+    let security_bits = check_parameters::<C>(&Plan::new(&relation)).during("what is to be proven")?;
     warn_if_too_large::<C>(&relation);
     let mut spinner = Spinner::new();
     let mut stages = Stages::new(&mut spinner);
@@ -401,8 +405,6 @@ pub fn prove<C: NativeProfile>(job: Job<'_>) -> Result<Proven, Failure> {
     let inputs = Inputs { statement: &statement, relation: &relation, tokens: openings, fixed: fixed.iter().collect() };
     let proof = prove_statement(inputs, witness, &mut stages).during("proving")?;
     let bytes = proof.to_bytes();
-    let plan = verifier::plan::Plan::new(&relation);
-    let security_bits = verifier::soundness::bits::<C>(&plan).during("computing the security level")?;
     let (lookups, committed_elements) = prover::prove::size(&relation);
     let stages = stages.list;
     let (seconds, cpu_seconds) = meter.read();

@@ -16,6 +16,7 @@ struct Real {
     datanet: String,
     import: Value,
     train: Value,
+    index: Value,
     attribute: Value,
     prove: Value,
 }
@@ -46,13 +47,13 @@ fn make() -> Option<Real> {
     // Eight steps: a high rate, so that the adapter learns something.
     let options = ["--limit", SAMPLES, "--epochs", "1", "--rank", "8", "--learning-rate", "0.01"];
     let train = poa(["train", "--model", &m, "--datanet", &datanet, "--out", &a].into_iter().chain(options)).success();
-    poa(["index", "--model", &m, "--adapter", &a, "--datanet", &datanet, "--limit", SAMPLES, "--out", &i]).success();
+    let index = poa(["index", "--model", &m, "--adapter", &a, "--datanet", &datanet, "--limit", SAMPLES, "--out", &i]).success();
     for (prompt, run) in [("Once upon a time", &run1), ("I want you to act as", &run2)] {
         poa(["infer", "--model", &m, "--adapter", &a, "--prompt", prompt, "--max-new-tokens", "12", "--out", run]).success();
     }
     let attribute = poa(["attribute", &run1, "--index", &i]).success();
     let prove = poa(["prove", &run1, &run2, "--index", &i, "--out", &proof]).success();
-    Some(Real { dir, datanet, import, train, attribute, prove })
+    Some(Real { dir, datanet, import, train, index, attribute, prove })
 }
 
 fn check_fidelity(import: &Value, least_agreement: f64) {
@@ -104,8 +105,12 @@ fn commitments_are_made_once_and_kept() {
     let statement = read_json(real.path("statement.json").as_ref());
     assert_eq!(real.import["commitment"], statement["base"]);
     assert_eq!(real.train["commitment"], statement["adapter"]);
+    assert_eq!(real.index["commitment"], statement["index"]["commitment"]);
     let [run, index, proof, file] = ["run1", "i", "again/proof.bin", "i/index.native.commitment"].map(|name| real.path(name));
-    let kept = std::fs::read(&file).unwrap();
+    let written = |file: &str| std::fs::metadata(file).unwrap().modified().unwrap();
+    let (kept, first) = (std::fs::read(&file).unwrap(), written(&file));
+    poa(["prove", &run, "--index", &index, "--out", &proof]).success();
+    assert_eq!(written(&file), first, "the index' commitment is taken, not made");
     let mut damaged = kept.clone();
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;

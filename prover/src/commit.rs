@@ -2,11 +2,12 @@
 
 use circuits::ir::{EF, F, Group};
 use circuits::layout::Layout;
-use circuits::statement::Digest;
+use circuits::statement::{Digest, PROTOCOL_VERSION};
 use circuits::witness::Witness;
 use model_runtime::tensor::TensorMap;
 use p3_commit::Mmcs;
 use p3_field::{PrimeCharacteristicRing, PrimeField32};
+use p3_matrix::Dimensions;
 use p3_matrix::dense::{DenseMatrix, RowMajorMatrix};
 use p3_multilinear_util::point::Point;
 use p3_sumcheck::layout::{Layout as _, PrefixProver, Table};
@@ -166,7 +167,16 @@ fn stored_of<C: NativeProfile>(group: Group, values: &[F], bytes: &[u8]) -> Opti
         return None;
     }
     let stored: Stored<Commitment<C>, Tree<C>> = postcard::from_bytes(content).ok()?;
-    (stored.format == FORMAT && stored.of == fingerprint::<C>(group, values)).then_some(stored)
+    let is_own = stored.format == FORMAT && stored.of == fingerprint::<C>(group, values);
+    (is_own && leads_to_root::<C>(group, values.len(), &stored)).then_some(stored)
+}
+
+/// Whether the first leaf leads to the root: it doesn't if the tree was made with another hash.
+fn leads_to_root<C: NativeProfile>(group: Group, len: usize, stored: &Stored<Commitment<C>, Tree<C>>) -> bool {
+    let (rate, fold) = pcs::rate_and_fold(C::PROFILE, group, len.trailing_zeros() as usize);
+    let (trees, dimensions) = (C::mmcs(), [Dimensions { width: 1 << fold, height: (len << rate) >> fold }]);
+    let opening = trees.open_batch(0, &stored.tree);
+    trees.verify_batch(&stored.root, &dimensions, 0, (&opening).into()).is_ok()
 }
 
 /// One polynomial.
@@ -179,7 +189,7 @@ fn table(values: Vec<F>) -> Table<F> {
 fn fingerprint<C: HashProfile>(group: Group, values: &[F]) -> [u8; 32] {
     let (rate, fold) = pcs::rate_and_fold(C::PROFILE, group, values.len().trailing_zeros() as usize);
     let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{:?} {group:?} {rate} {fold}\n", C::PROFILE).as_bytes());
+    hasher.update(format!("{PROTOCOL_VERSION} {:?} {group:?} {rate} {fold}\n", C::PROFILE).as_bytes());
     for chunk in values.chunks(1 << 12) {
         let bytes: Vec<u8> = chunk.iter().flat_map(|x| x.as_canonical_u32().to_le_bytes()).collect();
         hasher.update(&bytes);

@@ -7,6 +7,7 @@ pub mod fraction;
 pub mod lookups;
 pub mod outer;
 pub mod outer_key;
+pub mod packed;
 pub mod prove;
 pub mod reduction;
 pub mod srs;

@@ -3,7 +3,8 @@
 //! Source: "Multivariate lookups based on logarithmic derivatives" (ePrint 2022/1530), "Improving logarithmic derivative lookups using GKR" (ePrint 2023/1284).
 
 use crate::ProveError;
-use crate::fraction::{self, Leaves, Limits, PackedEF, PackedF, WIDTH};
+use crate::fraction::{self, Leaves, Limits};
+use crate::packed::{PackedEF, PackedF, WIDTH};
 use circuits::evaluate::evaluate;
 use circuits::ir::{EF, F, Sum};
 use circuits::statement::Statement;
@@ -150,4 +151,37 @@ fn published(plan: &Plan<'_>, statement: &Statement, block: &Block) -> (Vec<F>, 
     let range = 0..1usize << block.log;
     let key = [range.clone().map(|i| F::from_usize(place(i).0)).collect(), range.clone().map(|i| F::from_usize(place(i).1)).collect()];
     (range.map(numerator).collect(), key.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packed::{lanes, tests::elements};
+    use p3_field::BasedVectorSpace;
+
+    /// Packed reading agrees with leaf by leaf reading: inside blocks, across blocks shorter than a packed element, and past the last.
+    #[test]
+    fn leaves_are_read_across_blocks() {
+        let mut next = elements(3);
+        let mut blocks: Vec<BlockLeaves> = vec![];
+        for (len, columns, has_numerators) in [(64, 2, true), (32, 1, false), (8, 3, true), (4, 1, true), (2, 2, false), (2, 0, true), (1, 1, true)] {
+            let mut column = || (0..len).map(|_| next()).collect::<Vec<F>>();
+            let numerators = has_numerators.then(|| Cow::Owned(column()));
+            let columns = (0..columns).map(|k| (EF::from_basis_coefficients_fn(|i| F::from_usize(7 * k + i + 1)), Cow::Owned(column()))).collect();
+            let start = blocks.last().map_or(0, BlockLeaves::end);
+            blocks.push(BlockLeaves { start, len, numerators, base: EF::from_usize(1000 + len), columns });
+        }
+        let table = Table { blocks, log: 8 };
+        let expected: Vec<(F, EF)> = (0..1 << table.log)
+            .map(|i| table.blocks.iter().find(|b| (b.start..b.end()).contains(&i)).map_or((F::ZERO, EF::ONE), |b| b.leaf(i - b.start)))
+            .collect();
+        for first in 0..4 {
+            let start = first * WIDTH;
+            let len = (expected.len() - start) / WIDTH;
+            let (mut n, mut d) = (vec![PackedF::ZERO; len], vec![PackedEF::ZERO; len]);
+            table.read(start, &mut n, &mut d);
+            let found: Vec<(F, EF)> = n.iter().flat_map(|n| n.as_slice().to_vec()).zip(lanes(d)).collect();
+            assert!(found == expected[start..], "from leaf {start}");
+        }
+    }
 }

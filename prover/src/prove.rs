@@ -103,11 +103,11 @@ pub fn prove<C: NativeProfile>(inputs: Inputs<'_, C>, mut witness: Witness, stag
     prove_counted(inputs, witness, values, stages)
 }
 
-/// Proves with given lookups; nothing is checked (for tests of cheating provers, too).
+/// Proves with given lookups; constraints aren't checked (for tests of cheating provers, too).
 ///
 /// # Errors
 ///
-/// When parameters are missing.
+/// When the lookups and multiplicities don't balance, or parameters are missing.
 pub fn prove_counted<C: NativeProfile>(
     inputs: Inputs<'_, C>,
     witness: Witness,
@@ -168,20 +168,21 @@ pub fn size(relation: &Relation) -> (usize, usize) {
     (lookups, committed)
 }
 
-/// Bytes of memory that proving takes at most, roughly.
+/// Bytes of memory that proving needs beside its inputs, roughly: of the phases that take most.
 pub fn memory<C: HashProfile>(relation: &Relation) -> usize {
     let plan = Plan::new(relation);
     let (element, extension) = (size_of::<F>(), size_of::<EF>());
     let padded: usize = plan.layouts.iter().map(|(_, l)| 1 << l.log).sum();
     let used: usize = plan.layouts.iter().map(|(_, l)| l.used()).sum();
-    // Integers, with the caller and in the witness; field elements.
-    let held = 2 * size_of::<i32>() * used + element * padded;
-    let encoded: Vec<(bool, usize)> = plan.layouts.iter().map(|(g, l)| (l.log < ENCODED_AGAIN_LOG, commit::encoded_bytes::<C>(*g, l.log))).collect();
-    let kept: usize = encoded.iter().filter(|(kept, _)| *kept).map(|(_, bytes)| bytes).sum();
-    let again = encoded.iter().filter(|(kept, _)| !kept).map(|(_, bytes)| *bytes).max().unwrap_or(0);
+    let encoded = |is_kept: bool| {
+        let of_kind = plan.layouts.iter().filter(move |(_, l)| (l.log < ENCODED_AGAIN_LOG) == is_kept);
+        of_kind.map(|(group, l)| commit::encoded_bytes::<C>(*group, l.log))
+    };
     let columns: usize = relation.lookups.iter().map(|l| (l.tuple.len() + usize::from(l.numerator.is_some())) << relation.log(&l.free)).sum();
+    // The witness' integers; field elements; the codewords that are kept; what is looked up.
+    let held = size_of::<i32>() * used + element * (padded + columns) + encoded(true).sum::<usize>();
     // The layers that are held, and the tables of the one that is proven.
     let limits = fraction::Limits::default();
     let layers = (4 * extension) << plan.leaves_log.saturating_sub(1).min(limits.stored_log);
-    held + kept + again.max(element * columns + 2 * layers)
+    held + encoded(false).max().unwrap_or(0).max(2 * layers)
 }

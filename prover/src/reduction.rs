@@ -4,7 +4,7 @@
 //! idle rounds. Neither `P_g` nor `W_g` is held as a table over the extension field before variables are bound: `W_g` is made piece by
 //! piece from the claims.
 
-use crate::fraction::{CHUNK_LOG, PackedEF, PackedF, WIDTH, lanes};
+use crate::packed::{CHUNK_LOG, PackedEF, PackedF, WIDTH, add, fold, lanes, sum_lanes};
 use circuits::ir::{EF, F};
 use circuits::layout::Layout;
 use circuits::public::{eq_at, eq_points, eq_table};
@@ -22,13 +22,13 @@ pub const HELD_LOG: usize = 24;
 /// One committed polynomial in the claim reduction.
 pub struct Reduction<'a> {
     values: &'a [F],
-    claims: Vec<Weight>,
+    claims: Vec<Claim>,
     /// `Σ_x P(x)·W(x)`.
     total: EF,
 }
 
-/// A claim's part of the weights: `coefficient·eq((bits, point), x)`.
-struct Weight {
+/// A claim: its part of the weights is `coefficient·eq((slot, point), x)`.
+struct Claim {
     coefficient: EF,
     /// First position of the tensor's slot.
     offset: usize,
@@ -41,7 +41,7 @@ impl<'a> Reduction<'a> {
         let mut out = Self { values, claims: vec![], total: EF::ZERO };
         for ((claim, &evaluation), coefficient) in claims.list.iter().zip(evaluations).zip(delta.powers()) {
             if let Some(slot) = layout.slot(claim.tensor) {
-                out.claims.push(Weight { coefficient, offset: slot.offset, point: claim.point.clone() });
+                out.claims.push(Claim { coefficient, offset: slot.offset, point: claim.point.clone() });
                 out.total += coefficient * evaluation;
             }
         }
@@ -91,7 +91,7 @@ impl<'a> Reduction<'a> {
             }
         };
         let sum = (0..half / (len * WIDTH)).into_par_iter().map(piece).reduce(|| [PackedEF::ZERO; 2], add);
-        sum.map(|x| lanes([x]).sum())
+        sum.map(sum_lanes)
     }
 
     /// Values and weights with the first variables bound.
@@ -126,8 +126,8 @@ struct Part {
 }
 
 impl Part {
-    fn new(claim: &Weight, left: usize, bound: &[EF]) -> Self {
-        let Weight { coefficient, offset, point } = claim;
+    fn new(claim: &Claim, left: usize, bound: &[EF]) -> Self {
+        let Claim { coefficient, offset, point } = claim;
         // Bound variables are bits of the slot's number first, then coordinates of the point.
         let bits = bound.len().min(left + bound.len() - point.len());
         let (on_bits, on_point) = bound.split_at(bits);
@@ -178,10 +178,6 @@ where
     out
 }
 
-fn add<A: PrimeCharacteristicRing + Copy>(a: [A; 2], b: [A; 2]) -> [A; 2] {
-    [a[0] + b[0], a[1] + b[1]]
-}
-
 /// Values and weights of the variables that aren't bound.
 enum Tables {
     Packed(Vec<PackedEF>, Vec<PackedEF>),
@@ -199,7 +195,7 @@ impl Tables {
                     let range = at..half.min(at + (1 << CHUNK_LOG));
                     product(&q0[range.clone()], &q1[range.clone()], &w0[range.clone()], &w1[range])
                 };
-                range.map(piece).reduce(|| [PackedEF::ZERO; 2], add).map(|x| lanes([x]).sum())
+                range.map(piece).reduce(|| [PackedEF::ZERO; 2], add).map(sum_lanes)
             }
             Self::Scalar(values, weights) => {
                 let half = values.len() / 2;
@@ -209,12 +205,6 @@ impl Tables {
     }
 
     fn bind(&mut self, r: EF) {
-        fn fold<A: PrimeCharacteristicRing + Copy + Send + Sync>(table: &mut Vec<A>, r: A) {
-            let half = table.len() / 2;
-            let (low, high) = table.split_at_mut(half);
-            low.par_iter_mut().zip(high).with_min_len(1 << CHUNK_LOG).for_each(|(a, b)| *a += r * (*b - *a));
-            table.truncate(half);
-        }
         match self {
             Self::Packed(values, weights) => {
                 [&mut *values, &mut *weights].into_iter().for_each(|table| fold(table, r.into()));
@@ -237,12 +227,18 @@ impl Tables {
 
 /// Runs the claim reduction; returns messages, point and each polynomial's value at its part of the point. Tables of up to `2^held_log` values
 /// are held.
+///
+/// # Panics
+///
+/// With limits or polynomials below two packed elements.
 pub fn prove<Ch: FieldChallenger<F>>(
     inputs: &[Reduction<'_>],
     rounds: usize,
     held_log: usize,
     challenger: &mut Ch,
 ) -> (Vec<[EF; 2]>, Vec<EF>, Vec<EF>) {
+    let least = inputs.iter().map(Reduction::log).min().unwrap_or(held_log).min(held_log);
+    assert!(1 << least >= 2 * WIDTH, "2^{least} values are too few");
     let half = EF::TWO.inverse();
     let mut states: Vec<Option<Tables>> = inputs.iter().map(|_| None).collect();
     let (mut messages, mut point) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
@@ -275,23 +271,15 @@ pub fn prove<Ch: FieldChallenger<F>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packed::tests::elements;
     use p3_field::BasedVectorSpace;
     use verifier::profile::{HashProfile, Native};
-
-    /// A generator of field elements.
-    fn elements(seed: u64) -> impl FnMut() -> F {
-        let mut state = seed;
-        move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            F::from_u64(state >> 33)
-        }
-    }
 
     /// Claims on slots of every size: the whole polynomial, half of it, shorter than a piece, shorter than a packed element.
     fn reduction<'a>(values: &'a [F], log: usize, next: &mut impl FnMut() -> F) -> Reduction<'a> {
         let mut extension = || EF::from_basis_coefficients_fn(|_| next());
         let slots = [(log, 0), (log - 1, 1), (log - 1, 1), (log - 3, 5), (PIECE_LOG - 1, 3), (2, 9), (0, 7)];
-        let claim = |(slot, number): (usize, usize)| Weight {
+        let claim = |(slot, number): (usize, usize)| Claim {
             coefficient: extension(),
             offset: number << slot,
             point: (0..slot).map(|_| extension()).collect(),

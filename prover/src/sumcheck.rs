@@ -2,6 +2,7 @@
 //!
 //! Source: Lund, Fortnow, Karloff, Nisan; batching of terms with fewer variables by idle rounds, in which a term's polynomial is constant.
 
+use crate::packed::{add, fold};
 use crate::terms::TermTables;
 use circuits::ir::{EF, F};
 use p3_challenger::FieldChallenger;
@@ -11,18 +12,6 @@ use verifier::transcript;
 
 /// Positions a task handles.
 const CHUNK: usize = 1 << 11;
-
-/// Binds the first variable of a table.
-fn fold(table: &mut Vec<EF>, r: EF) {
-    let half = table.len() / 2;
-    let (low, high) = table.split_at_mut(half);
-    low.par_iter_mut().zip(high).with_min_len(CHUNK).for_each(|(a, b)| *a += r * (*b - *a));
-    table.truncate(half);
-}
-
-fn add<const N: usize>(a: [EF; N], b: [EF; N]) -> [EF; N] {
-    std::array::from_fn(|i| a[i] + b[i])
-}
 
 /// Sums `Π tables` at 0, 2 and 3 of the first variable.
 fn product_round(tables: &[Vec<EF>]) -> [EF; 3] {

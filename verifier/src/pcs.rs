@@ -19,7 +19,7 @@ pub fn term_security(log: usize) -> usize {
     if log < 24 { 105 } else { 107 }
 }
 
-/// The field's two-adicity, less one: the largest folded domain.
+/// The field's two-adicity: the largest folded domain.
 const MAX_DOMAIN_LOG: usize = 24;
 /// The largest domain of a round after the first, whose codewords are over the extension field.
 const MAX_ROUND_DOMAIN_LOG: usize = 26;

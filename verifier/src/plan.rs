@@ -190,6 +190,16 @@ impl<'a> Plan<'a> {
         self.all_sums().count()
     }
 
+    /// Degree of the fraction table's common denominator in `(α, β)`: a leaf with `k` columns has degree `max(1, k)`, padding none.
+    pub fn lookup_degree(&self) -> usize {
+        let columns = |kind: BlockKind| match kind {
+            BlockKind::Lookup(i) => self.relation.lookups[i].tuple.len(),
+            BlockKind::Table(i) => self.columns[i].len(),
+            BlockKind::Values | BlockKind::Published => self.relation.aggregation.as_ref().map_or(0, |a| a.key.len()),
+        };
+        self.blocks.iter().map(|block| columns(block.kind).max(1) << block.log).sum()
+    }
+
     /// Most evaluation claims that the batch leaves: one for each tensor that a term reads.
     pub fn most_claims(&self) -> usize {
         let is_tensor = |f: &&Factor| matches!(f.source, Source::Tensor(_));

@@ -50,12 +50,11 @@ pub fn terms<C: HashProfile>(plan: &Plan<'_>) -> Result<Vec<(String, f64)>, Para
 /// Numerators of the interactive argument's errors; the denominator is the challenge field's order.
 fn numerators(plan: &Plan<'_>) -> Vec<(&'static str, f64)> {
     let leaves = plan.leaves_log as f64;
-    let columns = 4.0;
     let claims = plan.most_claims() as f64;
     let reduction = plan.layouts.iter().map(|(_, l)| l.log).max().unwrap_or(0) as f64;
     vec![
         // α, β: the fraction table's sum as a polynomial in both.
-        ("lookup challenges", leaves.exp2() * columns),
+        ("lookup challenges", plan.lookup_degree() as f64),
         // Fraction table: layer k has k rounds of degree 3, a batching and a joining challenge.
         ("fraction table", (0..plan.leaves_log).map(|k| 3.0 * k as f64 + 2.0).sum()),
         // Constraints at a random point, and γ.

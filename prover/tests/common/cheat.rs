@@ -5,9 +5,9 @@ use circuits::ir::Source;
 use circuits::relation::Relation;
 use circuits::statement::Statement;
 use circuits::witness::{LookupValues, Witness, WitnessError};
+use prover::ProveError;
 use prover::commit::Committed;
 use prover::prove::{Inputs, Silent, Stages, prove_counted};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use verifier::VerifyError;
 use verifier::profile::Native;
 
@@ -35,10 +35,10 @@ pub fn violated(relation: &Relation, witness: &Witness) -> Option<String> {
 pub fn attempt(full: &Full, statement: &Statement, fixed: &[Committed<Native>], witness: Witness, values: Vec<LookupValues>) -> Outcome {
     let tokens = vec![None; statement.requests.len()];
     let inputs = Inputs { statement, relation: &full.relation, tokens, fixed: fixed.iter().collect() };
-    let prove = || prove_counted(inputs, witness, values, &mut Stages::new(&mut Silent));
-    match catch_unwind(AssertUnwindSafe(prove)) {
-        Err(_) | Ok(Err(_)) => Outcome::NoProof,
-        Ok(Ok(proof)) => match verifier::verify(statement, &proof) {
+    match prove_counted(inputs, witness, values, &mut Stages::new(&mut Silent)) {
+        Err(ProveError::Unbalanced) => Outcome::NoProof,
+        Err(error) => panic!("{error}"),
+        Ok(proof) => match verifier::verify(statement, &proof) {
             Ok(_) => Outcome::Accepted,
             Err(error) => Outcome::Refused(error),
         },
