@@ -21,7 +21,7 @@ use model_runtime::shape::{FloatModel, Site};
 use model_runtime::tensor::{Tensor, TensorMap};
 use model_runtime::text::{Datanet, Tokenizer};
 use model_runtime::train::{SplitMix64, float_logits};
-use prover::commit::{Committed, stack, values_of};
+use prover::commit::{Committed, encoded_bytes, stack, values_of};
 use prover::prove::{Inputs, Stage, Stages, prove as prove_statement};
 use serde::Serialize;
 use std::path::Path;
@@ -341,6 +341,7 @@ pub fn commit(group: Group, semantics: &Semantics, index: Option<&IndexDir>, ten
     };
     let relation = Relation::new(&params).during("building the relation")?;
     let (layout, values) = values_of(&relation, group, tensors).during("committing")?;
+    warn_if_too_large("the commitment", encoded_bytes::<Native>(group, layout.log));
     Ok(shelves.commit::<Native>(group, layout, values)?.digest())
 }
 
@@ -394,7 +395,7 @@ pub fn prove<C: NativeProfile>(job: Job<'_>) -> Result<Proven, Failure> {
     let relation = Relation::new(&params).during("building the relation")?;
     // Before hours of work, not after.
     let security_bits = check_parameters::<C>(&Plan::new(&relation)).during("what is to be proven")?;
-    warn_if_too_large::<C>(&relation);
+    warn_if_too_large("this proof", prover::prove::memory::<C>(&relation));
     let mut spinner = Spinner::new();
     let mut stages = Stages::new(&mut spinner);
     let witness = stages.run("assemble", || assemble(&job, &relation))?;
@@ -421,12 +422,12 @@ pub fn prove<C: NativeProfile>(job: Job<'_>) -> Result<Proven, Failure> {
     Ok(Proven { statement, bytes, figures })
 }
 
-/// Says when the prover may need more memory than there is.
-fn warn_if_too_large<C: NativeProfile>(relation: &Relation) {
-    let needed = prover::prove::memory::<C>(relation) as f64 / f64::from(1 << 30);
+/// Says when something may need more memory than there is.
+fn warn_if_too_large(what: &str, bytes: usize) {
+    let needed = bytes as f64 / f64::from(1 << 30);
     if let Some(available) = meter::available_gb().filter(|&available| needed > available) {
         say(format!(
-            "warning: this proof may need {needed:.1} GB of memory beside what is in use, {available:.1} GB are available; the system may end it"
+            "warning: {what} may need {needed:.1} GB of memory beside what is in use, {available:.1} GB are available; the system may end it"
         ));
     }
 }
