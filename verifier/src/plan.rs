@@ -548,6 +548,16 @@ mod tests {
         assert!(claims.list.len() <= plan.most_claims(), "{} claims", claims.list.len());
     }
 
+    /// No leaf's column is left out of the degree that the calculator takes for the lookup challenges.
+    #[test]
+    fn the_lookup_degree_counts_every_column() {
+        let relation = relation();
+        let lookups: usize = relation.lookups.iter().map(|l| relation.tables[l.table.0].0.all_columns().len() << relation.log(&l.free)).sum();
+        let tables: usize = relation.tables.iter().map(|(kind, _)| kind.all_columns().iter().map(Vec::len).sum::<usize>()).sum();
+        let aggregation: usize = relation.aggregation.iter().map(|a| (2 << relation.log(&a.free)) + (2 << relation.log(&a.published))).sum();
+        assert_eq!(Plan::new(&relation).lookup_degree(), lookups + tables + aggregation);
+    }
+
     #[test]
     fn tuples_are_as_long_as_their_tables() {
         let relation = relation();
