@@ -7,8 +7,8 @@ use circuits::witness::Witness;
 use model_runtime::tensor::TensorMap;
 use p3_commit::Mmcs;
 use p3_field::{PrimeCharacteristicRing, PrimeField32};
-use p3_matrix::Dimensions;
 use p3_matrix::dense::{DenseMatrix, RowMajorMatrix};
+use p3_matrix::{Dimensions, Matrix};
 use p3_multilinear_util::point::Point;
 use p3_sumcheck::layout::{Layout as _, PrefixProver, Table};
 use p3_whir::PcsProof;
@@ -171,10 +171,14 @@ fn stored_of<C: NativeProfile>(group: Group, values: &[F], bytes: &[u8]) -> Opti
     (is_own && leads_to_root::<C>(group, values.len(), &stored)).then_some(stored)
 }
 
-/// Whether the first leaf leads to the root: it doesn't if the tree was made with another hash.
+/// Whether the codeword has its size and its first leaf leads to the root: it doesn't if the tree was made with another hash.
 fn leads_to_root<C: NativeProfile>(group: Group, len: usize, stored: &Stored<Commitment<C>, Tree<C>>) -> bool {
     let (rate, fold) = pcs::rate_and_fold(C::PROFILE, group, len.trailing_zeros() as usize);
     let (trees, dimensions) = (C::mmcs(), [Dimensions { width: 1 << fold, height: (len << rate) >> fold }]);
+    let fits = matches!(trees.get_matrices(&stored.tree).as_slice(), [codeword] if codeword.dimensions() == dimensions[0]);
+    if !fits {
+        return false;
+    }
     let opening = trees.open_batch(0, &stored.tree);
     trees.verify_batch(&stored.root, &dimensions, 0, (&opening).into()).is_ok()
 }
@@ -278,6 +282,20 @@ mod tests {
         let value = p3_multilinear_util::poly::Poly::new(stored.values()).eval_base(&Point::new(point.clone()));
         let pcs = pcs::scheme::<C>(Group::Base, LOG).unwrap();
         pcs::verify::<C>(&pcs, &fresh.root, &opening, &point, value, &mut transcript::<C>(&fresh.root)).unwrap();
+        // With a root that isn't the tree's, or the tree of another polynomial's size: made anew, though all else agrees.
+        let seal = |stored: Stored<Commitment<C>, Tree<C>>| {
+            let bytes = postcard::to_allocvec(&stored).unwrap();
+            [blake3::hash(&bytes).as_bytes().as_slice(), &bytes].concat()
+        };
+        let other = Committed::<C>::new(Group::Base, layout(), values(2)).unwrap();
+        let (small_root, _, small_tree) = encode::<C>(Group::Base, &table(values(1)[..1 << (LOG - 1)].to_vec()));
+        let of = fingerprint::<C>(Group::Base, fresh.values());
+        let wrong = [(other.root.clone(), fresh.tree.clone().unwrap()), (small_root, small_tree)];
+        for (root, tree) in wrong {
+            let bytes = seal(Stored { format: FORMAT, of, root, tree });
+            let (made, taken) = Committed::<C>::stored_or_new(Group::Base, layout(), values(1), &bytes).unwrap();
+            assert!(!taken && made.root == fresh.root);
+        }
         // Of other values, of another group, damaged or cut: made anew.
         let cases = [(Group::Base, values(2), bytes.clone()), (Group::Trace, values(1), bytes.clone())];
         let mut damaged = bytes.clone();
