@@ -7,7 +7,7 @@ use circuits::statement::Digest;
 use model_runtime::import::{ImportOptions, StoredType, export_hf, load_hf, load_peft, write_atomic, write_peft};
 use model_runtime::int::IntModel;
 use model_runtime::int::adapter::IntAdapter;
-use model_runtime::int::index::Index;
+use model_runtime::int::index::{Index, IndexOptions};
 use model_runtime::semantics::Semantics;
 use model_runtime::shape::{FloatAdapter, FloatModel};
 use model_runtime::tensor::{Tensor, TensorMap};
@@ -67,8 +67,8 @@ pub struct IndexInfo {
     pub datanet_version: u64,
     /// Samples were cut after this many tokens.
     pub max_tokens: usize,
-    /// Damping of the preconditioner.
-    pub damping: f64,
+    /// What was sketched.
+    pub options: IndexOptions,
     /// Model directory it was made with.
     pub model: PathBuf,
     /// Adapter directory it was made with.

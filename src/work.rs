@@ -12,9 +12,9 @@ use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, Profile, Req
 use circuits::witness::{Fixed, Witness};
 use model_runtime::int::attribute::{Attribution, attribute as attribute_run};
 use model_runtime::int::fidelity::{Fidelity, fidelity};
-use model_runtime::int::index::{Index, IndexOptions, build_index};
+use model_runtime::int::index::{Index, IndexOptions, SCORE_BITS, build_index};
 use model_runtime::int::sketch::sketch;
-use model_runtime::int::trace::Keep;
+use model_runtime::int::trace::{Keep, Span};
 use model_runtime::int::{Mode, Runtime, Trace, quantise_base};
 use model_runtime::semantics::{Dims, Semantics};
 use model_runtime::shape::{FloatModel, Site};
@@ -107,21 +107,6 @@ pub fn check_max_tokens(max_tokens: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Most elements of all preconditioners.
-const MAX_PRECONDITIONER: usize = 1 << 28;
-
-/// Refuses sketches whose preconditioners wouldn't fit in memory.
-pub fn check_sketch_rows(rows: usize, adapter: &AdapterDir) -> Result<(), Failure> {
-    let lora = &adapter.float.shape;
-    let blocks = adapter.int.semantics.shape.layers * lora.sites.len();
-    let elements = rows.saturating_mul(lora.rank).saturating_pow(2).saturating_mul(blocks);
-    if elements > MAX_PRECONDITIONER {
-        let message = format!("--sketch-rows is {rows}: the preconditioners would have {elements} elements, at most {MAX_PRECONDITIONER} are made");
-        return Err(Failure::input(message).hint("use fewer sketch rows or a smaller rank"));
-    }
-    Ok(())
-}
-
 /// Makes an index of a datanet.
 #[allow(clippy::too_many_arguments)]
 pub fn index(
@@ -136,8 +121,8 @@ pub fn index(
     let tokens = sample_tokens(&model.tokenizer, datanet, max_tokens)?;
     let bar = meter::bar(2 * tokens.len() as u64, "sketching");
     let progress = |done: usize, _: usize| bar.set_position(done as u64);
-    let damping = options.damping;
-    let mut index = build_index(&model.int, &adapter.int, &tokens, options, &progress).during("indexing")?;
+    let earns = vec![true; tokens.len()];
+    let mut index = build_index(&model.int, &adapter.int, &tokens, &earns, &options, &progress).during("indexing")?;
     bar.finish_and_clear();
     let names = datanet.contributors();
     let numbers: Vec<u32> = datanet.samples.iter().map(|s| names.iter().position(|n| *n == s.contributor).unwrap_or(0) as u32).collect();
@@ -150,13 +135,16 @@ pub fn index(
         datanet_root: Digest(datanet.root()),
         datanet_version: 1,
         max_tokens,
-        damping,
+        options,
         model: paths.0.to_owned(),
         adapter: paths.1.to_owned(),
         made_with: fingerprint(model, Some(adapter)),
     };
     Ok(IndexDir { index, info })
 }
+
+/// The largest noise floor: scores are below `2^14`.
+pub const MAX_FLOOR: i64 = (1 << SCORE_BITS) - 1;
 
 /// Rows whose scores set the noise floor.
 const FLOOR_ROWS: usize = 48;
@@ -169,16 +157,16 @@ fn measured_floor(index: &Index, contributors: &[u32]) -> Result<i64, Failure> {
         let sketch = |site: &Site| {
             let tensor = index.tensors.get(&format!("G{}", site.name()))?;
             let n = per_row(tensor);
-            Some((format!("sk{}", site.name()), Tensor::new(&tensor.dims[1..], tensor.data[row * n..(row + 1) * n].to_vec())?))
+            Some((format!("qs{}", site.name()), Tensor::new(&tensor.dims[1..], tensor.data[row * n..(row + 1) * n].to_vec())?))
         };
-        let sketch: TensorMap = index.semantics.sites().iter().filter_map(sketch).collect();
+        let sketch: TensorMap = index.semantics.sketched().iter().filter_map(sketch).collect();
         let attribution = attribute_run(index, &sketch, contributors, None).during("measuring the noise floor")?;
         let others = attribution.scores.iter().zip(contributors).filter(|(_, c)| **c != contributors[row]);
         scores.extend(others.map(|(&s, _)| i64::from(s)));
     }
     scores.sort_unstable();
     let at = scores.len() * 9 / 10;
-    Ok(scores.get(at).copied().unwrap_or(0).clamp(0, (1 << 15) - 1))
+    Ok(scores.get(at).copied().unwrap_or(0).clamp(0, MAX_FLOOR))
 }
 
 /// The integer model, ready to run.
@@ -244,52 +232,32 @@ pub fn random_id() -> Result<Digest, Failure> {
     Ok(Digest(bytes).truncated())
 }
 
-/// What a trace covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coverage {
-    /// The answer's tokens, forward only.
-    Answer,
-    /// The whole exchange, forward and backward: what attribution needs.
-    Exchange,
-}
-
-impl Coverage {
-    /// With an adapter runs are traced for attribution.
-    pub fn of(semantics: &Semantics) -> Self {
-        if semantics.lora.is_some() { Coverage::Exchange } else { Coverage::Answer }
-    }
-
-    /// The first token that is predicted.
-    pub fn first(self, prompt_len: usize) -> usize {
-        if self == Coverage::Exchange { 1 } else { prompt_len }
-    }
+/// What slots span: with an adapter runs are traced for attribution.
+pub fn span_of(semantics: &Semantics) -> Span {
+    if semantics.lora.is_some() { Span::Exchange } else { Span::Answer }
 }
 
 /// Padded sizes that fit all runs.
-pub fn common_dims(semantics: &Semantics, coverage: Coverage, runs: &[RunInfo]) -> Dims {
+pub fn common_dims(semantics: &Semantics, span: Span, runs: &[RunInfo]) -> Dims {
     let tokens = runs.iter().map(|r| r.tokens.len()).max().unwrap_or(1).max(8);
-    let slots = runs.iter().map(|r| r.tokens.len() - coverage.first(r.prompt_len)).max().unwrap_or(1);
+    let slots = runs.iter().map(|r| r.tokens.len() - 1 - span.first(r.prompt_len)).max().unwrap_or(1);
     Dims::new(semantics, tokens, slots)
 }
 
 /// Executes tokens with every tensor kept.
-pub fn trace(runtime: &Runtime, tokens: &[u32], prompt_len: usize, coverage: Coverage, dims: Dims) -> Result<Trace, Failure> {
-    let exchange = coverage == Coverage::Exchange;
-    let mode = if exchange { Mode::Sample } else { Mode::Greedy };
-    let mut trace = runtime.run(tokens, coverage.first(prompt_len), dims, mode, Keep::All, exchange).during("executing the run")?;
-    trace.prompt_len = prompt_len;
-    Ok(trace)
+pub fn trace(runtime: &Runtime, tokens: &[u32], prompt_len: usize, span: Span, dims: Dims) -> Result<Trace, Failure> {
+    runtime.run(tokens, prompt_len, dims, Mode::Greedy, Keep::All, span).during("executing the run")
 }
 
 /// Executes a run as its semantics suggest.
 pub fn trace_run(runtime: &Runtime, run: &RunInfo, dims: Dims) -> Result<Trace, Failure> {
-    trace(runtime, &run.tokens, run.prompt_len, Coverage::of(runtime.semantics()), dims)
+    trace(runtime, &run.tokens, run.prompt_len, span_of(runtime.semantics()), dims)
 }
 
 /// [`trace_run`] at its own sizes.
 pub fn trace_alone(runtime: &Runtime, run: &RunInfo) -> Result<Trace, Failure> {
     let semantics = runtime.semantics();
-    trace_run(runtime, run, common_dims(semantics, Coverage::of(semantics), std::slice::from_ref(run)))
+    trace_run(runtime, run, common_dims(semantics, span_of(semantics), std::slice::from_ref(run)))
 }
 
 /// Attributes a traced run; adds its tensors to the trace.
@@ -298,9 +266,6 @@ pub fn attribute(index: &IndexDir, trace: &mut Trace) -> Result<Attribution, Fai
     let attribution = attribute_run(&index.index, &sketch, &index.contributor_of_rows(), None).during("scoring")?;
     trace.tensors.extend(sketch);
     trace.tensors.extend(attribution.tensors.clone());
-    let mut rel: Vec<i32> = attribution.rel.iter().map(|&x| x as i32).collect();
-    rel.resize(index.index.rows.next_power_of_two(), 0);
-    trace.tensors.insert("rel".into(), Tensor { dims: vec![rel.len()], data: rel });
     Ok(attribution)
 }
 

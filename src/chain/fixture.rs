@@ -32,7 +32,7 @@ fn relation(contributors: usize) -> RelationParams {
     let semantics = Semantics {
         shape,
         lora: None,
-        sketch_rows: None,
+        sketch: None,
         exps: BTreeMap::new(),
         weight_bits: BTreeMap::new(),
         ops: BTreeMap::new(),

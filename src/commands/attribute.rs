@@ -44,7 +44,7 @@ pub fn load(dir: &Path) -> Result<Loaded, Failure> {
         return Err(Failure::input(message).hint("run `poa infer` again"));
     }
     let semantics = work::semantics(&model, adapter.as_ref());
-    let dims = work::common_dims(semantics, work::Coverage::of(semantics), std::slice::from_ref(&info));
+    let dims = work::common_dims(semantics, work::span_of(semantics), std::slice::from_ref(&info));
     let trace = Trace { dims, tensors: RunInfo::trace(dir)?, tokens: info.tokens.clone(), prompt_len: info.prompt_len };
     Ok(Loaded { info, trace, model, adapter })
 }

@@ -8,7 +8,6 @@ use crate::work;
 use circuits::ir::Group;
 use circuits::relation::Relation;
 use circuits::statement::{Digest, IndexStatement, Profile, Statement, TokenOpening, Tokens};
-use model_runtime::int::index::IndexOptions;
 use model_runtime::semantics::{Dims, Semantics};
 use model_runtime::tensor::TensorMap;
 use model_runtime::text::Datanet;
@@ -84,7 +83,7 @@ impl Audit {
     /// Padded sizes of the stored trace.
     fn dims(&self) -> Dims {
         let semantics = work::semantics(&self.model, self.adapter.as_ref());
-        work::common_dims(semantics, work::Coverage::of(semantics), std::slice::from_ref(&self.run))
+        work::common_dims(semantics, work::span_of(semantics), std::slice::from_ref(&self.run))
     }
 
     /// The statement speaks of this run, under these parameters, of this index.
@@ -208,9 +207,8 @@ impl Audit {
         if root != info.datanet_root {
             return differs(format!("the datanet's root is {root}, the index says {}", info.datanet_root));
         }
-        let options = IndexOptions { rows: index.index.semantics.sketch_rows.unwrap_or(1), damping: info.damping };
         let floor = index.index.semantics.consts.get("theta").copied();
-        let again = work::index(&self.model, adapter, datanet, options, info.max_tokens, floor, (&info.model, &info.adapter))?;
+        let again = work::index(&self.model, adapter, datanet, info.options.clone(), info.max_tokens, floor, (&info.model, &info.adapter))?;
         if let Some(what) = compare::parameters(&again.index.semantics, &index.index.semantics) {
             return differs(format!("the index's semantics, {what}"));
         }

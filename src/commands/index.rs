@@ -7,6 +7,7 @@ use crate::store::{AdapterDir, ModelDir, absolute};
 use crate::work;
 use circuits::ir::Group;
 use model_runtime::int::index::IndexOptions;
+use model_runtime::shape::Site;
 use model_runtime::text::Datanet;
 use serde_json::json;
 use std::num::NonZeroUsize;
@@ -28,17 +29,13 @@ pub struct Args {
     /// Where the index goes.
     #[arg(long)]
     out: PathBuf,
-    /// Rows of the sketch projection; a power of two.
-    #[arg(long, default_value_t = 8)]
-    sketch_rows: usize,
-    /// Damping of the preconditioner, as a share of the second moment's mean diagonal.
-    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
-    damping: f64,
+    #[command(flatten)]
+    sketch: SketchArgs,
     /// Samples are cut after this many tokens.
     #[arg(long, default_value_t = 64)]
     max_tokens: usize,
-    /// Scores up to this count as noise (0 to 32767).
-    #[arg(long, value_parser = clap::value_parser!(u16).range(..=32767))]
+    /// Scores up to this count as noise (0 to 16383; a sample scores about 14,400 on itself).
+    #[arg(long, value_parser = clap::value_parser!(u16).range(..=16383))]
     noise_floor: Option<u16>,
     /// Use only the first samples.
     #[arg(long)]
@@ -48,19 +45,43 @@ pub struct Args {
     datanet_version: u64,
 }
 
+/// What is sketched.
+#[derive(clap::Args)]
+pub struct SketchArgs {
+    /// Rows of the projection of gradients; a power of two.
+    #[arg(long, default_value_t = 32)]
+    sketch_rows: usize,
+    /// Most entries of a sketch (up to 16384): where all ranks would exceed it, ranks are projected too.
+    #[arg(long, default_value_t = 4096)]
+    sketch_size: usize,
+    /// Sites to sketch, comma-separated (default: gate, up and down, as far as the adapter covers them, else all it covers).
+    #[arg(long, value_delimiter = ',', value_parser = site)]
+    sketch_sites: Option<Vec<Site>>,
+}
+
+impl SketchArgs {
+    /// As the index takes them.
+    pub fn options(self) -> IndexOptions {
+        IndexOptions { rows: self.sketch_rows, cap: self.sketch_size, sites: self.sketch_sites }
+    }
+}
+
+fn site(name: &str) -> Result<Site, String> {
+    let found = Site::ALL.into_iter().find(|s| s.name() == name);
+    found.ok_or_else(|| format!("expected one of {}", Site::ALL.map(|s| s.name()).join(", ")))
+}
+
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let model = ModelDir::load(&args.model)?;
     let adapter = AdapterDir::load(&args.adapter, &model)?;
     let mut datanet = Datanet::load(&args.datanet).during_path("reading", &args.datanet)?;
     datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
-    let options = IndexOptions { rows: args.sketch_rows, damping: args.damping };
     let max_tokens = args.max_tokens.min(model.float.shape.context);
     work::check_max_tokens(max_tokens)?;
-    work::check_sketch_rows(args.sketch_rows, &adapter)?;
     let paths = (absolute(&args.model)?, absolute(&args.adapter)?);
     let floor = args.noise_floor.map(i64::from);
-    let mut index = work::index(&model, &adapter, &datanet, options, max_tokens, floor, (&paths.0, &paths.1))?;
+    let mut index = work::index(&model, &adapter, &datanet, args.sketch.options(), max_tokens, floor, (&paths.0, &paths.1))?;
     index.info.datanet_version = args.datanet_version;
     index.save(&args.out)?;
     let shelves = Shelves { index: Some(&args.out), ..Shelves::default() };

@@ -6,9 +6,10 @@ use crate::kept::Shelves;
 use crate::meter::say;
 use crate::show;
 use crate::store::{IndexDir, create_parent, write_file, write_json};
-use crate::work::{self, Coverage, Job, Proven};
+use crate::work::{self, Job, Proven};
 use circuits::relation::WeightRanges;
 use circuits::statement::Digest;
+use model_runtime::int::trace::Span;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -94,15 +95,15 @@ fn prove_runs(runs: &[Loaded], index: Option<&IndexDir>, args: &Args) -> Result<
     let first = &runs[0];
     let semantics = index.map_or_else(|| work::semantics(&first.model, first.adapter.as_ref()), |i| &i.index.semantics);
     let infos: Vec<_> = runs.iter().map(|r| r.info.clone()).collect();
-    let coverage = if index.is_some() { Coverage::Exchange } else { Coverage::Answer };
-    let dims = work::common_dims(semantics, coverage, &infos);
+    let span = if index.is_some() { Span::Exchange } else { Span::Answer };
+    let dims = work::common_dims(semantics, span, &infos);
     let runtime = work::runtime(semantics, &first.model, first.adapter.as_ref())?;
     say("executing …");
     let request = |run: &Loaded| {
-        let stored = dims == run.trace.dims && coverage == Coverage::of(work::semantics(&run.model, run.adapter.as_ref()));
+        let stored = dims == run.trace.dims && span == work::span_of(work::semantics(&run.model, run.adapter.as_ref()));
         let mut trace = match stored {
             true => run.trace.clone(),
-            false => work::trace(&runtime, &run.info.tokens, run.info.prompt_len, coverage, dims)?,
+            false => work::trace(&runtime, &run.info.tokens, run.info.prompt_len, span, dims)?,
         };
         index.map(|index| work::attribute(index, &mut trace)).transpose()?;
         Ok((trace, run.info.request_id))

@@ -58,6 +58,16 @@ pub enum RunError {
         /// Largest value allowed.
         high: i32,
     },
+    /// A vector can't be brought to its length.
+    #[error("`{what}`: no scale brings its sum of squares to {target} (nearest: {found}); its entries are too few and too equal")]
+    Length {
+        /// Which vector.
+        what: String,
+        /// The sum of squares wanted.
+        target: i64,
+        /// The nearest one reached.
+        found: i64,
+    },
     /// The answer isn't what greedy decoding gives.
     #[error("answer token {slot}: expected the greedy token {expected}, found {found}")]
     NotGreedy {

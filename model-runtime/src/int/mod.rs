@@ -22,6 +22,7 @@ mod rotation;
 pub mod sketch;
 pub mod synthetic;
 pub mod trace;
+pub mod unit;
 
 #[cfg(test)]
 mod tests;

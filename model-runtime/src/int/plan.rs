@@ -115,7 +115,7 @@ impl<'a> Planner<'a> {
         let sem = Semantics {
             shape: shape.clone(),
             lora: None,
-            sketch_rows: None,
+            sketch: None,
             exps: BTreeMap::new(),
             weight_bits: BTreeMap::new(),
             ops: BTreeMap::new(),
