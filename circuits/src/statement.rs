@@ -23,7 +23,6 @@ pub const PROTOCOL_VERSION: u32 = 2;
 /// order, so that an element has one weight. `light_client::settlement` and the contracts have the same bound.
 pub const WEIGHT_BOUND: u64 = (1 << 30) + 1;
 
-
 /// A 32-byte digest or Merkle root, hexadecimal in JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 32]);

@@ -259,9 +259,9 @@ impl Clause {
     fn check_index(self, s: &Statement, index: &IndexStatement) -> Result<(), StatementError> {
         let (found, expected) = (index.contributors.len(), s.relation.contributors);
         match self {
-            Self::IndexModel => self.require(Some(index.adapter) == s.adapter && index.base == s.base, || {
-                "the index was made with another model or adapter".into()
-            }),
+            Self::IndexModel => {
+                self.require(Some(index.adapter) == s.adapter && index.base == s.base, || "the index was made with another model or adapter".into())
+            }
             Self::Names => self.require(all_distinct(index.contributors.iter()), || "a contributor is named twice".into()),
             _ => self.require(found == expected, || format!("the index has {found} contributors, the relation {expected}")),
         }

@@ -374,7 +374,8 @@ fn inputs_are_canonical() {
     let case = |x: u32| Case { program: w.program.clone(), small: vec![x], wide: vec![] };
     let shape = Shape { k: K };
     let step = 1u32 << (31 - shape.top());
-    let edges = [0, 1, step - 1, step, step + 1, shape.last_weight() as u32 - 1, shape.last_weight() as u32, P as u32 - step, P as u32 - 2, P as u32 - 1];
+    let edges =
+        [0, 1, step - 1, step, step + 1, shape.last_weight() as u32 - 1, shape.last_weight() as u32, P as u32 - step, P as u32 - 2, P as u32 - 1];
     for x in edges {
         assert!(case(x).accepts(&Honest), "{x}");
     }
