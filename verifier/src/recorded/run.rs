@@ -22,7 +22,7 @@ use circuits::statement::{Digest, Profile, RequestStatement, Statement, Statemen
 use circuits::witness::table_column;
 use p3_bn254::Bn254;
 use p3_challenger::CanObserve;
-use p3_field::{Field, PrimeCharacteristicRing};
+use p3_field::PrimeCharacteristicRing;
 use p3_matrix::dense::RowMajorMatrix;
 use p3_sumcheck::layout::Table;
 use thiserror::Error;
@@ -267,7 +267,7 @@ fn tokens(relation: &Relation, opening: &TokenOpening) -> (RequestView<Ext>, [Wo
         positions.push(Position { token: token.into_iter().map(value).collect(), present: value(present), answer: value(answer) });
     }
     // There is an answer.
-    let _ = (length - prompt).inverse();
+    (length - prompt).assert_nonzero();
     let digest = |salt: [u8; 32], lengths: &[Base], mut ids: Vec<Base>| {
         ids.resize(capacity, Base::ZERO);
         let mut words = vec![Word::input(Digest(salt).word())];
