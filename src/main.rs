@@ -11,6 +11,7 @@ mod evm_proof;
 mod kept;
 mod meter;
 mod outer;
+mod prompt;
 mod show;
 mod store;
 mod work;

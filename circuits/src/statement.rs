@@ -127,6 +127,16 @@ impl TokenOpening {
     }
 }
 
+/// The digest of a prompt: the Poseidon2 hash of the salt (modulo the order), the prompt's length, and its token ids, eight to a scalar,
+/// padded with zeros to `capacity`.
+pub fn prompt_digest(salt: [u8; 32], prompt: &[u32], capacity: usize) -> Digest {
+    let mut padded: Vec<u64> = prompt.iter().map(|&t| t.into()).collect();
+    padded.resize(capacity.max(prompt.len()), 0);
+    let mut words = vec![Digest(salt).word(), Bn254::from_usize(prompt.len())];
+    words.extend(padded.chunks(8).map(poseidon2::pack));
+    Digest::of_word(poseidon2::hash(&words))
+}
+
 /// One request's part of the statement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestStatement {

@@ -11,6 +11,7 @@ pub mod evm;
 #[cfg(test)]
 mod fixture;
 pub mod node;
+pub mod offer;
 #[cfg(test)]
 mod recorded;
 pub mod register;

@@ -37,7 +37,7 @@ impl Judge for LightClient {
     }
 
     fn judge(&self, inputs: &[U256; INPUTS], weights: &[U256], proof: &[u8]) -> Result<(), String> {
-        let [statement, base, adapter, index, index_statement, request, tokens, ..] = inputs.map(|input| input.to_be_bytes::<32>());
+        let [statement, base, adapter, index, index_statement, request, _, tokens, ..] = inputs.map(|input| input.to_be_bytes::<32>());
         let named = NamedInputs { statement, base, adapter, index, index_statement, request, tokens };
         let weights: Vec<[u8; 32]> = weights.iter().map(|w| w.to_be_bytes::<32>()).collect();
         verify_settlement(&self.0, &Settlement { named, weights: &weights }, proof).map_err(|e| e.to_string())
