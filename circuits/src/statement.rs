@@ -259,6 +259,15 @@ impl Statement {
         self.check_except(Some(Clause::Ranges))
     }
 
+    /// Checks one clause, as far as it is about the statement alone.
+    ///
+    /// # Errors
+    ///
+    /// When it doesn't hold.
+    pub fn check_clause(&self, clause: Clause) -> Result<(), StatementError> {
+        clause.check(self)
+    }
+
     fn check_except(&self, left_out: Option<Clause>) -> Result<Relation, StatementError> {
         Clause::Version.check(self)?;
         let relation = Relation::new(&self.relation)?;

@@ -17,7 +17,7 @@ use thiserror::Error;
 pub const NAMED_INPUTS: usize = 8;
 /// Public inputs of the outer circuit: the named ones, the point and the value.
 pub const INPUTS: usize = NAMED_INPUTS + 2;
-/// Weights are below this, in every host: the relation has no sum of relevances above `2^30`. It is less than the order of the field that the
+/// Weights and their total are below this, in every host: the relation has no sum of relevances above `2^30`. It is less than the order of the field that the
 /// inner proof computes in, so that an element has one weight; a weight plus that order is refused.
 pub const WEIGHT_BOUND: u64 = (1 << 30) + 1;
 /// Most weights of one settlement.
@@ -91,6 +91,9 @@ pub enum SettlementError {
         /// Which.
         index: usize,
     },
+    /// The weights' total is out of range.
+    #[error("the weights' total isn't below {WEIGHT_BOUND}")]
+    Total,
     /// The proof doesn't verify.
     #[error(transparent)]
     Proof(#[from] ProofError),
@@ -139,6 +142,11 @@ pub fn public_inputs(settlement: &Settlement<'_>) -> Result<[Word; INPUTS], Sett
     }
     if let Some(index) = settlement.weights.iter().position(|weight| !in_range(weight)) {
         return Err(SettlementError::Weight { index });
+    }
+    // Fewer than 2^16 numbers below 2^31: the sum is one of 64-bit integers.
+    let value = |weight: &Word| weight.iter().fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
+    if settlement.weights.iter().map(value).sum::<u64>() >= WEIGHT_BOUND {
+        return Err(SettlementError::Total);
     }
     let z = point(settlement);
     let y = evaluation(settlement.weights, z);

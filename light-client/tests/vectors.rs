@@ -38,7 +38,7 @@ fn named() -> NamedInputs {
 }
 
 fn weights() -> Vec<Word> {
-    [5, 0, WEIGHT_BOUND - 1, 1 << 20, 17].map(weight_word).to_vec()
+    [5, 0, 1 << 29, 1 << 20, 17].map(weight_word).to_vec()
 }
 
 #[test]

@@ -121,7 +121,13 @@ fn light_client_refuses(statement: &Statement) -> bool {
     let weights: Vec<_> = request.weights.iter().map(|&w| weight_word(w)).collect();
     let settlement = Settlement { named, contributors: index.contributors.len(), weights: &weights };
     let result = verify_settlement(key, &settlement, &vec![0; key.proof_bytes()]);
-    matches!(result, Err(SettlementError::Count { .. } | SettlementError::Weight { .. } | SettlementError::Proof(ProofError::Input { .. })))
+    matches!(
+        result,
+        Err(SettlementError::Count { .. }
+            | SettlementError::Weight { .. }
+            | SettlementError::Total
+            | SettlementError::Proof(ProofError::Input { .. }))
+    )
 }
 
 /// The honest statement with one clause broken, and what opens its digests; `None` for clauses with a test of their own below.

@@ -38,7 +38,7 @@ pub enum Clause {
     WeightCount,
     /// Weights are below [`WEIGHT_BOUND`].
     WeightBound,
-    /// Weights add up to the total.
+    /// Weights add up to the total, which is below [`WEIGHT_BOUND`] too.
     Total,
     /// There are a prompt and an answer.
     Parts,
@@ -145,7 +145,7 @@ impl Clause {
             Self::Contributors => "number of contributors",
             Self::WeightCount => "number of weights",
             Self::WeightBound => "weights at most 2^30",
-            Self::Total => "total",
+            Self::Total => "total at most 2^30",
             Self::Parts => "prompt and answer",
             Self::Capacity => "tokens fit",
             Self::Slots => "predicted tokens fit",
@@ -184,7 +184,7 @@ impl Clause {
             Self::Contributors => [Checks(KEY), Checks("datanet registry"), Checks("number expected")],
             Self::WeightCount => [Checks(KEY), Checks("one each"), Checks("number expected")],
             Self::WeightBound => [Checks("canonical, and the sums"), Checks("bound"), Checks("bound")],
-            Self::Total => [Needless("not hashed"), Needless("adds up itself"), Needless("has none")],
+            Self::Total => [Needless("the sums' bound"), Checks("adds up, bound"), Checks("adds up, bound")],
             Self::Parts | Self::Capacity | Self::Slots | Self::Vocabulary => [Checks("token bits"), Needless("circuit"), Needless("circuit")],
             Self::Openings => [Needless("always opens both"), Needless("circuit"), Needless("circuit")],
             Self::PromptDigest => [Checks("hashes secret tokens"), Checks("the terms' digest"), Checks("input expected")],
@@ -278,7 +278,8 @@ impl Clause {
             },
             _ => {
                 let total = weights.iter().try_fold(0u64, |sum, &w| sum.checked_add(w));
-                self.require(total == Some(request.total), || format!("the weights don't add up to the total, {}", request.total))
+                let holds = total == Some(request.total) && request.total < WEIGHT_BOUND;
+                self.require(holds, || format!("the weights don't add up to the total, {}, or it isn't below {WEIGHT_BOUND}", request.total))
             }
         }
     }
