@@ -128,8 +128,8 @@ impl Deployment {
 pub struct Settings {
     /// Gets the whole supply of OPEN.
     pub holder: Address,
-    /// Gets the platform's share.
-    pub platform: Address,
+    /// Gets the platform's share; none for governance itself, the timelock.
+    pub platform: Option<Address>,
     /// Basis points of platform, model owner, stakers, contributors.
     pub shares: [u16; 4],
     /// Seconds a decision of governance waits.
@@ -139,9 +139,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Everything to one account; a twentieth each to platform and stakers, a fifth to the model owner, the rest to contributors.
-    pub fn standard(account: Address) -> Self {
-        Self { holder: account, platform: account, shares: [500, 2000, 500, 7000], delay: 2 * 86_400, cooldown: 7 * 86_400 }
+    /// A twentieth each to platform and stakers, a fifth to the model owner, the rest to contributors; the platform is governance, and
+    /// whoever `holder` is has all the votes.
+    pub fn standard(holder: Address) -> Self {
+        Self { holder, platform: None, shares: [500, 2000, 500, 7000], delay: 2 * 86_400, cooldown: 7 * 86_400 }
+    }
+
+    /// One account holds all votes and gets the platform's share: for development chains.
+    pub fn for_trials(account: Address) -> Self {
+        Self { platform: Some(account), ..Self::standard(account) }
     }
 }
 
@@ -150,8 +156,14 @@ const SUPPLY: U256 = uint!(1_000_000_000_000_000_000_000_000_000_U256);
 const VOTING_DELAY: u64 = 86_400;
 const VOTING_PERIOD: u32 = 7 * 86_400;
 const QUORUM_PERCENT: u64 = 4;
-/// Transactions of a deployment before the settlement's.
+/// Transactions of a deployment before the verifier's front and the settlement.
+const BEFORE_VERIFIER: u64 = 5;
 const BEFORE_SETTLEMENT: u64 = 7;
+
+/// Address of the verifier's front that an account deploys with its next nonce being `nonce`.
+pub fn verifier_address(deployer: Address, nonce: u64) -> Address {
+    deployer.create(nonce + BEFORE_VERIFIER)
+}
 
 /// Address of the settlement that an account deploys with its next nonce being `nonce`.
 pub fn settlement_address(deployer: Address, nonce: u64) -> Address {
@@ -229,7 +241,7 @@ fn deploy_all<C: Chain>(d: &mut Deployer<'_, C>, raw: &RawVerifier, s: &Settings
         modelOwnerBps: owner_bps,
         stakersBps: stakers_bps,
         contributorsBps: contributors_bps,
-        platform: s.platform,
+        platform: s.platform.unwrap_or(timelock),
         stakers: d.ahead(1),
     };
     let arguments = AttributionSettlement::constructorCall { open_: open, models_: models, split_: split, owner_: timelock };

@@ -195,6 +195,14 @@ fn settlement_words(error: &AttributionSettlement::AttributionSettlementErrors) 
         E::TokenDigestMismatch(e) => {
             format!("the payer asked for tokens with digest {}, the proof has {} (TokenDigestMismatch)", digest(e.expected), digest(e.found))
         }
+        E::PromptDigestMismatch(e) => {
+            format!("the payer asked for the prompt with digest {}, the proof has {} (PromptDigestMismatch)", digest(e.expected), digest(e.found))
+        }
+        E::NotSettler(e) => format!("only {} may settle request {}, not {} (NotSettler)", e.settler, e.requestId, e.caller),
+        E::VerifierDiffers(e) => format!(
+            "the chain offers verifier {} of key {}, the terms name {} of key {} (VerifierDiffers)",
+            e.found, e.foundKey, e.expected, e.expectedKey
+        ),
         E::WeightCount(e) => format!("the model has {} contributors, the proof {} weights (WeightCount)", e.expected, e.found),
         E::InvalidProof(e) => format!("the proof for request {} doesn't verify (InvalidProof)", e.requestId),
         E::EtherAmount(e) => format!("{} wei expected, {} sent (EtherAmount)", e.expected, e.found),
@@ -220,6 +228,9 @@ fn advice(data: &[u8]) -> Option<&'static str> {
         E::DeadlinePassed(_) => "the payer can have the fee back (`poa withdraw --refund`) and escrow again",
         E::DeadlineNotPassed(_) => "until its deadline a proof can still release the fee: wait, then run the same command again",
         E::TokenDigestMismatch(_) => "prove the exchange that was paid for, with the same --private-tokens choice",
+        E::PromptDigestMismatch(_) => "prove the prompt that was paid for, with the salt that the payer gives (`--prompt-salt`)",
+        E::NotSettler(_) => "settle with the account that the payer named",
+        E::VerifierDiffers(_) => "look at what the chain offers now: run the same command again, with --expect",
         E::StaleSplit(_) => "run the same command again",
         _ => return None,
     })

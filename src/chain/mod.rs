@@ -9,8 +9,9 @@ pub mod devnet;
 pub mod error;
 pub mod evm;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod node;
+pub mod offer;
 #[cfg(test)]
 mod recorded;
 pub mod register;

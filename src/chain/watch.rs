@@ -192,16 +192,17 @@ impl<'a> Watch<'a> {
 pub fn examine(settled: &AttributionSettlement::Settled, model: &IModelRegistry::Model, judges: &[Box<dyn Judge>]) -> Result<(), String> {
     let inputs = &settled.publicInputs;
     let word = |b: &B256| U256::from_be_bytes(b.0);
-    let [_, _, _, _, _, _, _, z, y] = *inputs;
+    let [_, _, _, _, _, _, _, _, z, y] = *inputs;
     let weights = settled.weights.iter().map(|w| u64::try_from(*w)).collect::<Result<Vec<u64>, _>>();
     let weights = weights.ok().filter(|w| w.iter().all(|w| *w < crate::evm_proof::WEIGHT_BOUND)).ok_or("a weight is out of range")?;
     if weights.len() != model.contributors as usize {
         return Err(format!("{} weights, the model has {} contributors", weights.len(), model.contributors));
     }
-    let [a, b, c, d, e, f, g, ..] = *inputs;
-    let bound = bind_weights(&[a, b, c, d, e, f, g], &weights);
-    let expected = [a, word(&model.base), word(&model.adapter), word(&model.index), model.indexDigest, word(&settled.requestId), g, bound.0, bound.1];
-    let found = [a, b, c, d, e, f, g, z, y];
+    let [a, b, c, d, e, f, g, h, ..] = *inputs;
+    let bound = bind_weights(&[a, b, c, d, e, f, g, h], &weights);
+    let expected =
+        [a, word(&model.base), word(&model.adapter), word(&model.index), model.indexDigest, word(&settled.requestId), g, h, bound.0, bound.1];
+    let found = [a, b, c, d, e, f, g, h, z, y];
     if let Some(((expected, found), name)) = expected.iter().zip(&found).zip(INPUT_NAMES).find(|((e, f), _)| e != f) {
         return Err(format!("its {name} is {}, expected {}", digest(*found), digest(*expected)));
     }

@@ -3,15 +3,17 @@
 use super::node_args::{DeploymentArgs, KeyArgs, NodeArgs};
 use crate::chain::deploy::Deployment;
 use crate::chain::devnet;
-use crate::chain::register::{self, LICENCE};
-use crate::error::Failure;
+use crate::chain::register::{self, Correction, LICENCE, Payee, Standing};
+use crate::error::{Failure, While};
+use crate::meter::say;
 use crate::store::read_json;
 use circuits::statement::{Digest, Statement};
 use clap::Subcommand;
 use serde_json::{Value, json};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
-/// Create a datanet, contribute to it, publish a version.
+/// Create a datanet, contribute to it, publish a version, correct whose a name is.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  poa datanet create recipes --rpc-url http://127.0.0.1:8545 --private-key-file owner\n  \
                         poa datanet contribute --datanet 1 --name ada --root 0123… --rpc-url http://127.0.0.1:8545 --private-key-file ada\n  \
@@ -52,9 +54,26 @@ enum Command {
         /// A statement with the index.
         #[arg(long)]
         statement: PathBuf,
-        /// The right contribution where several accounts use one name.
+        /// The right contribution where several accounts use one name, or where one that merely came first would be paid.
         #[arg(long)]
         contribution: Vec<u64>,
+        /// Pay accounts that merely came first under a name without asking.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give a name that the wrong account got to a contribution's account, for versions from now on.
+    Correct {
+        /// The datanet.
+        #[arg(long)]
+        datanet: u64,
+        /// A contribution of the right account under the name.
+        #[arg(long)]
+        contribution: u64,
+        /// Don't ask.
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -73,9 +92,43 @@ struct Common {
     licence: String,
 }
 
+/// Shows who will be paid for each name, and asks if some account merely came first.
+fn confirm_payees(payees: &[Payee], yes: bool) -> Result<(), Failure> {
+    let standing = |s| match s {
+        Standing::Approved => "approved before",
+        Standing::Chosen => "named with --contribution",
+        Standing::First => "NOT VERIFIED: came first",
+    };
+    for p in payees {
+        say(format!("  {:<24} -> {}  contribution {}, {}", format!("{:?}", p.name), p.account, p.contribution, standing(p.standing)));
+    }
+    let first = payees.iter().filter(|p| p.standing == Standing::First).count();
+    if first == 0 {
+        return Ok(());
+    }
+    say(format!("{first} of {} accounts would be paid only because nobody else has contributed under the name", payees.len()));
+    confirm(yes)
+}
+
+/// Asks on a terminal; elsewhere, `--yes` must be given.
+fn confirm(yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    let refused = || Failure::input("not confirmed").hint("check the accounts above, then give --yes; --contribution names the right ones");
+    if !std::io::stdin().is_terminal() {
+        return Err(refused());
+    }
+    say("Is that right? Type yes:");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).during("reading the answer")?;
+    if answer.trim() == "yes" { Ok(()) } else { Err(refused()) }
+}
+
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let common = match &args.command {
-        Command::Create { common, .. } | Command::Contribute { common, .. } | Command::Publish { common, .. } => common,
+        Command::Create { common, .. } | Command::Contribute { common, .. } => common,
+        Command::Publish { common, .. } | Command::Correct { common, .. } => common,
     };
     let d = Deployment::load(&common.deployment.deployment)?;
     let known = || match &args.command {
@@ -90,11 +143,20 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         Command::Contribute { datanet, name, root, .. } => {
             ("contribution", register::contribute(&mut node, account, c, *datanet, name, *root, &common.licence)?.into())
         }
-        Command::Publish { datanet, statement, contribution, .. } => {
+        Command::Publish { datanet, statement, contribution, yes, .. } => {
             let statement: Statement = read_json(statement)?;
             let index = statement.index.ok_or_else(|| Failure::input("the statement has no index"))?;
             let publication = register::Publication { datanet: *datanet, index: &index, licence: &common.licence, chosen: contribution };
-            ("version", register::publish(&mut node, account, &d, &publication)?.into())
+            let payees = register::payees(&mut node, &d, &publication)?;
+            confirm_payees(&payees, *yes)?;
+            ("version", register::publish(&mut node, account, &d, &publication, &payees)?.into())
+        }
+        Command::Correct { datanet, contribution, yes, .. } => {
+            let Correction { name, from, to } = register::correction(&mut node, &d, *datanet, *contribution)?;
+            say(format!("{name:?} is {from}'s and will be {to}'s, from the next version on; published versions stay as they are"));
+            confirm(*yes)?;
+            register::correct(&mut node, account, c, *contribution)?;
+            ("contribution", (*contribution).into())
         }
     };
     if json {

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 /// Deploy verifier, registries, settlement, token and governance; addresses go to a file.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  poa deploy --devnet --verifier raw.json --proof evm-proof.json --insecure-srs\n  \
-                        poa deploy --rpc-url https://node.example --private-key-file key --verifier raw.json --key outer.key")]
+                        poa deploy --rpc-url https://node.example --private-key-file key --verifier raw.json --key outer.key --holder 0x…")]
 pub struct Args {
     #[command(flatten)]
     node: NodeArgs,
@@ -41,12 +41,38 @@ pub struct Args {
     /// Deploy even though anyone can forge proofs over the key's reference string. For trials only.
     #[arg(long)]
     insecure_srs: bool,
-    /// Account of the platform (default: the deployer).
+    /// Account that gets the platform's share (default: the timelock, so governance; on a development node the deployer).
     #[arg(long)]
     platform: Option<Address>,
-    /// Account that gets the supply of OPEN (default: the deployer).
-    #[arg(long)]
+    /// Account that gets the supply of OPEN, and with it all votes (default: none but on a development node, the deployer).
+    #[arg(long, required_unless_present = "devnet")]
     holder: Option<Address>,
+}
+
+impl Args {
+    fn settings(&self, deployer: Address) -> Settings {
+        let trials = Settings::for_trials(deployer);
+        let holder = self.holder.unwrap_or(trials.holder);
+        let platform = self.platform.or(if self.node.devnet { trials.platform } else { None });
+        Settings { platform, ..Settings::standard(holder) }
+    }
+}
+
+/// Who can decide what, and who gets the platform's share, in words.
+fn powers(deployer: Address, s: &Settings) -> Vec<String> {
+    let mut lines = vec![];
+    if s.holder == deployer {
+        let changes = "new requests' split and verifiers, and pauses";
+        lines.push(format!("THE DEPLOYER HOLDS ALL VOTES: {deployer} alone decides about {changes}, until it gives OPEN away"));
+    } else {
+        lines.push(format!("All OPEN, so all votes, are with {}; the deployer has none", s.holder));
+    }
+    lines.push(match s.platform {
+        Some(platform) if platform == deployer => format!("THE DEPLOYER GETS THE PLATFORM'S SHARE: {deployer}"),
+        Some(platform) => format!("The platform's share goes to {platform}"),
+        None => "The platform's share goes to the timelock: holders of OPEN decide about it".into(),
+    });
+    lines
 }
 
 fn raw_verifier(args: &Args) -> Result<RawVerifier, Failure> {
@@ -75,8 +101,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     }
     create_parent(&args.out)?;
     let (mut node, account) = args.node.connect_with(&args.account, devnet::deployer)?;
-    let standard = Settings::standard(account);
-    let settings = Settings { platform: args.platform.unwrap_or(account), holder: args.holder.unwrap_or(account), ..standard };
+    let settings = args.settings(account);
     let deployment = deploy(&mut node, account, &raw, &settings)?;
     write_json(&args.out, &deployment)?;
     if json {
@@ -88,6 +113,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         list.iter().for_each(|(name, address)| println!("  {name:<12} {address}"));
         println!("  {:<12} {}", "key", deployment.key_digest);
     }
+    powers(account, &settings).iter().for_each(say);
     if deployment.insecure_srs {
         say(INSECURE);
     }

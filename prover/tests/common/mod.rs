@@ -200,7 +200,11 @@ impl Full {
     /// Runs and attributes.
     pub fn trace(&self, runtime: &Runtime, tokens: &[u32], prompt_len: usize) -> Trace {
         let dims = Dims::new(&self.index.semantics, 8, 7);
-        let mut trace = runtime.run(tokens, prompt_len, dims, Mode::Teacher, Keep::All, Span::Exchange).unwrap();
+        self.attributed(runtime.run(tokens, prompt_len, dims, Mode::Teacher, Keep::All, Span::Exchange).unwrap())
+    }
+
+    /// The same trace with its sketch, scores and relevances.
+    pub fn attributed(&self, mut trace: Trace) -> Trace {
         let sketch = sketch(&self.index.semantics, &trace).unwrap();
         let attribution = attribute(&self.index, &sketch, &contributors(&self.index), None).unwrap();
         trace.tensors.extend(sketch);
