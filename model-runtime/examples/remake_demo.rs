@@ -1,6 +1,7 @@
 //! Remakes the demo's files (see `model_runtime::demo`), trains its adapter and prints how many held-out queries are answered.
 //!
-//! `cargo run --release -p model-runtime --example remake_demo [-- check]`; with `check` the files stay as they are.
+//! `cargo run --release -p model-runtime --example remake_demo [-- texts | check]`; with `texts` the base model stays as it is, with `check`
+//! every file.
 
 use model_runtime::demo::{self, BASE_DIR, DATANET_FILE, DemoError, QUERIES_FILE};
 use model_runtime::import::{ImportOptions, load_model};
@@ -11,10 +12,14 @@ use std::time::Instant;
 
 fn main() -> Result<(), DemoError> {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
-    if std::env::args().nth(1).as_deref() != Some("check") {
-        let start = Instant::now();
-        demo::remake(&dir, report)?;
-        println!("base model: {:.0} s", start.elapsed().as_secs_f64());
+    let start = Instant::now();
+    match std::env::args().nth(1).as_deref() {
+        Some("check") => {}
+        Some("texts") => demo::remake_texts(&dir)?,
+        _ => {
+            demo::remake(&dir, report)?;
+            println!("base model: {:.0} s", start.elapsed().as_secs_f64());
+        }
     }
     measure(&dir)
 }
