@@ -6,7 +6,7 @@
 use model_runtime::demo::{self, BASE_DIR, DATANET_FILE, DemoError, QUERIES_FILE};
 use model_runtime::import::{ImportOptions, load_model};
 use model_runtime::text::{Datanet, Tokenizer};
-use model_runtime::train::{Progress, train_lora};
+use model_runtime::train::{HoldOut, Progress, train_lora_chosen};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -31,8 +31,9 @@ fn measure(dir: &std::path::Path) -> Result<(), DemoError> {
     let queries = demo::load_queries(&dir.join(QUERIES_FILE))?;
     let samples = demo::tokens(&tokenizer, datanet.samples.iter().map(|s| s.text.as_str()))?;
     let start = Instant::now();
-    let adapter = train_lora(&model, &samples, &demo::lora_config(), report)?;
+    let (adapter, curve) = train_lora_chosen(&model, &samples, &demo::lora_config(), &HoldOut::default(), report)?;
     println!("adapter: {:.0} s", start.elapsed().as_secs_f64());
+    println!("held-out loss: {}", curve.iter().map(|e| format!("{:.2}", e.held_out)).collect::<Vec<_>>().join(" "));
     for (name, adapter) in [("base model", None), ("with adapter", Some(&adapter))] {
         let right = demo::answered(&model, adapter, &tokenizer, &queries)?;
         println!("{name}: {} of {} held-out queries", right.iter().filter(|r| **r).count(), right.len());

@@ -8,7 +8,7 @@ mod facts;
 pub use corpus::base_corpus;
 
 use crate::import::{ImportError, StoredType, export_hf, write_atomic};
-use crate::shape::{FloatAdapter, FloatModel, ModelShape, Site};
+use crate::shape::{FloatAdapter, FloatModel, ModelShape};
 use crate::text::{Datanet, Sample, TextError, Tokenizer};
 use crate::train::{BaseConfig, LoraConfig, Net, Penalties, Progress, Schedule, TrainError, train_base};
 use facts::{CONTRIBUTORS, TOPICS};
@@ -163,12 +163,9 @@ pub fn base_config(vocab: usize) -> BaseConfig {
     BaseConfig { shape: base_shape(vocab), schedule }
 }
 
-/// How the demo's adapter is trained: rank 8 on every site. The high rate matters: slower training memorises whole sentences
-/// and answers fewer held-out phrasings. The penalties keep the integer scores in the order of the float ones.
+/// How the demo's adapter is trained: as `poa train` does by itself.
 pub fn lora_config() -> LoraConfig {
-    let penalties = Penalties { floor: 0.2, stream: 0.03, ..Penalties::default() };
-    let schedule = Schedule { epochs: 60, batch: 32, learning_rate: 1.5e-2, warmup: 0.1, weight_decay: 0.1, seed: SEED, penalties };
-    LoraConfig { rank: 8, alpha: 16.0, sites: Site::ALL.to_vec(), context: CONTEXT, schedule }
+    LoraConfig::ordinary(CONTEXT, 1)
 }
 
 /// The samples' tokens, each with BOS and EOS.

@@ -5,7 +5,7 @@ use super::gemm::add_transposed_times;
 use super::loss::{loss_gradient, mean_loss};
 use super::optimise::check_samples;
 use super::pass::{Batch, Pass, SiteGradient};
-use super::{Progress, Schedule, SplitMix64, TrainError, parameter};
+use super::{Penalties, Progress, Schedule, SplitMix64, TrainError, parameter};
 use crate::shape::{FloatAdapter, FloatModel, LoraShape, ModelShape, Site};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +22,17 @@ pub struct LoraConfig {
     pub context: usize,
     /// How long and how fast.
     pub schedule: Schedule,
+}
+
+impl LoraConfig {
+    /// What `poa train` does unless told otherwise; the number of epochs is the most that held-out samples may choose.
+    ///
+    /// Small batches and a high rate: slower training memorises whole sentences and answers fewer questions in other words.
+    pub fn ordinary(context: usize, seed: u64) -> Self {
+        let penalties = Penalties::default();
+        let schedule = Schedule { epochs: 30, batch: 8, learning_rate: 1e-2, warmup: 0.1, weight_decay: 0.1, seed, penalties };
+        Self { rank: 8, alpha: 16.0, sites: Site::ALL.to_vec(), context, schedule }
+    }
 }
 
 /// Trains an adapter on token sequences (each with its BOS and, if wanted, EOS).
@@ -165,7 +176,6 @@ fn fresh_adapter(shape: &ModelShape, config: &LoraConfig) -> Result<FloatAdapter
 mod tests {
     use super::*;
     use crate::test_support::{random_model, tiny_shape};
-    use crate::train::Penalties;
 
     fn config() -> LoraConfig {
         let schedule =

@@ -16,7 +16,7 @@ mod rng;
 
 pub use base::{BaseConfig, train_base};
 pub use float::{Net, float_greedy, float_logits, float_lora_gradients};
-pub use held_out::{EpochLoss, HoldOut, best_epoch, held_out_curve};
+pub use held_out::{EpochLoss, HoldOut, best_epoch, held_out_curve, train_lora_chosen};
 pub use lora::{LoraConfig, pack, train_lora};
 pub use optimise::{Penalties, Progress, Schedule};
 pub use rng::SplitMix64;
