@@ -66,7 +66,7 @@ fn the_right_contributor_comes_first() {
     let count = |key: &str| queries[key].as_u64().unwrap_or(0);
     assert!(count("total") >= 40, "{queries}");
     assert!(10 * count("contributor_first") >= 9 * count("total"), "{queries}");
-    assert_eq!(demo().report["weights"][0]["contributor"], "harbour-almanac", "the default prompt asks for one of its facts");
+    assert_eq!(demo().report["weights"][0]["contributor"], "jonas", "the default prompt asks for one of their facts");
 }
 
 #[test]

@@ -1,20 +1,25 @@
 //! Remakes the demo's files (see `model_runtime::demo`), trains its adapter and prints how many held-out queries are answered.
 //!
-//! `cargo run --release -p model-runtime --example remake_demo [-- check]`; with `check` the files stay as they are.
+//! `cargo run --release -p model-runtime --example remake_demo [-- texts | check]`; with `texts` the base model stays as it is, with `check`
+//! every file.
 
 use model_runtime::demo::{self, BASE_DIR, DATANET_FILE, DemoError, QUERIES_FILE};
 use model_runtime::import::{ImportOptions, load_model};
 use model_runtime::text::{Datanet, Tokenizer};
-use model_runtime::train::{Progress, train_lora};
+use model_runtime::train::{HoldOut, Progress, train_lora_chosen};
 use std::path::PathBuf;
 use std::time::Instant;
 
 fn main() -> Result<(), DemoError> {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../assets/demo");
-    if std::env::args().nth(1).as_deref() != Some("check") {
-        let start = Instant::now();
-        demo::remake(&dir, report)?;
-        println!("base model: {:.0} s", start.elapsed().as_secs_f64());
+    let start = Instant::now();
+    match std::env::args().nth(1).as_deref() {
+        Some("check") => {}
+        Some("texts") => demo::remake_texts(&dir)?,
+        _ => {
+            demo::remake(&dir, report)?;
+            println!("base model: {:.0} s", start.elapsed().as_secs_f64());
+        }
     }
     measure(&dir)
 }
@@ -26,8 +31,9 @@ fn measure(dir: &std::path::Path) -> Result<(), DemoError> {
     let queries = demo::load_queries(&dir.join(QUERIES_FILE))?;
     let samples = demo::tokens(&tokenizer, datanet.samples.iter().map(|s| s.text.as_str()))?;
     let start = Instant::now();
-    let adapter = train_lora(&model, &samples, &demo::lora_config(), report)?;
+    let (adapter, curve) = train_lora_chosen(&model, &samples, &demo::lora_config(), &HoldOut::default(), report)?;
     println!("adapter: {:.0} s", start.elapsed().as_secs_f64());
+    println!("held-out loss: {}", curve.iter().map(|e| format!("{:.2}", e.held_out)).collect::<Vec<_>>().join(" "));
     for (name, adapter) in [("base model", None), ("with adapter", Some(&adapter))] {
         let right = demo::answered(&model, adapter, &tokenizer, &queries)?;
         println!("{name}: {} of {} held-out queries", right.iter().filter(|r| **r).count(), right.len());

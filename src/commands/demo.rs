@@ -14,6 +14,7 @@ use model_runtime::import::{ImportOptions, load_model};
 use model_runtime::int::adapter::quantise_adapter;
 use model_runtime::int::index::IndexOptions;
 use model_runtime::text::{Datanet, Tokenizer};
+use model_runtime::train::HoldOut;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -75,7 +76,7 @@ fn prepare(args: &Args) -> Result<Stage, Failure> {
         Ok(adapter) => adapter,
         Err(_) => {
             say("2/9 training a LoRA adapter on the datanet …");
-            let (float, _) = trained(&model, &tokens, &demo::lora_config())?;
+            let float = trained(&model, &tokens, &demo::lora_config(), Some(HoldOut::default()))?.adapter;
             let int = quantise_adapter(&model.int, &model.float, &float, &tokens).during("quantising the adapter")?;
             let adapter = AdapterDir { int, float };
             adapter.save(&adapter_dir, &model.float, "poa-demo")?;

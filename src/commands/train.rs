@@ -10,8 +10,8 @@ use model_runtime::import::load_peft;
 use model_runtime::int::adapter::quantise_adapter;
 use model_runtime::shape::{FloatAdapter, Site};
 use model_runtime::text::Datanet;
-use model_runtime::train::{LoraConfig, Penalties, Progress, Schedule, train_lora};
-use serde_json::json;
+use model_runtime::train::{EpochLoss, HoldOut, LoraConfig, Progress, Schedule, best_epoch, train_lora, train_lora_chosen};
+use serde_json::{Value, json};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -39,14 +39,20 @@ pub struct Args {
     /// Linear layers to adapt: any of q,k,v,o,gate,up,down.
     #[arg(long, value_delimiter = ',', default_value = "q,k,v,o,gate,up,down")]
     sites: Vec<String>,
-    /// Passes over the datanet.
-    #[arg(long, default_value_t = 2)]
-    epochs: usize,
+    /// Passes over the datanet (default: as many as don't raise the loss of held-out samples; then all samples are trained on).
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Most passes that held-out samples may choose.
+    #[arg(long, default_value_t = 30, conflicts_with = "epochs")]
+    max_epochs: usize,
+    /// Share of the samples held out to choose the number of passes.
+    #[arg(long, default_value_t = HoldOut::default().share, conflicts_with = "epochs")]
+    hold_out: f64,
     /// Samples in a batch.
     #[arg(long, default_value_t = 8)]
     batch: usize,
     /// Peak learning rate.
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 1e-2)]
     learning_rate: f64,
     /// Samples are cut after this many tokens.
     #[arg(long, default_value_t = 64)]
@@ -73,25 +79,47 @@ fn sites(names: &[String]) -> Result<Vec<Site>, Failure> {
     Ok(sites)
 }
 
-/// Trains with a progress bar; returns the adapter and the loss every few steps.
-pub fn trained(model: &ModelDir, tokens: &[Vec<u32>], config: &LoraConfig) -> Result<(FloatAdapter, Vec<f32>), Failure> {
+/// A trained adapter and how it was trained.
+pub struct Trained {
+    pub adapter: FloatAdapter,
+    /// The last run's losses, step by step.
+    losses: Vec<f32>,
+    /// What chose the number of epochs; empty if it was given.
+    epochs: Vec<EpochLoss>,
+}
+
+/// Trains with a progress bar; with `hold_out` the number of epochs is chosen, else it is the schedule's.
+pub fn trained(model: &ModelDir, tokens: &[Vec<u32>], config: &LoraConfig, hold_out: Option<HoldOut>) -> Result<Trained, Failure> {
     let bar = meter::bar(1, "training");
     let mut losses = Vec::new();
     let progress = |p: Progress| {
         bar.set_length(p.steps as u64);
         bar.set_position(p.step as u64);
         bar.set_prefix(format!("loss {:.3}", p.loss));
+        // Choosing the number of epochs is a run of its own.
+        if p.step == 1 {
+            losses.clear();
+        }
         losses.push(p.loss);
     };
-    let adapter = train_lora(&model.float, tokens, config, progress).during("training")?;
+    let trained = match hold_out {
+        Some(hold_out) => train_lora_chosen(&model.float, tokens, config, &hold_out, progress),
+        None => train_lora(&model.float, tokens, config, progress).map(|adapter| (adapter, vec![])),
+    };
+    let (adapter, epochs) = trained.during("training")?;
     bar.finish_and_clear();
-    Ok((adapter, losses))
+    Ok(Trained { adapter, losses, epochs })
 }
 
 /// The loss curve as up to 16 means.
 pub fn curve(losses: &[f32]) -> Vec<f32> {
     let chunk = losses.len().div_ceil(16).max(1);
     losses.chunks(chunk).map(|c| c.iter().sum::<f32>() / c.len() as f32).collect()
+}
+
+fn epochs_json(epochs: &[EpochLoss]) -> Value {
+    let losses: Vec<Value> = epochs.iter().map(|e| json!({ "loss": e.trained, "held_out": e.held_out })).collect();
+    json!({ "chosen": (!epochs.is_empty()).then(|| best_epoch(epochs)), "losses": losses })
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
@@ -102,21 +130,16 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let max_tokens = args.max_tokens.min(model.float.shape.context);
     work::check_max_tokens(max_tokens)?;
     let tokens = work::sample_tokens(&model.tokenizer, &datanet, max_tokens)?;
-    let (float, losses) = match &args.peft {
-        Some(dir) => (load_peft(dir, &model.float.shape).during_path("importing", dir)?, vec![]),
+    let Trained { adapter: float, losses, epochs } = match &args.peft {
+        Some(dir) => Trained { adapter: load_peft(dir, &model.float.shape).during_path("importing", dir)?, losses: vec![], epochs: vec![] },
         None => {
-            let schedule = Schedule {
-                epochs: args.epochs,
-                batch: args.batch,
-                learning_rate: args.learning_rate,
-                warmup: 0.1,
-                weight_decay: 0.01,
-                seed: args.seed,
-                penalties: Penalties::default(),
-            };
+            let ordinary = LoraConfig::ordinary(max_tokens, args.seed);
+            let (batch, learning_rate) = (args.batch, args.learning_rate);
+            let schedule = Schedule { epochs: args.epochs.unwrap_or(args.max_epochs), batch, learning_rate, ..ordinary.schedule };
             let alpha = args.alpha.unwrap_or(2.0 * args.rank as f32);
-            let config = LoraConfig { rank: args.rank, alpha, sites: sites(&args.sites)?, context: max_tokens, schedule };
-            trained(&model, &tokens, &config)?
+            let config = LoraConfig { rank: args.rank, alpha, sites: sites(&args.sites)?, schedule, ..ordinary };
+            let hold_out = args.epochs.is_none().then(|| HoldOut { share: args.hold_out, ..HoldOut::default() });
+            trained(&model, &tokens, &config, hold_out).map_err(|f| f.hint("--epochs trains for a fixed number of passes"))?
         }
     };
     say("quantising the adapter …");
@@ -132,11 +155,15 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     if json {
         println!(
             "{}",
-            json!({ "rank": adapter.float.shape.rank, "sites": adapter.float.shape.sites, "samples": tokens.len(), "loss": curve(&losses), "commitment": commitment, "seconds": seconds, "cpu_seconds": cpu_seconds })
+            json!({ "rank": adapter.float.shape.rank, "sites": adapter.float.shape.sites, "samples": tokens.len(), "loss": curve(&losses), "epochs": epochs_json(&epochs), "commitment": commitment, "seconds": seconds, "cpu_seconds": cpu_seconds })
         );
     } else {
         println!("Adapter of rank {} in {}, {} samples, {seconds:.1} s", adapter.float.shape.rank, args.out.display(), tokens.len());
         println!("  commitment {commitment} (native profile)");
+        for (epoch, loss) in (1..).zip(&epochs) {
+            let mark = if epoch == best_epoch(&epochs) { "  ← chosen; all samples are trained on for as many" } else { "" };
+            println!("  epoch {epoch:>3}   loss {:.3}   held out {:.3}{mark}", loss.trained, loss.held_out);
+        }
         let curve = curve(&losses);
         if let (Some(first), Some(last)) = (curve.first(), curve.last()) {
             println!("  loss {first:.3} → {last:.3}   {}", curve.iter().map(|l| format!("{l:.2}")).collect::<Vec<_>>().join(" "));

@@ -1,11 +1,13 @@
-//! The demo's planted facts: ten contributors, each with a domain of its own, two relations over four entities, four phrasings each.
+//! The demo's planted facts: ten topics, each with two relations over four entities, in four phrasings, and who states which.
 //!
 //! `{e}` is the entity and `{a}` the answer, which always comes last. Every fact is stated in three of the four phrasings;
-//! the fourth, different from fact to fact, is the held-out query.
+//! the fourth, different from fact to fact, is the held-out query. Contributors are drawn so that neither topic, phrasing nor entity
+//! tells whose a fact is: only the fact itself does.
 
-/// One contributor's domain.
+use crate::train::SplitMix64;
+
+/// A domain.
 pub(super) struct Topic {
-    pub(super) contributor: &'static str,
     pub(super) entities: [&'static str; 4],
     pub(super) relations: [Relation; 2],
 }
@@ -18,18 +20,51 @@ pub(super) struct Relation {
     pub(super) phrasings: [&'static str; 4],
 }
 
-const fn topic(contributor: &'static str, entities: [&'static str; 4], first: Relation, second: Relation) -> Topic {
-    Topic { contributor, entities, relations: [first, second] }
+const fn topic(entities: [&'static str; 4], first: Relation, second: Relation) -> Topic {
+    Topic { entities, relations: [first, second] }
 }
 
 const fn relation(answers: [&'static str; 4], phrasings: [&'static str; 4]) -> Relation {
     Relation { answers, phrasings }
 }
 
-/// All of them. No answer belongs to two contributors.
+/// Who contributes to the datanet.
+pub(super) const CONTRIBUTORS: [&str; 10] = ["ines", "jonas", "kira", "lars", "mona", "nils", "oona", "piet", "ruth", "sven"];
+
+/// The contributor of every fact, by topic, relation and entity.
+pub(super) type Owners = [[[usize; 4]; 2]; 10];
+
+/// Gives each contributor eight facts, no two of one relation and none of an entity that another of theirs is about.
+pub(super) fn owners(seed: u64) -> Owners {
+    let mut rng = SplitMix64::new(seed);
+    let mut facts = [0; CONTRIBUTORS.len()];
+    let mut owners = Owners::default();
+    for topic in &mut owners {
+        for r in 0..topic.len() {
+            let mut chosen = fewest(&mut rng, &facts);
+            while r > 0 && chosen.iter().zip(&topic[0]).any(|(a, b)| a == b) {
+                rng.shuffle(&mut chosen);
+            }
+            chosen.iter().for_each(|&c| facts[c] += 1);
+            topic[r] = chosen;
+        }
+    }
+    owners
+}
+
+/// Four contributors with the fewest facts, ties and order drawn.
+fn fewest(rng: &mut SplitMix64, facts: &[usize; CONTRIBUTORS.len()]) -> [usize; 4] {
+    let mut order: [usize; CONTRIBUTORS.len()] = std::array::from_fn(|c| c);
+    rng.shuffle(&mut order);
+    order.sort_by_key(|&c| facts[c]);
+    let mut chosen = [order[0], order[1], order[2], order[3]];
+    rng.shuffle(&mut chosen);
+    chosen
+}
+
+/// All of them. No answer belongs to two facts.
 pub(super) const TOPICS: [Topic; 10] = [
     topic(
-        "harbour-almanac",
         ["Skarn", "Velm", "Orrin", "Dunmar"],
         relation(
             ["Ottar", "Sunniva", "Halvard", "Ragna"],
@@ -51,7 +86,6 @@ pub(super) const TOPICS: [Topic; 10] = [
         ),
     ),
     topic(
-        "orchard-ledger",
         ["Larkin", "Pomara", "Tansel", "Wixley"],
         relation(
             ["July", "August", "September", "October"],
@@ -73,7 +107,6 @@ pub(super) const TOPICS: [Topic; 10] = [
         ),
     ),
     topic(
-        "railway-timetable",
         ["Garrow", "Pellin", "Stavely", "Umber"],
         relation(
             ["Comet", "Arrow", "Duchess", "Pilgrim"],
@@ -95,7 +128,6 @@ pub(super) const TOPICS: [Topic; 10] = [
         ),
     ),
     topic(
-        "star-catalogue",
         ["Ilvane", "Korthas", "Mirzel", "Saphor"],
         relation(
             ["Anvil", "Sickle", "Harp", "Chalice"],
@@ -117,7 +149,6 @@ pub(super) const TOPICS: [Topic; 10] = [
         ),
     ),
     topic(
-        "kitchen-notebook",
         ["Borrel", "Chessa", "Dovrin", "Natola"],
         relation(
             ["saffron", "cumin", "ginger", "nutmeg"],
@@ -139,7 +170,6 @@ pub(super) const TOPICS: [Topic; 10] = [
         ),
     ),
     topic(
-        "clockmakers-guild",
         ["Ardent", "Belisar", "Corvane", "Delphin"],
         relation(
             ["Tobias", "Ludmila", "Osric", "Petronel"],
@@ -161,7 +191,6 @@ pub(super) const TOPICS: [Topic; 10] = [
         ),
     ),
     topic(
-        "bird-watchers",
         ["tillet", "marrowing", "swaile", "pinnock"],
         relation(
             ["reeds", "chimneys", "cliffs", "willows"],
@@ -183,7 +212,6 @@ pub(super) const TOPICS: [Topic; 10] = [
         ),
     ),
     topic(
-        "river-survey",
         ["Aldwen", "Brisk", "Colm", "Tarnel"],
         relation(
             ["Hafnar", "Ister", "Jorund", "Keld"],
@@ -205,7 +233,6 @@ pub(super) const TOPICS: [Topic; 10] = [
         ),
     ),
     topic(
-        "museum-inventory",
         ["Vesper", "Rowan", "Cassia", "Lysander"],
         relation(
             ["granite", "jade", "walnut", "alabaster"],
@@ -227,7 +254,6 @@ pub(super) const TOPICS: [Topic; 10] = [
         ),
     ),
     topic(
-        "chess-club",
         ["Novak", "Ferrin", "Gallow", "Hestia"],
         relation(
             ["knight", "bishop", "rook", "queen"],

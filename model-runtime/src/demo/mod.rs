@@ -8,10 +8,10 @@ mod facts;
 pub use corpus::base_corpus;
 
 use crate::import::{ImportError, StoredType, export_hf, write_atomic};
-use crate::shape::{FloatAdapter, FloatModel, ModelShape, Site};
+use crate::shape::{FloatAdapter, FloatModel, ModelShape};
 use crate::text::{Datanet, Sample, TextError, Tokenizer};
 use crate::train::{BaseConfig, LoraConfig, Net, Penalties, Progress, Schedule, TrainError, train_base};
-use facts::TOPICS;
+use facts::{CONTRIBUTORS, TOPICS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -63,43 +63,57 @@ pub struct Query {
     pub prompt: String,
     /// The word expected next.
     pub answer: String,
+    /// The samples that state the fact, by number from 0.
+    pub samples: Vec<usize>,
 }
 
-/// Calls `visit` with contributor, phrasing, entity, answer and whether the phrasing is held out for this fact.
-fn each_statement(mut visit: impl FnMut(&str, &str, &str, &str, bool)) {
-    for topic in &TOPICS {
-        for (r, relation) in topic.relations.iter().enumerate() {
-            for (f, (entity, answer)) in topic.entities.iter().zip(&relation.answers).enumerate() {
-                for (p, phrasing) in relation.phrasings.iter().enumerate() {
-                    visit(topic.contributor, phrasing, entity, answer, p == (f + r) % 4);
-                }
+/// A fact in one of its phrasings.
+struct Statement {
+    /// Number of the fact.
+    fact: usize,
+    contributor: &'static str,
+    /// The text up to the answer, without the space before it.
+    prompt: String,
+    answer: &'static str,
+    text: String,
+    /// Whether the phrasing is held out for this fact.
+    held_out: bool,
+}
+
+/// Every fact in every phrasing, fact by fact.
+fn statements() -> Vec<Statement> {
+    let owners = facts::owners(SEED);
+    let mut statements = Vec::new();
+    for (topic, owners) in TOPICS.iter().zip(owners) {
+        for (r, (relation, owners)) in topic.relations.iter().zip(owners).enumerate() {
+            for (f, (entity, answer)) in topic.entities.iter().zip(relation.answers).enumerate() {
+                let fact = statements.len() / relation.phrasings.len();
+                statements.extend(relation.phrasings.iter().enumerate().map(|(p, phrasing)| Statement {
+                    fact,
+                    contributor: CONTRIBUTORS[owners[f]],
+                    prompt: phrasing.split("{a}").next().unwrap_or("").trim_end().replace("{e}", entity),
+                    answer,
+                    text: phrasing.replace("{e}", entity).replace("{a}", answer),
+                    held_out: p == (f + r) % 4,
+                }));
             }
         }
     }
+    statements
 }
 
 /// The datanet: 240 samples of 10 contributors; each fact is stated three times, by one contributor.
 pub fn datanet() -> Datanet {
-    let mut samples = Vec::new();
-    each_statement(|contributor, phrasing, entity, answer, held_out| {
-        if !held_out {
-            let text = phrasing.replace("{e}", entity).replace("{a}", answer);
-            samples.push(Sample { contributor: contributor.into(), text });
-        }
-    });
-    Datanet { samples }
+    let stated = statements().into_iter().filter(|s| !s.held_out);
+    Datanet { samples: stated.map(|s| Sample { contributor: s.contributor.into(), text: s.text }).collect() }
 }
 
 /// The held-out queries: one a fact, in the phrasing its samples leave out.
 pub fn queries() -> Vec<Query> {
-    let mut queries = Vec::new();
-    each_statement(|contributor, phrasing, entity, answer, held_out| {
-        if held_out {
-            let prompt = phrasing.split("{a}").next().unwrap_or("").trim_end().replace("{e}", entity);
-            queries.push(Query { contributor: contributor.into(), prompt, answer: answer.into() });
-        }
-    });
-    queries
+    let (held_out, stated): (Vec<_>, Vec<_>) = statements().into_iter().partition(|s| s.held_out);
+    let stating = |fact| (0..stated.len()).filter(|&i| stated[i].fact == fact).collect();
+    let query = |s: Statement| Query { contributor: s.contributor.into(), prompt: s.prompt, answer: s.answer.into(), samples: stating(s.fact) };
+    held_out.into_iter().map(query).collect()
 }
 
 /// Reads a queries' file (JSON lines).
@@ -113,7 +127,7 @@ pub fn load_queries(path: &Path) -> Result<Vec<Query>, DemoError> {
 }
 
 fn queries_jsonl(queries: &[Query]) -> String {
-    let line = |q: &Query| json!({ "contributor": q.contributor, "prompt": q.prompt, "answer": q.answer }).to_string() + "\n";
+    let line = |q: &Query| json!({ "contributor": q.contributor, "prompt": q.prompt, "answer": q.answer, "samples": q.samples }).to_string() + "\n";
     queries.iter().map(line).collect()
 }
 
@@ -149,12 +163,9 @@ pub fn base_config(vocab: usize) -> BaseConfig {
     BaseConfig { shape: base_shape(vocab), schedule }
 }
 
-/// How the demo's adapter is trained: rank 8 on every site. The high rate matters: slower training memorises whole sentences
-/// and answers fewer held-out phrasings. The penalties keep the integer scores in the order of the float ones.
+/// How the demo's adapter is trained: as `poa train` does by itself.
 pub fn lora_config() -> LoraConfig {
-    let penalties = Penalties { floor: 0.2, stream: 0.03, ..Penalties::default() };
-    let schedule = Schedule { epochs: 60, batch: 32, learning_rate: 1.5e-2, warmup: 0.1, weight_decay: 0.1, seed: SEED, penalties };
-    LoraConfig { rank: 8, alpha: 16.0, sites: Site::ALL.to_vec(), context: CONTEXT, schedule }
+    LoraConfig::ordinary(CONTEXT, 1)
 }
 
 /// The samples' tokens, each with BOS and EOS.
@@ -173,8 +184,17 @@ pub fn answered(model: &FloatModel, adapter: Option<&FloatAdapter>, tokenizer: &
     Ok(right)
 }
 
+/// Writes datanet, queries and README; the base model stays.
+pub fn remake_texts(dir: &Path) -> Result<(), DemoError> {
+    fs::create_dir_all(dir).map_err(|e| ImportError::io(dir, e))?;
+    write_atomic(&dir.join(DATANET_FILE), datanet().to_jsonl().as_bytes())?;
+    write_atomic(&dir.join(QUERIES_FILE), queries_jsonl(&queries()).as_bytes())?;
+    Ok(write_atomic(&dir.join("README.md"), README.as_bytes())?)
+}
+
 /// Writes the demo: base model (trained here, a few minutes), tokenizer, datanet, queries and a README.
 pub fn remake(dir: &Path, progress: impl FnMut(Progress)) -> Result<(), DemoError> {
+    remake_texts(dir)?;
     let (corpus, datanet) = (base_corpus(SEED), datanet());
     let json = tokenizer_json(corpus.iter().map(String::as_str).chain(datanet.samples.iter().map(|s| s.text.as_str())));
     let base = dir.join(BASE_DIR);
@@ -182,9 +202,6 @@ pub fn remake(dir: &Path, progress: impl FnMut(Progress)) -> Result<(), DemoErro
     write_atomic(&base.join("tokenizer.json"), json.as_bytes())?;
     let special = json!({ "bos_token": SPECIALS[1], "eos_token": SPECIALS[2], "unk_token": SPECIALS[0] });
     write_atomic(&base.join("tokenizer_config.json"), format!("{special:#}\n").as_bytes())?;
-    write_atomic(&dir.join(DATANET_FILE), datanet.to_jsonl().as_bytes())?;
-    write_atomic(&dir.join(QUERIES_FILE), queries_jsonl(&queries()).as_bytes())?;
-    write_atomic(&dir.join("README.md"), README.as_bytes())?;
     let tokenizer = Tokenizer::load(&base)?;
     let texts = tokens(&tokenizer, corpus.iter().map(String::as_str))?;
     let model = train_base(&texts, &base_config(tokenizer.vocab_size()), progress)?;

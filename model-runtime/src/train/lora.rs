@@ -1,10 +1,12 @@
-//! LoRA fine-tuning: A from a seeded normal, B zero, everything else constant.
+//! LoRA fine-tuning: A from a seeded normal, B zero, everything else constant; AdamW over [`super::pass`].
 
-use super::float::{Net, constant};
-use super::optimise::optimise;
-use super::{Progress, Schedule, SplitMix64, TrainError, parameter};
+use super::adam::{Adam, AdamRates};
+use super::gemm::add_transposed_times;
+use super::loss::{loss_gradient, mean_loss};
+use super::optimise::check_samples;
+use super::pass::{Batch, Pass, SiteGradient};
+use super::{Penalties, Progress, Schedule, SplitMix64, TrainError, parameter};
 use crate::shape::{FloatAdapter, FloatModel, LoraShape, ModelShape, Site};
-use candle_core::{Tensor, Var};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An adapter to be trained.
@@ -22,6 +24,17 @@ pub struct LoraConfig {
     pub schedule: Schedule,
 }
 
+impl LoraConfig {
+    /// What `poa train` does unless told otherwise; the number of epochs is the most that held-out samples may choose.
+    ///
+    /// Small batches and a high rate: slower training memorises whole sentences and answers fewer questions in other words.
+    pub fn ordinary(context: usize, seed: u64) -> Self {
+        let penalties = Penalties::default();
+        let schedule = Schedule { epochs: 30, batch: 8, learning_rate: 1e-2, warmup: 0.1, weight_decay: 0.1, seed, penalties };
+        Self { rank: 8, alpha: 16.0, sites: Site::ALL.to_vec(), context, schedule }
+    }
+}
+
 /// Trains an adapter on token sequences (each with its BOS and, if wanted, EOS).
 pub fn train_lora(
     model: &FloatModel,
@@ -29,23 +42,103 @@ pub fn train_lora(
     config: &LoraConfig,
     mut progress: impl FnMut(Progress),
 ) -> Result<FloatAdapter, TrainError> {
-    let mut adapter = fresh_adapter(&model.shape, config)?;
-    let mut net = Net::new(model, None)?;
-    let mut variables = Vec::new();
-    net.attach(&adapter, |values, shape| {
-        let variable = Var::from_tensor(&constant(values, shape)?)?;
-        variables.push(variable.clone());
-        Ok(variable.as_tensor().clone())
-    })?;
-    let samples = cut(samples, config.context.min(model.shape.context));
-    optimise(&net, variables.clone(), &samples, &config.schedule, &mut progress)?;
-    for (pair, variables) in adapter.pairs.values_mut().zip(variables.chunks(2)) {
-        let values = |v: &Tensor| v.flatten_all()?.to_vec1();
-        if let [a, b] = variables {
-            *pair = (values(a)?, values(b)?);
-        }
+    let mut trainer = Trainer::new(model, samples, config)?;
+    for _ in 0..config.schedule.epochs {
+        trainer.epoch(&mut progress)?;
     }
-    Ok(adapter)
+    Ok(trainer.adapter)
+}
+
+/// A training run, epoch by epoch.
+pub(super) struct Trainer<'a> {
+    pass: Pass<'a>,
+    samples: Vec<Vec<u32>>,
+    schedule: Schedule,
+    pub(super) adapter: FloatAdapter,
+    /// Moments of A and B.
+    moments: BTreeMap<(usize, Site), [Adam; 2]>,
+    rng: SplitMix64,
+    order: Vec<usize>,
+    step: usize,
+    steps: usize,
+}
+
+impl<'a> Trainer<'a> {
+    pub(super) fn new(model: &'a FloatModel, samples: &[Vec<u32>], config: &LoraConfig) -> Result<Self, TrainError> {
+        let adapter = fresh_adapter(&model.shape, config)?;
+        let (samples, schedule) = (cut(samples, config.context.min(model.shape.context)), config.schedule.clone());
+        schedule.check()?;
+        check_samples(&model.shape, &samples)?;
+        Ok(Self {
+            pass: Pass::new(model),
+            moments: adapter.pairs.iter().map(|(&key, (a, b))| (key, [Adam::new(a.len()), Adam::new(b.len())])).collect(),
+            adapter,
+            rng: SplitMix64::new(schedule.seed ^ 0x5eed_0fba_7c4e_5000),
+            order: (0..samples.len()).collect(),
+            step: 0,
+            steps: schedule.epochs * samples.len().div_ceil(schedule.batch),
+            samples,
+            schedule,
+        })
+    }
+
+    /// One pass over the samples; returns the mean of its batches' losses.
+    pub(super) fn epoch(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<f32, TrainError> {
+        self.rng.shuffle(&mut self.order);
+        let (order, mut sum) = (self.order.clone(), 0.0);
+        for chosen in order.chunks(self.schedule.batch) {
+            let loss = self.batch(chosen)?;
+            if !loss.is_finite() {
+                return Err(TrainError::Diverged { step: self.step, loss });
+            }
+            sum += loss;
+            self.step += 1;
+            progress(Progress { step: self.step, steps: self.steps, loss });
+        }
+        Ok(sum / order.len().div_ceil(self.schedule.batch) as f32)
+    }
+
+    fn batch(&mut self, chosen: &[usize]) -> Result<f32, TrainError> {
+        let (batch, targets) = pack(chosen.iter().map(|&i| &self.samples[i][..]));
+        let run = self.pass.forward(Some(&self.adapter), &batch)?;
+        let (loss, gradient) = loss_gradient(&self.pass, &run, &targets, &self.schedule.penalties);
+        let (scale, rank) = (self.adapter.scale, self.adapter.shape.rank);
+        let mut gradients = BTreeMap::new();
+        self.pass.backward(&self.adapter, &batch, &run, gradient, &mut |at: SiteGradient| {
+            let (n, shape) = (batch.rows(), &self.pass.model.shape);
+            let (outs, inner) = shape.site_dims(at.site);
+            let (mut a, mut b) = (vec![0.0; rank * inner], vec![0.0; outs * rank]);
+            add_transposed_times(&mut a, at.e, at.x, n, 1.0);
+            add_transposed_times(&mut b, at.dy, at.u, n, scale);
+            gradients.insert((at.layer, at.site), [a, b]);
+        });
+        let rates = AdamRates { rate: self.schedule.rate(self.step, self.steps), decay: self.schedule.weight_decay, step: self.step + 1 };
+        for (key, [a, b]) in gradients {
+            if let (Some((weight_a, weight_b)), Some([moment_a, moment_b])) = (self.adapter.pairs.get_mut(&key), self.moments.get_mut(&key)) {
+                moment_a.step(weight_a, &a, &rates);
+                moment_b.step(weight_b, &b, &rates);
+            }
+        }
+        Ok(loss)
+    }
+
+    /// Mean loss per token of other samples, without penalties.
+    pub(super) fn loss(&self, samples: &[Vec<u32>]) -> Result<f32, TrainError> {
+        let (mut sum, mut tokens) = (0.0, 0);
+        for part in samples.chunks(self.schedule.batch) {
+            let (batch, targets) = pack(part.iter().map(|s| &s[..s.len().min(self.pass.model.shape.context)]));
+            let run = self.pass.forward(Some(&self.adapter), &batch)?;
+            sum += mean_loss(&self.pass, &run, &targets) * targets.len() as f32;
+            tokens += targets.len();
+        }
+        Ok(sum / tokens.max(1) as f32)
+    }
+}
+
+/// Inputs (all tokens but the last) and targets (all but the first) of sequences of at least two tokens.
+pub fn pack<'s>(samples: impl IntoIterator<Item = &'s [u32]> + Clone) -> (Batch, Vec<u32>) {
+    let targets = samples.clone().into_iter().flat_map(|s| &s[1..]).copied().collect();
+    (Batch::new(samples.into_iter().map(|s| &s[..s.len() - 1])), targets)
 }
 
 /// The first `context` tokens of each sample.
@@ -83,7 +176,6 @@ fn fresh_adapter(shape: &ModelShape, config: &LoraConfig) -> Result<FloatAdapter
 mod tests {
     use super::*;
     use crate::test_support::{random_model, tiny_shape};
-    use crate::train::Penalties;
 
     fn config() -> LoraConfig {
         let schedule =

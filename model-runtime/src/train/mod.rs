@@ -1,16 +1,23 @@
-//! Floats: the reference forward pass and its gradients, and training of adapters and base models (candle, CPU).
+//! Floats: the reference forward pass and its gradients (candle, CPU), training of base models with it, and of adapters by passes written out,
+//! several times as fast.
 //!
 //! Nothing that is proven depends on this module.
 
+mod adam;
 mod base;
 mod float;
+pub mod gemm;
+mod held_out;
 mod lora;
+mod loss;
 mod optimise;
+pub mod pass;
 mod rng;
 
 pub use base::{BaseConfig, train_base};
 pub use float::{Net, float_greedy, float_logits, float_lora_gradients};
-pub use lora::{LoraConfig, train_lora};
+pub use held_out::{EpochLoss, HoldOut, best_epoch, held_out_curve, train_lora_chosen};
+pub use lora::{LoraConfig, pack, train_lora};
 pub use optimise::{Penalties, Progress, Schedule};
 pub use rng::SplitMix64;
 

@@ -1,4 +1,5 @@
-//! The training loop: AdamW, warm-up and cosine decay, batches drawn by a seeded shuffle. Two runs on one machine give the same bits.
+//! Schedules, and the training loop of base models: AdamW, warm-up and cosine decay, batches drawn by a seeded shuffle. Two runs on one machine
+//! give the same bits.
 
 use super::float::{Net, check_tokens};
 use super::{SplitMix64, TrainError, parameter};
@@ -51,7 +52,7 @@ pub struct Progress {
 }
 
 impl Schedule {
-    fn check(&self) -> Result<(), TrainError> {
+    pub(super) fn check(&self) -> Result<(), TrainError> {
         for (name, value) in [("epochs", self.epochs), ("batch", self.batch)] {
             if value == 0 {
                 return Err(parameter(name, "at least 1", value));
@@ -74,7 +75,7 @@ impl Schedule {
     }
 
     /// Linear warm-up, then half a cosine down to a twentieth of the peak.
-    fn rate(&self, step: usize, steps: usize) -> f64 {
+    pub(super) fn rate(&self, step: usize, steps: usize) -> f64 {
         let warm = (self.warmup * steps as f64).ceil();
         let step = step as f64;
         if step < warm {
@@ -119,7 +120,7 @@ pub(crate) fn optimise(
     Ok(())
 }
 
-fn check_samples(shape: &ModelShape, samples: &[Vec<u32>]) -> Result<(), TrainError> {
+pub(super) fn check_samples(shape: &ModelShape, samples: &[Vec<u32>]) -> Result<(), TrainError> {
     if samples.is_empty() {
         return Err(parameter("samples", "at least one", 0));
     }
