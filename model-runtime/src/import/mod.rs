@@ -101,3 +101,6 @@ const MAX_SIZE: usize = 1 << 18;
 fn invalid(field: &str, expected: impl ToString, found: impl ToString) -> ImportError {
     ImportError::Config { field: field.into(), expected: expected.to_string(), found: found.to_string() }
 }
+
+#[cfg(test)]
+mod reference_tests;

@@ -83,7 +83,7 @@ fn check_stream(model: &IntModel, ranges: &Ranges) -> Result<(), QuantiseError> 
 }
 
 /// Runs every sequence; the first that leaves its ranges is named.
-fn check_runs(model: &IntModel, adapter: &IntAdapter, sequences: &[Vec<u32>]) -> Result<(), QuantiseError> {
+pub(super) fn check_runs(model: &IntModel, adapter: &IntAdapter, sequences: &[Vec<u32>]) -> Result<(), QuantiseError> {
     let runtime = Runtime::new(adapter.semantics.clone(), &model.tensors, Some(&adapter.tensors))?;
     let failed = |(sample, tokens): (usize, &Vec<u32>)| {
         let result = if tokens.is_empty() { Ok(Vec::new()) } else { runtime.logits(tokens) };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::import::{ImportOptions, load_llama2c};
-use crate::test_support::asset;
+use crate::test_support::{asset, base64, fixture};
 use crate::train::float_greedy;
 use proptest::prelude::*;
 
@@ -121,8 +121,7 @@ struct Case {
 
 impl Fixture {
     fn read(name: &str) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tokenizers").join(name).with_extension("json");
-        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+        serde_json::from_slice(&fs::read(fixture(&format!("tokenizers/{name}.json"))).unwrap()).unwrap()
     }
 
     /// The files as a model's directory has them, after `change`.
@@ -134,18 +133,6 @@ impl Fixture {
         }
         dir
     }
-}
-
-fn base64(text: &str) -> Vec<u8> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits: Vec<u32> = text.bytes().filter_map(|c| DIGITS.iter().position(|d| *d == c)).map(|d| d as u32).collect();
-    digits
-        .chunks(4)
-        .flat_map(|chunk| {
-            let value = chunk.iter().fold(0, |v, d| v << 6 | d) << (6 * (4 - chunk.len()));
-            value.to_be_bytes()[1..chunk.len()].to_vec()
-        })
-        .collect()
 }
 
 /// Every kind of tokenizer gives the reference libraries' ids.
@@ -258,4 +245,17 @@ fn a_pointer_is_named() {
     }
     fs::rename(dir.path().join("tokenizer.json"), dir.path().join("TOKENIZER.JSON")).unwrap();
     assert!(Tokenizer::load(dir.path()).is_ok());
+}
+
+/// A SentencePiece model with a setting that its library would follow.
+#[test]
+fn sentencepiece_settings_are_followed_or_refused() {
+    let plain = base64(&Fixture::read("sentencepiece_llama").files["tokenizer.model"]);
+    let with = |field: &[u8]| sentencepiece::Model::parse(&[&plain, field].concat());
+    assert!(with(&[]).is_ok());
+    let suffix = with(&[0x12, 5, 0x18, 2, 0xc0, 1, 1]).err().unwrap();
+    let unescaped = with(&[0x1a, 2, 0x28, 0]).err().unwrap();
+    assert!(suffix.contains("treat_whitespace_as_suffix") && unescaped.contains("escape_whitespaces"));
+    let no_bytes = with(&[0x12, 2, 0x18, 2]).unwrap();
+    assert_eq!(no_bytes.encode("\u{1f9ff}").last(), Some(&0), "without byte_fallback a strange character is unknown");
 }

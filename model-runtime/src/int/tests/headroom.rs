@@ -3,6 +3,7 @@
 use super::*;
 use crate::demo;
 use crate::import::{ImportOptions, load_model};
+use crate::int::adapter::check_runs;
 use crate::int::quantise::{Headroom, QuantiseError, quantise_base_with};
 use crate::int::{IndexOptions, RunError, build_index};
 use crate::text::{Datanet, Tokenizer};
@@ -34,11 +35,23 @@ fn a_stream_that_outgrows_the_base_is_refused_with_the_bits_that_help() {
         }
         other => panic!("{:?}", other.map(|a| a.calibrated)),
     };
-    let roomy = base(needed);
-    let fitting = quantise_adapter(&roomy, &float, &adapter, &sequences).unwrap();
-    let options = IndexOptions { rows: 4, damping: 0.1 };
-    let index = build_index(&roomy, &fitting, &sequences, options, &|_, _| ());
-    assert!(index.is_ok(), "{:?}", index.err());
+    // Every sequence is run when the adapter is made.
+    let fitting = quantise_adapter(&base(needed), &float, &adapter, &sequences);
+    assert!(fitting.is_ok(), "{:?}", fitting.err());
+}
+
+#[test]
+fn a_sample_that_cannot_run_is_named_when_the_adapter_is_made() {
+    let (float, mut sequences, adapter) = grown(1.0);
+    let model = quantise_base(&float, &sequences).unwrap();
+    let mut adapter = quantise_adapter(&model, &float, &adapter, &sequences).unwrap();
+    assert_eq!(check_runs(&model, &adapter, &sequences), Ok(()));
+    sequences[0].clear();
+    adapter.semantics.ops.get_mut("q").unwrap().shift = 1;
+    match check_runs(&model, &adapter, &sequences) {
+        Err(QuantiseError::Sample { sample, source: RunError::Range { op, .. } }) => assert_eq!((sample, &op[..]), (1, "q")),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
