@@ -89,22 +89,16 @@ fn the_hard_datanet_can_be_indexed() {
     let config = LoraConfig { rank: 8, alpha: 16.0, sites: Site::ALL.to_vec(), context, schedule };
     let trained = train_lora(&float, &samples, &config, |_| {}).unwrap();
     let calibration = float_stories(&Folded::new(&float, None), 12, context.min(64));
-    for headroom in [Headroom::Auto, Headroom::Bits(0), Headroom::Bits(1), Headroom::Bits(2), Headroom::Bits(3)] {
-        let model = quantise_base_with(&float, &calibration, headroom).unwrap();
-        eprintln!("{headroom:?}: stream 2^-{}", model.semantics.exps["hin"]);
-        let report = |what: &str, runtime: Runtime, adapter: Option<&FloatAdapter>, sequences: &[Vec<u32>]| {
-            let reference = |tokens: &[u32]| crate::train::float_logits(&float, adapter, tokens).unwrap();
-            eprintln!("  {what}: {:?}", crate::int::fidelity::fidelity(&runtime, sequences, reference));
-        };
-        report("base", Runtime::new(model.semantics.clone(), &model.tensors, None).unwrap(), None, &calibration);
-        match quantise_adapter(&model, &float, &trained, &samples) {
-            Ok(adapter) => {
-                let runtime = Runtime::new(adapter.semantics.clone(), &model.tensors, Some(&adapter.tensors)).unwrap();
-                report("adapted", runtime, Some(&trained), &samples);
-                let index = build_index(&model, &adapter, &samples, IndexOptions { rows: 8, damping: 0.1 }, &|_, _| ());
-                eprintln!("  index: {:?}", index.map(|i| i.rows));
-            }
-            Err(error) => eprintln!("  {error}"),
-        }
-    }
+    let base = |headroom| quantise_base_with(&float, &calibration, headroom).unwrap();
+    let tight = quantise_adapter(&base(Headroom::Bits(0)), &float, &trained, &samples);
+    assert!(matches!(tight, Err(QuantiseError::Stream { bits: 2, .. })), "{:?}", tight.err());
+    let model = base(Headroom::Auto);
+    let adapter = quantise_adapter(&model, &float, &trained, &samples).unwrap();
+    let runtime = Runtime::new(adapter.semantics.clone(), &model.tensors, Some(&adapter.tensors)).unwrap();
+    let reference = |tokens: &[u32]| crate::train::float_logits(&float, Some(&trained), tokens).unwrap();
+    let faithful = crate::int::fidelity::fidelity(&runtime, &samples, reference).unwrap();
+    eprintln!("{faithful:?}");
+    assert!(faithful.greedy_agreement >= 0.98, "{faithful:?}");
+    let index = build_index(&model, &adapter, &samples, IndexOptions { rows: 8, damping: 0.1 }, &|_, _| ());
+    assert_eq!(index.unwrap().rows, samples.len());
 }
