@@ -15,7 +15,7 @@ use model_runtime::int::fidelity::{Fidelity, fidelity};
 use model_runtime::int::index::{Index, IndexOptions, SCORE_BITS, build_index};
 use model_runtime::int::sketch::sketch;
 use model_runtime::int::trace::{Keep, Span};
-use model_runtime::int::{Mode, Runtime, Trace, quantise_base};
+use model_runtime::int::{Headroom, Mode, Runtime, Trace, quantise_base_with};
 use model_runtime::semantics::{Dims, Semantics};
 use model_runtime::shape::{FloatModel, Site};
 use model_runtime::tensor::{Tensor, TensorMap};
@@ -70,12 +70,14 @@ pub struct Imported {
     pub fidelity: Fidelity,
 }
 
-/// Quantises a float model. `texts` calibrate it and measure fidelity (alternately); without them it writes its own.
+/// [`import_with`] the headroom that costs no exactness.
 pub fn import(float: FloatModel, tokenizer: Tokenizer, texts: Option<Vec<Vec<u32>>>) -> Result<Imported, Failure> {
-    if tokenizer.vocab_size() > float.shape.vocab {
-        let message = format!("the tokenizer has {} tokens, the model {}", tokenizer.vocab_size(), float.shape.vocab);
-        return Err(Failure::input(message).hint("give the model's own tokenizer with --tokenizer"));
-    }
+    import_with(float, tokenizer, texts, Headroom::Auto)
+}
+
+/// Quantises a float model. `texts` calibrate it and measure fidelity (alternately); without them it writes its own.
+pub fn import_with(float: FloatModel, tokenizer: Tokenizer, texts: Option<Vec<Vec<u32>>>, headroom: Headroom) -> Result<Imported, Failure> {
+    let tokenizer = tokenizer.for_vocabulary(float.shape.vocab).during("the tokenizer")?;
     let length = float.shape.context.min(64);
     let texts = match texts {
         Some(texts) => texts,
@@ -84,11 +86,19 @@ pub fn import(float: FloatModel, tokenizer: Tokenizer, texts: Option<Vec<Vec<u32
     let pick = |parity: usize| texts.iter().skip(parity).step_by(2).filter(|t| t.len() > 1).take(64).cloned().collect::<Vec<_>>();
     let (calibration, held_out) = (pick(0), pick(1));
     let held_out = if held_out.is_empty() { calibration.clone() } else { held_out };
-    let int = quantise_base(&float, &calibration).during("quantising")?;
+    let int = quantise_base_with(&float, &calibration, headroom).during("quantising")?;
     let runtime = Runtime::new(int.semantics.clone(), &int.tensors, None).during("loading the integer model")?;
     let reference = |tokens: &[u32]| float_logits(&float, None, tokens).unwrap_or_default();
     let fidelity = fidelity(&runtime, &held_out[..held_out.len().min(SELF_WRITTEN)], reference).during("measuring fidelity")?;
     Ok(Imported { model: ModelDir { int, float, tokenizer }, fidelity })
+}
+
+/// How faithful a model with its adapter is, on some of the samples it is for.
+pub fn adapted_fidelity(model: &ModelDir, adapter: &AdapterDir, samples: &[Vec<u32>]) -> Result<Fidelity, Failure> {
+    let runtime = runtime(&adapter.int.semantics, model, Some(adapter))?;
+    let few: Vec<Vec<u32>> = samples.iter().step_by(samples.len().div_ceil(2 * SELF_WRITTEN).max(1)).cloned().collect();
+    let reference = |tokens: &[u32]| float_logits(&model.float, Some(&adapter.float), tokens).unwrap_or_default();
+    fidelity(&runtime, &few, reference).during("measuring fidelity")
 }
 
 /// The samples' tokens, BOS first, EOS last, cut.
@@ -207,7 +217,7 @@ pub fn infer(
         let message = format!("no room for an answer: the prompt has {} tokens, the context {context}", prompt_tokens.len());
         return Err(Failure::input(message).hint("shorten the prompt, or import the model with a larger --context"));
     }
-    let answer = runtime.generate(&prompt_tokens, max_new, Some(model.tokenizer.eos())).during("answering")?;
+    let answer = runtime.generate(&prompt_tokens, max_new, model.tokenizer.stops().iter().copied()).during("answering")?;
     if answer.is_empty() {
         return Err(Failure::input("the model's answer is empty").hint("try another prompt"));
     }

@@ -4,10 +4,10 @@ use crate::error::{Failure, While};
 use crate::kept::Shelves;
 use crate::meter::{self, Meter, say};
 use crate::store::{AdapterDir, ModelDir};
-use crate::work;
+use crate::{show, work};
 use circuits::ir::Group;
 use model_runtime::import::load_peft;
-use model_runtime::int::adapter::quantise_adapter;
+use model_runtime::int::{QuantiseError, quantise_adapter};
 use model_runtime::shape::{FloatAdapter, Site};
 use model_runtime::text::Datanet;
 use model_runtime::train::{EpochLoss, HoldOut, LoraConfig, Progress, Schedule, best_epoch, train_lora, train_lora_chosen};
@@ -122,6 +122,20 @@ fn epochs_json(epochs: &[EpochLoss]) -> Value {
     json!({ "chosen": (!epochs.is_empty()).then(|| best_epoch(epochs)), "losses": losses })
 }
 
+/// Share of greedy tokens below which an adapted integer model isn't the float one's stand-in.
+const LEAST_AGREEMENT: f64 = 0.9;
+
+/// What to do about an adapter that can't be made exact, where its error doesn't say.
+fn refused(error: &QuantiseError) -> Failure {
+    let failure = Failure::input(format!("quantising the adapter: {error}"));
+    match error {
+        QuantiseError::TooNarrow { .. } | QuantiseError::Bound { .. } | QuantiseError::Undecided => {
+            failure.hint("the adapter is too small beside the model for the bits there are: train longer or raise --learning-rate")
+        }
+        _ => failure,
+    }
+}
+
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let model = ModelDir::load(&args.model)?;
@@ -143,11 +157,12 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         }
     };
     say("quantising the adapter …");
-    let calibration: Vec<Vec<u32>> = tokens.iter().step_by(tokens.len().div_ceil(24)).cloned().collect();
-    let int = quantise_adapter(&model.int, &model.float, &float, &calibration).during("quantising the adapter");
-    let int =
-        int.map_err(|f| f.hint("where too few bits are left, the adapter is too small beside the model: train longer or raise --learning-rate"))?;
+    let int = quantise_adapter(&model.int, &model.float, &float, &tokens).map_err(|e| refused(&e))?;
     let adapter = AdapterDir { int, float };
+    let fidelity = work::adapted_fidelity(&model, &adapter, &tokens)?;
+    if fidelity.greedy_agreement < LEAST_AGREEMENT {
+        say("warning: the integers answer differently from the floats; import the base with another --headroom or --calibration, or train less");
+    }
     adapter.save(&args.out, &model.float, &args.model.display().to_string())?;
     let shelves = Shelves { adapter: Some(&args.out), ..Shelves::default() };
     let commitment = work::commit(Group::Adapter, &adapter.int.semantics, None, &adapter.int.tensors, shelves)?;
@@ -155,7 +170,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     if json {
         println!(
             "{}",
-            json!({ "rank": adapter.float.shape.rank, "sites": adapter.float.shape.sites, "samples": tokens.len(), "loss": curve(&losses), "epochs": epochs_json(&epochs), "commitment": commitment, "seconds": seconds, "cpu_seconds": cpu_seconds })
+            json!({ "rank": adapter.float.shape.rank, "sites": adapter.float.shape.sites, "samples": tokens.len(), "loss": curve(&losses), "epochs": epochs_json(&epochs), "commitment": commitment, "fidelity": show::fidelity_json(&fidelity), "seconds": seconds, "cpu_seconds": cpu_seconds })
         );
     } else {
         println!("Adapter of rank {} in {}, {} samples, {seconds:.1} s", adapter.float.shape.rank, args.out.display(), tokens.len());
@@ -168,6 +183,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         if let (Some(first), Some(last)) = (curve.first(), curve.last()) {
             println!("  loss {first:.3} → {last:.3}   {}", curve.iter().map(|l| format!("{l:.2}")).collect::<Vec<_>>().join(" "));
         }
+        show::print_fidelity(&fidelity);
     }
     Ok(0)
 }
