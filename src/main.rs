@@ -13,6 +13,7 @@ mod meter;
 mod outer;
 mod show;
 mod store;
+mod texts;
 mod work;
 
 use clap::Parser;

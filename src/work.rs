@@ -99,14 +99,6 @@ pub fn sample_tokens(tokenizer: &Tokenizer, datanet: &Datanet, max_tokens: usize
     datanet.samples.iter().enumerate().map(encode).collect()
 }
 
-/// Samples need a first token and one to predict.
-pub fn check_max_tokens(max_tokens: usize) -> Result<(), Failure> {
-    if max_tokens < 2 {
-        return Err(Failure::input(format!("--max-tokens is {max_tokens}, expected at least 2")));
-    }
-    Ok(())
-}
-
 /// Most elements of all preconditioners.
 const MAX_PRECONDITIONER: usize = 1 << 28;
 
@@ -150,6 +142,7 @@ pub fn index(
         datanet_root: Digest(datanet.root()),
         datanet_version: 1,
         max_tokens,
+        sample_of_row: vec![],
         damping,
         model: paths.0.to_owned(),
         adapter: paths.1.to_owned(),

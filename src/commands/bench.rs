@@ -168,6 +168,7 @@ fn synthetic_index(model: &IntModel, adapter: &IntAdapter, args: &ProveArgs) -> 
         datanet_root: Digest::default(),
         datanet_version: 1,
         max_tokens: args.tokens,
+        sample_of_row: vec![],
         damping: 0.1,
         model: PathBuf::new(),
         adapter: PathBuf::new(),

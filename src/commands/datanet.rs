@@ -11,11 +11,13 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// Create a datanet, contribute to it, publish a version.
+/// Check a datanet; create one on chain, contribute to it, publish a version.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  poa datanet create recipes --rpc-url http://127.0.0.1:8545 --private-key-file owner\n  \
+#[command(
+    after_help = "Examples:\n  poa datanet check prompts.jsonl\n  poa datanet create recipes --rpc-url http://127.0.0.1:8545 --private-key-file owner\n  \
                         poa datanet contribute --datanet 1 --name ada --root 0123… --rpc-url http://127.0.0.1:8545 --private-key-file ada\n  \
-                        poa datanet publish --datanet 1 --statement statement.json --rpc-url http://127.0.0.1:8545 --private-key-file owner")]
+                        poa datanet publish --datanet 1 --statement statement.json --rpc-url http://127.0.0.1:8545 --private-key-file owner"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -23,6 +25,7 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    Check(super::datanet_check::Args),
     /// Start a datanet that the key's account owns.
     Create {
         /// Its name.
@@ -74,6 +77,10 @@ struct Common {
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
+    let args = match args.command {
+        Command::Check(check) => return super::datanet_check::run(check, json),
+        command => Args { command },
+    };
     let common = match &args.command {
         Command::Create { common, .. } | Command::Contribute { common, .. } | Command::Publish { common, .. } => common,
     };

@@ -4,12 +4,12 @@ use crate::error::{Failure, While};
 use crate::kept::Shelves;
 use crate::meter::{self, Meter, say};
 use crate::store::{AdapterDir, ModelDir};
+use crate::texts::{self, Window, WindowArgs};
 use crate::work;
 use circuits::ir::Group;
 use model_runtime::import::load_peft;
 use model_runtime::int::adapter::quantise_adapter;
 use model_runtime::shape::{FloatAdapter, Site};
-use model_runtime::text::Datanet;
 use model_runtime::train::{LoraConfig, Penalties, Progress, Schedule, train_lora};
 use serde_json::json;
 use std::num::NonZeroUsize;
@@ -48,9 +48,8 @@ pub struct Args {
     /// Peak learning rate.
     #[arg(long, default_value_t = 1e-3)]
     learning_rate: f64,
-    /// Samples are cut after this many tokens.
-    #[arg(long, default_value_t = 64)]
-    max_tokens: usize,
+    #[command(flatten)]
+    window: WindowArgs,
     /// Use only the first samples.
     #[arg(long)]
     limit: Option<NonZeroUsize>,
@@ -97,11 +96,9 @@ pub fn curve(losses: &[f32]) -> Vec<f32> {
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let model = ModelDir::load(&args.model)?;
-    let mut datanet = Datanet::load(&args.datanet).during_path("reading", &args.datanet)?;
-    datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
-    let max_tokens = args.max_tokens.min(model.float.shape.context);
-    work::check_max_tokens(max_tokens)?;
-    let tokens = work::sample_tokens(&model.tokenizer, &datanet, max_tokens)?;
+    let window = Window::new(&args.window, None, model.float.shape.context)?;
+    let prepared = texts::prepare(texts::read(&args.datanet, args.limit)?, &model.tokenizer, window)?;
+    let tokens = prepared.tokens;
     let (float, losses) = match &args.peft {
         Some(dir) => (load_peft(dir, &model.float.shape).during_path("importing", dir)?, vec![]),
         None => {
@@ -115,7 +112,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
                 penalties: Penalties::default(),
             };
             let alpha = args.alpha.unwrap_or(2.0 * args.rank as f32);
-            let config = LoraConfig { rank: args.rank, alpha, sites: sites(&args.sites)?, context: max_tokens, schedule };
+            let config = LoraConfig { rank: args.rank, alpha, sites: sites(&args.sites)?, context: window.max_tokens, schedule };
             trained(&model, &tokens, &config)?
         }
     };
@@ -126,13 +123,16 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         int.map_err(|f| f.hint("where too few bits are left, the adapter is too small beside the model: train longer or raise --learning-rate"))?;
     let adapter = AdapterDir { int, float };
     adapter.save(&args.out, &model.float, &args.model.display().to_string())?;
+    if args.peft.is_none() {
+        window.save(&args.out)?;
+    }
     let shelves = Shelves { adapter: Some(&args.out), ..Shelves::default() };
     let commitment = work::commit(Group::Adapter, &adapter.int.semantics, None, &adapter.int.tensors, shelves)?;
     let (seconds, cpu_seconds) = meter.read();
     if json {
         println!(
             "{}",
-            json!({ "rank": adapter.float.shape.rank, "sites": adapter.float.shape.sites, "samples": tokens.len(), "loss": curve(&losses), "commitment": commitment, "seconds": seconds, "cpu_seconds": cpu_seconds })
+            json!({ "rank": adapter.float.shape.rank, "sites": adapter.float.shape.sites, "samples": tokens.len(), "cut_samples": prepared.cut.samples, "cut_share": prepared.cut.share(), "loss": curve(&losses), "commitment": commitment, "seconds": seconds, "cpu_seconds": cpu_seconds })
         );
     } else {
         println!("Adapter of rank {} in {}, {} samples, {seconds:.1} s", adapter.float.shape.rank, args.out.display(), tokens.len());

@@ -117,7 +117,7 @@ fn print_statement(statement: &Statement) {
         };
         println!("  request   {}: {tokens}", request.id);
         if let Some(index) = &statement.index {
-            show::print_shares(&show::shares(&request.weights, &index.contributors));
+            show::print_weights(&request.weights, &index.contributors);
         }
     }
 }
