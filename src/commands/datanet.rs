@@ -20,12 +20,18 @@ use std::path::PathBuf;
 )]
 pub struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Either,
+}
+
+#[derive(Subcommand)]
+enum Either {
+    Check(super::datanet_check::Args),
+    #[command(flatten)]
+    OnChain(Command),
 }
 
 #[derive(Subcommand)]
 enum Command {
-    Check(super::datanet_check::Args),
     /// Start a datanet that the key's account owns.
     Create {
         /// Its name.
@@ -77,22 +83,22 @@ struct Common {
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
-    let args = match args.command {
-        Command::Check(check) => return super::datanet_check::run(check, json),
-        command => Args { command },
+    let command = match args.command {
+        Either::Check(check) => return super::datanet_check::run(check, json),
+        Either::OnChain(command) => command,
     };
-    let common = match &args.command {
+    let common = match &command {
         Command::Create { common, .. } | Command::Contribute { common, .. } | Command::Publish { common, .. } => common,
     };
     let d = Deployment::load(&common.deployment.deployment)?;
-    let known = || match &args.command {
+    let known = || match &command {
         Command::Contribute { name, .. } => devnet::contributor(name),
         _ => devnet::deployer(),
     };
     let (mut node, account) = common.node.connect_with(&common.key, known)?;
     d.check(&mut node)?;
     let c = &d.contracts;
-    let (what, value): (&str, Value) = match &args.command {
+    let (what, value): (&str, Value) = match &command {
         Command::Create { name, .. } => ("datanet", register::create_datanet(&mut node, account, c, name)?.into()),
         Command::Contribute { datanet, name, root, .. } => {
             ("contribution", register::contribute(&mut node, account, c, *datanet, name, *root, &common.licence)?.into())

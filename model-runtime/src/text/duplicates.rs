@@ -7,7 +7,8 @@
 //!
 //! The rule is decided exactly, in integers. Candidates come from prefix filtering (Chaudhuri, Ganti, Kaushik, ICDE 2006; Bayardo, Ma, Srikant,
 //! WWW 2007) and not from MinHash, whose hash functions would be public: a copy can be made that no band of hashes catches. Shingles are ordered
-//! from rare to frequent; sets that share a part `t` of their union share one of each other's first `n - ⌈t·n⌉ + 1`, of `n`.
+//! from rare to frequent. Two sets with `o` in common share one of the first `n - o + 1` of each, `n` its size: the rarest they share has `o - 1`
+//! after it. A part `t` of the union is at least `t` of the larger set and `2t/(1 + t)` of the smaller.
 
 use rayon::prelude::*;
 use std::cmp::Reverse;
@@ -57,8 +58,8 @@ pub struct Cluster {
 /// For each of the samples (BOS first) whether an earlier one is near it.
 pub fn canonical(samples: &[Vec<u32>]) -> Vec<Canonical> {
     let sets = ranked_sets(samples.par_iter().map(|tokens| shingles(tokens)).collect());
-    let index = Prefixes::new(&sets);
-    (0..sets.len()).into_par_iter().map(|at| index.earliest_near(&sets, at)).collect()
+    let candidates = Candidates::new(&sets);
+    (0..sets.len()).into_par_iter().map(|at| candidates.earliest_near(at)).collect()
 }
 
 /// Samples that have copies, by their order.
@@ -104,48 +105,50 @@ fn ranked_sets(sets: Vec<Vec<Shingle>>) -> Vec<Vec<u32>> {
     sets.into_par_iter().map(ranked).collect()
 }
 
-/// How many of a set's first shingles any near set shares one of.
-fn prefix(len: usize) -> usize {
+/// How many of its first shingles share one with any near set that is no larger.
+fn long_prefix(len: usize) -> usize {
     len - (NEAR.0 * len).div_ceil(NEAR.1) + 1
+}
+
+/// How many of its first shingles share one with any near set that is no smaller.
+fn short_prefix(len: usize) -> usize {
+    len - (2 * NEAR.0 * len).div_ceil(NEAR.0 + NEAR.1) + 1
 }
 
 /// Whether sorted sets are near.
 fn near(a: &[u32], b: &[u32]) -> bool {
     let (part, whole) = NEAR;
-    let (short, long) = (a.len().min(b.len()), a.len().max(b.len()));
-    if whole * short < part * long {
-        return false;
-    }
+    let needed = (part * (a.len() + b.len())).div_ceil(part + whole);
     let (mut i, mut j, mut shared) = (0, 0, 0);
-    while i < a.len() && j < b.len() {
+    while shared < needed && shared + (a.len() - i).min(b.len() - j) >= needed {
         shared += usize::from(a[i] == b[j]);
         (i, j) = (i + usize::from(a[i] <= b[j]), j + usize::from(b[j] <= a[i]));
     }
-    whole * shared >= part * (a.len() + b.len() - shared)
+    shared >= needed
 }
 
 /// Samples by the shingles of their prefixes.
-struct Prefixes {
+struct Lists {
     /// The samples with a shingle in their prefix, in order, one list after the other.
     samples: Vec<u32>,
     /// Where each shingle's list begins; one more at the end.
     starts: Vec<usize>,
 }
 
-impl Prefixes {
-    fn new(sets: &[Vec<u32>]) -> Self {
+impl Lists {
+    fn new(sets: &[Vec<u32>], prefix: fn(usize) -> usize) -> Self {
         let shingles = sets.iter().flatten().max().map_or(0, |&rank| rank as usize + 1);
-        let in_prefix = |set: &Vec<u32>| set[..prefix(set.len())].to_vec();
         let mut starts = vec![0; shingles + 1];
-        for rank in sets.iter().flat_map(in_prefix) {
+        let prefixes = || sets.iter().map(|set| &set[..prefix(set.len())]);
+        for &rank in prefixes().flatten() {
             starts[rank as usize + 1] += 1;
         }
         for at in 0..shingles {
             starts[at + 1] += starts[at];
         }
         let (mut next, mut samples) = (starts.clone(), vec![0; starts[shingles]]);
-        for (set, sample) in sets.iter().zip(0..) {
-            for rank in in_prefix(set) {
+        for (prefix, sample) in prefixes().zip(0..) {
+            for &rank in prefix {
                 samples[next[rank as usize]] = sample;
                 next[rank as usize] += 1;
             }
@@ -153,32 +156,43 @@ impl Prefixes {
         Self { samples, starts }
     }
 
+    fn of(&self, rank: u32) -> &[u32] {
+        &self.samples[self.starts[rank as usize]..self.starts[rank as usize + 1]]
+    }
+}
+
+/// Who may be near whom: a set's long prefix meets smaller sets' short ones, its short prefix larger sets' long ones.
+struct Candidates<'a> {
+    sets: &'a [Vec<u32>],
+    long: Lists,
+    short: Lists,
+}
+
+impl<'a> Candidates<'a> {
+    fn new(sets: &'a [Vec<u32>]) -> Self {
+        Self { sets, long: Lists::new(sets, long_prefix), short: Lists::new(sets, short_prefix) }
+    }
+
     /// Candidates are met in their order, so that the first that is near ends the search: large clusters cost no more than small ones.
-    fn earliest_near(&self, sets: &[Vec<u32>], at: usize) -> Canonical {
-        let set = &sets[at];
-        let lists: Vec<&[u32]> = set[..prefix(set.len())].iter().map(|&rank| self.list(rank as usize)).collect();
-        let mut heads: BinaryHeap<Reverse<(u32, usize)>> = BinaryHeap::with_capacity(lists.len());
-        heads.extend(lists.iter().enumerate().filter_map(|(list, samples)| Some(Reverse((*samples.first()?, list)))));
-        let mut positions = vec![1; lists.len()];
+    fn earliest_near(&self, at: usize) -> Canonical {
+        let set = &self.sets[at];
+        let smaller = set[..long_prefix(set.len())].iter().map(|&rank| (self.short.of(rank), false));
+        let larger = set[..short_prefix(set.len())].iter().map(|&rank| (self.long.of(rank), true));
+        let mut lists: Vec<(std::slice::Iter<u32>, bool)> = smaller.chain(larger).map(|(list, larger)| (list.iter(), larger)).collect();
+        let mut heads = BinaryHeap::with_capacity(lists.len());
+        for (list, (samples, _)) in lists.iter_mut().enumerate() {
+            heads.extend(samples.next().map(|&sample| Reverse((sample as usize, list))));
+        }
         let mut met = None;
-        while let Some(Reverse((sample, list))) = heads.pop() {
-            let of = sample as usize;
-            if of >= at {
-                break;
-            }
-            if met.replace(sample) != Some(sample) && near(&sets[of], set) {
-                return Canonical::Copy { of, identical: sets[of] == *set };
-            }
-            if let Some(&following) = lists[list].get(positions[list]) {
-                positions[list] += 1;
-                heads.push(Reverse((following, list)));
+        while let Some(Reverse((of, list))) = heads.pop().filter(|Reverse((of, _))| *of < at) {
+            let (samples, larger) = &mut lists[list];
+            let meets = (self.sets[of].len() > set.len()) == *larger;
+            heads.extend(samples.next().map(|&sample| Reverse((sample as usize, list))));
+            if meets && met.replace(of) != Some(of) && near(&self.sets[of], set) {
+                return Canonical::Copy { of, identical: self.sets[of] == *set };
             }
         }
         Canonical::First
-    }
-
-    fn list(&self, rank: usize) -> &[u32] {
-        &self.samples[self.starts[rank]..self.starts[rank + 1]]
     }
 }
 
