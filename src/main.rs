@@ -15,6 +15,7 @@ mod outer;
 mod prompt;
 mod show;
 mod store;
+mod texts;
 mod work;
 
 use clap::Parser;

@@ -37,9 +37,13 @@ pub fn shares(weights: &[u64], contributors: &[String]) -> Vec<(String, u32)> {
 
 /// Contributors' shares of an attribution.
 pub fn attribution_shares(attribution: &Attribution, index: &IndexDir) -> Vec<(String, u32)> {
+    shares(&contributor_weights(attribution, index), &index.info.contributors)
+}
+
+/// Contributors' weights in the order of their numbers.
+fn contributor_weights(attribution: &Attribution, index: &IndexDir) -> Vec<u64> {
     let weight = |i: usize| attribution.weights.get(&(i as u32)).copied().unwrap_or(0);
-    let weights: Vec<u64> = (0..index.info.contributors.len()).map(weight).collect();
-    shares(&weights, &index.info.contributors)
+    (0..index.info.contributors.len()).map(weight).collect()
 }
 
 /// Shares as JSON.
@@ -53,7 +57,7 @@ pub fn scores_json(attribution: &Attribution, index: &IndexDir, top: usize) -> V
     ranked(&attribution.scores, rows)
         .into_iter()
         .take(top)
-        .map(|(i, score)| json!({ "sample": i, "contributor": rows[i].contributor, "score": score, "text": rows[i].text }))
+        .map(|(i, score)| json!({ "sample": index.info.sample_of_row.get(i).copied().unwrap_or(i), "contributor": rows[i].contributor, "score": score, "text": rows[i].text }))
         .collect()
 }
 
@@ -64,11 +68,20 @@ pub fn print_attribution(attribution: &Attribution, index: &IndexDir, top: usize
         let row = &index.info.rows[i];
         println!("  {score:>7}  {:<20} {}", shortened(&row.contributor, 20), shortened(&row.text, 80));
     }
-    print_shares(&attribution_shares(attribution, index));
+    print_weights(&contributor_weights(attribution, index), &index.info.contributors);
+}
+
+/// Prints contributors' shares of their weights, or that there are none.
+pub fn print_weights(weights: &[u64], contributors: &[String]) {
+    if weights.iter().all(|&w| w == 0) {
+        println!("\nNo sample passed the noise floor: nothing in the index bears on this answer, and nobody is credited.");
+    } else {
+        print_shares(&shares(weights, contributors));
+    }
 }
 
 /// Prints contributors' shares as bars.
-pub fn print_shares(shares: &[(String, u32)]) {
+fn print_shares(shares: &[(String, u32)]) {
     println!("\nContributors' weights");
     for (contributor, bps) in shares.iter().filter(|(_, bps)| *bps > 0).take(16) {
         println!("  {:<20} {:>6.2} %  {}", shortened(contributor, 20), f64::from(*bps) / 100.0, bar(f64::from(*bps) / 10_000.0));

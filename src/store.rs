@@ -67,6 +67,9 @@ pub struct IndexInfo {
     pub datanet_version: u64,
     /// Samples were cut after this many tokens.
     pub max_tokens: usize,
+    /// Which sample each row is a window of; empty where rows are samples.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sample_of_row: Vec<usize>,
     /// What was sketched.
     pub options: IndexOptions,
     /// Model directory it was made with.

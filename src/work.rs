@@ -19,6 +19,7 @@ use model_runtime::int::{Headroom, Mode, Runtime, Trace, quantise_base_with};
 use model_runtime::semantics::{Dims, Semantics};
 use model_runtime::shape::{FloatModel, Site};
 use model_runtime::tensor::{Tensor, TensorMap};
+use model_runtime::text::duplicates::{Canonical, canonical};
 use model_runtime::text::{Datanet, Tokenizer};
 use model_runtime::train::{SplitMix64, float_logits};
 use prover::commit::{Committed, encoded_bytes, stack, values_of};
@@ -109,14 +110,6 @@ pub fn sample_tokens(tokenizer: &Tokenizer, datanet: &Datanet, max_tokens: usize
     datanet.samples.iter().enumerate().map(encode).collect()
 }
 
-/// Samples need a first token and one to predict.
-pub fn check_max_tokens(max_tokens: usize) -> Result<(), Failure> {
-    if max_tokens < 2 {
-        return Err(Failure::input(format!("--max-tokens is {max_tokens}, expected at least 2")));
-    }
-    Ok(())
-}
-
 /// Makes an index of a datanet.
 #[allow(clippy::too_many_arguments)]
 pub fn index(
@@ -131,7 +124,8 @@ pub fn index(
     let tokens = sample_tokens(&model.tokenizer, datanet, max_tokens)?;
     let bar = meter::bar(2 * tokens.len() as u64, "sketching");
     let progress = |done: usize, _: usize| bar.set_position(done as u64);
-    let earns = vec![true; tokens.len()];
+    // A copy of an earlier sample is a zero row: it neither earns nor moves the floor.
+    let earns: Vec<bool> = canonical(&tokens).into_iter().map(Canonical::is_first).collect();
     let mut index = build_index(&model.int, &adapter.int, &tokens, &earns, &options, &progress).during("indexing")?;
     bar.finish_and_clear();
     let names = datanet.contributors();
@@ -146,6 +140,7 @@ pub fn index(
         datanet_version: 1,
         max_tokens,
         options,
+        sample_of_row: vec![],
         model: paths.0.to_owned(),
         adapter: paths.1.to_owned(),
         made_with: fingerprint(model, Some(adapter)),

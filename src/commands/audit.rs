@@ -4,13 +4,13 @@ use crate::compare;
 use crate::error::{Failure, While};
 use crate::meter::say;
 use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo, read_json};
+use crate::texts::{self, Prepared, Window, Windows};
 use crate::work;
 use circuits::ir::Group;
 use circuits::relation::Relation;
 use circuits::statement::{Digest, IndexStatement, Profile, Statement, TokenOpening, Tokens};
 use model_runtime::semantics::{Dims, Semantics};
 use model_runtime::tensor::TensorMap;
-use model_runtime::text::Datanet;
 use prover::commit::digest_of;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,8 @@ type Difference = Result<Option<String>, Failure>;
 
 struct Indexed {
     index: IndexDir,
-    datanet: Datanet,
+    /// Cut or split as the index says.
+    datanet: Prepared,
 }
 
 struct Audit {
@@ -202,7 +203,7 @@ impl Audit {
     fn index(&self) -> Difference {
         let Some(Indexed { index, datanet }) = &self.indexed else { return Ok(None) };
         let Some(adapter) = &self.adapter else { return differs("there is an index but no adapter") };
-        let info = &index.info;
+        let (info, Prepared { datanet, sample_of_row, .. }) = (&index.info, datanet);
         let root = Digest(datanet.root());
         if root != info.datanet_root {
             return differs(format!("the datanet's root is {root}, the index says {}", info.datanet_root));
@@ -214,6 +215,9 @@ impl Audit {
         }
         if let Some(i) = again.info.rows.iter().zip(&info.rows).position(|(a, b)| a != b) {
             return differs(format!("the index's row {i} is not the datanet's sample"));
+        }
+        if *sample_of_row != info.sample_of_row {
+            return differs("the index's rows are not the windows of the datanet's samples");
         }
         if again.info.contributors != info.contributors {
             return differs("the index's contributors are not the datanet's");
@@ -235,15 +239,18 @@ fn needed<'a>(stated: bool, given: &'a Option<PathBuf>, what: &str) -> Result<Op
     }
 }
 
-fn load_indexed(index: &Path, datanet: &Path) -> Result<Indexed, Failure> {
+fn load_indexed(index: &Path, path: &Path, model: &ModelDir) -> Result<Indexed, Failure> {
     let index = IndexDir::load(index)?;
-    let mut datanet_ = Datanet::load(datanet).during_path("reading", datanet)?;
-    let (rows, samples) = (index.info.rows.len(), datanet_.samples.len());
+    let windows = if index.info.sample_of_row.is_empty() { Windows::Cut } else { Windows::Split };
+    let window = Window { max_tokens: index.info.max_tokens, windows };
+    let mut datanet = texts::prepare(texts::read(path, None)?, &model.tokenizer, window)?;
+    let (rows, samples) = (index.info.rows.len(), datanet.datanet.samples.len());
     if rows < samples {
-        say(format!("the index is of the datanet's first {rows} samples; {} has {samples}", datanet.display()));
+        say(format!("the index is of the datanet's first {rows} samples; {} has {samples}", path.display()));
     }
-    datanet_.samples.truncate(rows);
-    Ok(Indexed { index, datanet: datanet_ })
+    datanet.datanet.samples.truncate(rows);
+    datanet.sample_of_row.truncate(rows);
+    Ok(Indexed { index, datanet })
 }
 
 /// The request's token opening, out of the proof.
@@ -263,7 +270,7 @@ fn prepare(args: &Args) -> Result<Audit, Failure> {
     let model = ModelDir::load(&args.model)?;
     let adapter = needed(statement.adapter.is_some(), &args.adapter, "adapter")?.map(|dir| AdapterDir::load(dir, &model)).transpose()?;
     let indexed = match (needed(statement.index.is_some(), &args.index, "index")?, &args.datanet) {
-        (Some(index), Some(datanet)) => Some(load_indexed(index, datanet)?),
+        (Some(index), Some(datanet)) => Some(load_indexed(index, datanet, &model)?),
         _ => None,
     };
     let found = || statement.requests.iter().position(|r| r.id == run.request_id).unwrap_or(0);

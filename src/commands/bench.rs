@@ -172,6 +172,7 @@ fn synthetic_index(model: &IntModel, adapter: &IntAdapter, args: &ProveArgs) -> 
         datanet_version: 1,
         max_tokens: args.tokens,
         options,
+        sample_of_row: vec![],
         model: PathBuf::new(),
         adapter: PathBuf::new(),
         made_with: Digest::default(),

@@ -13,14 +13,23 @@ use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-/// Create a datanet, contribute to it, publish a version, correct whose a name is.
+/// Check a datanet; create one on chain, contribute to it, publish a version, correct whose a name is.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  poa datanet create recipes --rpc-url http://127.0.0.1:8545 --private-key-file owner\n  \
+#[command(
+    after_help = "Examples:\n  poa datanet check prompts.jsonl\n  poa datanet create recipes --rpc-url http://127.0.0.1:8545 --private-key-file owner\n  \
                         poa datanet contribute --datanet 1 --name ada --root 0123… --rpc-url http://127.0.0.1:8545 --private-key-file ada\n  \
-                        poa datanet publish --datanet 1 --statement statement.json --rpc-url http://127.0.0.1:8545 --private-key-file owner")]
+                        poa datanet publish --datanet 1 --statement statement.json --rpc-url http://127.0.0.1:8545 --private-key-file owner"
+)]
 pub struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Either,
+}
+
+#[derive(Subcommand)]
+enum Either {
+    Check(super::datanet_check::Args),
+    #[command(flatten)]
+    OnChain(Command),
 }
 
 #[derive(Subcommand)]
@@ -126,19 +135,23 @@ fn confirm(yes: bool) -> Result<(), Failure> {
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
-    let common = match &args.command {
+    let command = match args.command {
+        Either::Check(check) => return super::datanet_check::run(check, json),
+        Either::OnChain(command) => command,
+    };
+    let common = match &command {
         Command::Create { common, .. } | Command::Contribute { common, .. } => common,
         Command::Publish { common, .. } | Command::Correct { common, .. } => common,
     };
     let d = Deployment::load(&common.deployment.deployment)?;
-    let known = || match &args.command {
+    let known = || match &command {
         Command::Contribute { name, .. } => devnet::contributor(name),
         _ => devnet::deployer(),
     };
     let (mut node, account) = common.node.connect_with(&common.key, known)?;
     d.check(&mut node)?;
     let c = &d.contracts;
-    let (what, value): (&str, Value) = match &args.command {
+    let (what, value): (&str, Value) = match &command {
         Command::Create { name, .. } => ("datanet", register::create_datanet(&mut node, account, c, name)?.into()),
         Command::Contribute { datanet, name, root, .. } => {
             ("contribution", register::contribute(&mut node, account, c, *datanet, name, *root, &common.licence)?.into())

@@ -4,11 +4,12 @@ use crate::error::{Failure, While};
 use crate::kept::Shelves;
 use crate::meter::say;
 use crate::store::ModelDir;
+use crate::texts::{self, Window, Windows};
 use crate::{show, work};
 use circuits::ir::Group;
 use model_runtime::import::{ImportOptions, load_model, samples};
 use model_runtime::int::Headroom;
-use model_runtime::text::{Datanet, Tokenizer};
+use model_runtime::text::Tokenizer;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -49,8 +50,8 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     }
     let texts = match &args.calibration {
         Some(path) => {
-            let datanet = Datanet::load(path).during_path("reading", path)?;
-            Some(work::sample_tokens(&tokenizer, &datanet, float.shape.context.min(64))?)
+            let window = Window { max_tokens: float.shape.context.min(64), windows: Windows::Cut };
+            Some(texts::prepare(texts::read(path, None)?, &tokenizer, window)?.tokens)
         }
         None => None,
     };

@@ -1,14 +1,14 @@
 //! `poa index`: sketches of every sample, and the preconditioner.
 
-use crate::error::{Failure, While};
+use crate::error::Failure;
 use crate::kept::Shelves;
-use crate::meter::Meter;
+use crate::meter::{Meter, say};
 use crate::store::{AdapterDir, ModelDir, absolute};
+use crate::texts::{self, Copies, Window, WindowArgs};
 use crate::work;
 use circuits::ir::Group;
 use model_runtime::int::index::IndexOptions;
 use model_runtime::shape::Site;
-use model_runtime::text::Datanet;
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -31,9 +31,8 @@ pub struct Args {
     out: PathBuf,
     #[command(flatten)]
     sketch: SketchArgs,
-    /// Samples are cut after this many tokens.
-    #[arg(long, default_value_t = 64)]
-    max_tokens: usize,
+    #[command(flatten)]
+    window: WindowArgs,
     /// Scores up to this count as noise (0 to 16383; a sample scores about 14,400 on itself).
     #[arg(long, value_parser = clap::value_parser!(u16).range(..=16383))]
     noise_floor: Option<u16>,
@@ -71,28 +70,41 @@ fn site(name: &str) -> Result<Site, String> {
     found.ok_or_else(|| format!("expected one of {}", Site::ALL.map(|s| s.name()).join(", ")))
 }
 
+/// Says which rows copy earlier ones, and who was first.
+fn warn_of_copies(prepared: &texts::Prepared) -> Copies {
+    let copies = Copies::of(&prepared.tokens);
+    let mut lines = copies.lines(&prepared.datanet, false).into_iter();
+    lines.next().iter().for_each(|total| say(format!("warning: {total}")));
+    lines.for_each(say);
+    copies
+}
+
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let model = ModelDir::load(&args.model)?;
     let adapter = AdapterDir::load(&args.adapter, &model)?;
-    let mut datanet = Datanet::load(&args.datanet).during_path("reading", &args.datanet)?;
-    datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
-    let max_tokens = args.max_tokens.min(model.float.shape.context);
-    work::check_max_tokens(max_tokens)?;
+    let trained = Window::of_adapter(&args.adapter)?;
+    let window = Window::new(&args.window, trained, model.float.shape.context)?;
+    window.compare(trained);
+    let prepared = texts::prepare(texts::read(&args.datanet, args.limit)?, &model.tokenizer, window)?;
+    let copies = warn_of_copies(&prepared);
+    let datanet = &prepared.datanet;
     let paths = (absolute(&args.model)?, absolute(&args.adapter)?);
     let floor = args.noise_floor.map(i64::from);
-    let mut index = work::index(&model, &adapter, &datanet, args.sketch.options(), max_tokens, floor, (&paths.0, &paths.1))?;
+    let mut index = work::index(&model, &adapter, datanet, args.sketch.options(), window.max_tokens, floor, (&paths.0, &paths.1))?;
     index.info.datanet_version = args.datanet_version;
+    index.info.sample_of_row = prepared.sample_of_row;
     index.save(&args.out)?;
     let shelves = Shelves { index: Some(&args.out), ..Shelves::default() };
     let commitment = work::commit(Group::Index, &index.index.semantics, Some(&index), &index.committed(), shelves)?;
     let (seconds, cpu_seconds) = meter.read();
     let elements: usize = index.index.tensors.values().map(|t| t.data.len()).sum();
     let root = index.info.datanet_root;
+    let (identical, near) = copies.counts();
     if json {
         println!(
             "{}",
-            json!({ "samples": index.index.rows, "contributors": index.info.contributors.len(), "elements": elements, "datanet_root": root, "commitment": commitment, "seconds": seconds, "cpu_seconds": cpu_seconds })
+            json!({ "samples": index.index.rows, "contributors": index.info.contributors.len(), "elements": elements, "datanet_root": root, "commitment": commitment, "cut_samples": prepared.cut.samples, "cut_share": prepared.cut.share(), "identical_copies": identical, "near_copies": near, "seconds": seconds, "cpu_seconds": cpu_seconds })
         );
     } else {
         println!(

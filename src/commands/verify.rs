@@ -164,7 +164,7 @@ fn print_statement(statement: &Statement) {
         println!("    prompt digest {}", digests.prompt);
         println!("    token digest  {}", digests.exchange);
         if let Some(index) = &statement.index {
-            show::print_shares(&show::shares(&request.weights, &index.contributors));
+            show::print_weights(&request.weights, &index.contributors);
         }
     }
 }

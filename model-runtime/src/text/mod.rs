@@ -1,14 +1,17 @@
 //! Text: tokenizers (Hugging Face, SentencePiece, llama2.c) and datanets.
 
 mod datanet;
+pub mod duplicates;
 mod llama2c;
 mod pieces;
 mod sentencepiece;
 mod special;
 mod tokenizer;
+mod windows;
 
-pub use datanet::{Datanet, Sample};
+pub use datanet::{Datanet, Notes, Sample, Skipped, Why, lookalikes};
 pub use tokenizer::{Tokenizer, TokenizerKind};
+pub use windows::{Cut, split};
 
 use std::path::Path;
 
@@ -113,10 +116,22 @@ pub enum TextError {
         found: String,
     },
     /// A datanet without samples.
-    #[error("{path}: expected at least one sample, found none")]
+    #[error("{path}: expected at least one sample, found none{notes}")]
     EmptyDatanet {
         /// The file or folder.
         path: String,
+        /// What reading left out, each remark after a semicolon.
+        notes: String,
+    },
+    /// An entry of a folder that can't be read.
+    #[error("{path}: expected {expected}, found {found}")]
+    Entry {
+        /// The entry.
+        path: String,
+        /// What can be read.
+        expected: String,
+        /// What there is.
+        found: String,
     },
 }
 
