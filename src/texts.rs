@@ -197,7 +197,8 @@ impl Copies {
             return vec![];
         }
         let total = self.verdicts.len();
-        let mut lines = vec![format!("{} of {total} samples copy earlier ones and don't earn: {identical} identical, {near} nearly", identical + near)];
+        let mut lines =
+            vec![format!("{} of {total} samples copy earlier ones and don't earn: {identical} identical, {near} nearly", identical + near)];
         let mut order: Vec<&Cluster> = self.clusters.iter().collect();
         order.sort_by_key(|c| std::cmp::Reverse(c.copies.len()));
         let shown = if all { order.len() } else { SHOWN.min(order.len()) };

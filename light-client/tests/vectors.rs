@@ -4,7 +4,7 @@
 
 use light_client::expression::Node;
 use light_client::key::{Column, ColumnKind, Query};
-use light_client::settlement::{INPUTS, NamedInputs, WEIGHT_BOUND, public_inputs, weight_word};
+use light_client::settlement::{INPUTS, NamedInputs, public_inputs, weight_word};
 use light_client::word::{scalar, scalar_word};
 use light_client::{KeyError, KeyParts, OuterKey, ProofError, Settlement, Word, verify, verify_settlement};
 use proptest::prelude::*;

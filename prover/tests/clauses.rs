@@ -12,7 +12,7 @@ use common::{Full, full};
 use light_client::settlement::{NamedInputs, weight_word};
 use light_client::{OuterKey, ProofError, Settlement, SettlementError, verify_settlement};
 use model_runtime::int::Mode;
-use model_runtime::int::trace::Keep;
+use model_runtime::int::trace::{Keep, Span};
 use model_runtime::semantics::Dims;
 use model_runtime::shape::Site;
 use p3_bn254::Bn254;
@@ -311,14 +311,10 @@ fn tokens_beyond_the_slots() {
     let runtime = full.runtime(&full.model.tensors);
     let prompt = [1, 5, 9];
     let tokens = [prompt.to_vec(), runtime.generate(&prompt, 6, None).unwrap()].concat();
-    let trace = |tokens: &[u32], slots: usize, backward: bool| {
-        runtime.run(tokens, 1, Dims::new(&full.index.semantics, 16, slots), Mode::Sample, Keep::All, backward).unwrap()
+    let trace = |tokens: &[u32], slots: usize, span: Span| {
+        runtime.run(tokens, prompt.len(), Dims::new(&full.index.semantics, 16, slots), Mode::Teacher, Keep::All, span).unwrap()
     };
-    let attributed = |mut trace: model_runtime::int::Trace| {
-        trace.prompt_len = prompt.len();
-        full.attributed(trace)
-    };
-    let honest = attributed(trace(&tokens, 8, true));
+    let honest = full.attributed(trace(&tokens, 8, Span::Exchange));
     let witness = full.witness_of(&full.model.tensors, &full.index_tensors, &[honest]);
     let fixed = full.commit::<Evm>(&witness);
     let (statement, opening) = hidden(&full, &witness, &fixed);
@@ -327,7 +323,7 @@ fn tokens_beyond_the_slots() {
     let constants = Constants::new(&params).unwrap();
     // Three tokens of the prover's choice follow: positions' forward tensors are those of the longer exchange, all else is as it was.
     let longer = [tokens, vec![7, 7, 7]].concat();
-    let forward = trace(&longer, 16, false);
+    let forward = trace(&longer, 16, Span::Answer);
     let mut cheat = witness.clone();
     for (id, def) in full.relation.tensors.iter().enumerate() {
         let names: Vec<&str> = def.axes.iter().map(|a| full.relation.axes[a.0].name).collect();

@@ -124,14 +124,21 @@ fn epochs_json(epochs: &[EpochLoss]) -> Value {
 /// Share of greedy tokens below which an adapted integer model isn't the float one's stand-in.
 const LEAST_AGREEMENT: f64 = 0.9;
 
-/// What to do about an adapter that can't be made exact, where its error doesn't say.
-fn refused(error: &QuantiseError) -> Failure {
+/// What to do about an adapter that can't be made exact, where its error doesn't say: one that training drove away is too large, one that it
+/// hardly moved too small.
+fn refused(error: &QuantiseError, losses: &[f32]) -> Failure {
     let failure = Failure::input(format!("quantising the adapter: {error}"));
     match error {
-        QuantiseError::TooNarrow { .. } | QuantiseError::Bound { .. } | QuantiseError::Undecided => {
-            failure.hint("the adapter is too small beside the model for the bits there are: train longer or raise --learning-rate")
-        }
+        QuantiseError::TooNarrow { .. } | QuantiseError::Bound { .. } | QuantiseError::Undecided => failure.hint(quantise_hint(losses)),
         _ => failure,
+    }
+}
+
+fn quantise_hint(losses: &[f32]) -> &'static str {
+    match curve(losses).as_slice() {
+        [] => "the PEFT adapter is too large or too small beside the model: check that it was made for this one",
+        [first, .., last] if last > first => "the loss has risen: lower --learning-rate",
+        _ => "where too few bits are left, the adapter is too small beside the model: train longer or raise --learning-rate",
     }
 }
 
@@ -154,7 +161,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         }
     };
     say("quantising the adapter …");
-    let int = quantise_adapter(&model.int, &model.float, &float, &tokens).map_err(|e| refused(&e))?;
+    let int = quantise_adapter(&model.int, &model.float, &float, &tokens).map_err(|e| refused(&e, &losses))?;
     let adapter = AdapterDir { int, float };
     let fidelity = work::adapted_fidelity(&model, &adapter, &tokens)?;
     if fidelity.greedy_agreement < LEAST_AGREEMENT {
@@ -186,4 +193,16 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         show::print_fidelity(&fidelity);
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_points_where_the_loss_says() {
+        assert!(quantise_hint(&[2.0, 9.0, 30.0]).contains("lower --learning-rate"));
+        assert!(quantise_hint(&[2.0, 1.9, 1.8]).contains("raise --learning-rate"));
+        assert!(!quantise_hint(&[]).contains("--learning-rate"));
+    }
 }

@@ -7,6 +7,7 @@ use crate::expect::{Pins, compare};
 use crate::outer::{self, key_path, keys_directory};
 use crate::show;
 use crate::store::read_json;
+use crate::terminal::line;
 use circuits::statement::{Digest, Statement, Tokens};
 use light_client::OuterKey;
 use serde_json::json;
@@ -102,7 +103,7 @@ fn report(args: &Args, statement: &Statement, checked: Checked, json: bool) -> R
         print_statement(statement);
         print_pins(&pins);
     } else {
-        println!("NOT VALID: {}", reason.unwrap_or_default());
+        println!("NOT VALID: {}", line(&reason.unwrap_or_default()));
     }
     Ok(u8::from(!valid))
 }

@@ -99,6 +99,6 @@ fn the_hard_datanet_can_be_indexed() {
     let faithful = crate::int::fidelity::fidelity(&runtime, &samples, reference).unwrap();
     eprintln!("{faithful:?}");
     assert!(faithful.greedy_agreement >= 0.98, "{faithful:?}");
-    let index = build_index(&model, &adapter, &samples, IndexOptions { rows: 8, damping: 0.1 }, &|_, _| ());
+    let index = build_index(&model, &adapter, &samples, &vec![true; samples.len()], &IndexOptions::default(), &|_, _| ());
     assert_eq!(index.unwrap().rows, samples.len());
 }
