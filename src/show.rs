@@ -58,16 +58,19 @@ pub fn scores_json(attribution: &Attribution, index: &IndexDir, top: usize) -> V
     ranked(&attribution.scores, rows)
         .into_iter()
         .take(top)
-        .map(|(i, score)| json!({ "sample": index.info.sample_of_row.get(i).copied().unwrap_or(i), "contributor": rows[i].contributor, "score": score, "text": rows[i].text }))
+        .map(|(i, score)| {
+            let sample = index.info.sample_of_row.get(i).copied().unwrap_or(i);
+            json!({ "sample": sample, "contributor": rows[i].contributor, "score": score, "relevance": attribution.rel[i], "text": rows[i].text })
+        })
         .collect()
 }
 
 /// Prints the top samples and the contributors' bars.
 pub fn print_attribution(attribution: &Attribution, index: &IndexDir, top: usize) {
-    println!("\nMost influential samples");
+    println!("\nMost influential samples\n  {:>7} {:>10}", "score", "relevance");
     for (i, score) in ranked(&attribution.scores, &index.info.rows).into_iter().take(top) {
         let row = &index.info.rows[i];
-        println!("  {score:>7}  {:<20} {}", shortened(&row.contributor, 20), shortened(&row.text, 80));
+        println!("  {score:>7} {:>10}  {:<20} {}", attribution.rel[i], shortened(&row.contributor, 20), shortened(&row.text, 80));
     }
     print_weights(&contributor_weights(attribution, index), &index.info.contributors);
 }

@@ -132,6 +132,7 @@ pub fn index(
     let numbers: Vec<u32> = datanet.samples.iter().map(|s| names.iter().position(|n| *n == s.contributor).unwrap_or(0) as u32).collect();
     let theta = noise_floor.map_or_else(|| measured_floor(&index, &numbers), Ok)?;
     index.semantics.consts.insert("theta".into(), theta);
+    check_provable(&index, names.len())?;
     let rows = datanet.samples.iter().map(|s| Row { contributor: s.contributor.clone(), text: s.text.clone() }).collect();
     let info = IndexInfo {
         rows,
@@ -146,6 +147,23 @@ pub fn index(
         made_with: fingerprint(model, Some(adapter)),
     };
     Ok(IndexDir { index, info })
+}
+
+/// Refuses what no proof could be made of, for an exchange of any length, before anything is written.
+fn check_provable(index: &Index, contributors: usize) -> Result<(), Failure> {
+    let tokens = index.semantics.shape.context.next_power_of_two();
+    let params = RelationParams {
+        semantics: index.semantics.clone(),
+        scope: Scope::Attribution,
+        weight_ranges: WeightRanges::Proven,
+        tables: TableMode::Evaluated,
+        tokens,
+        slots: tokens,
+        requests: 1,
+        rows: index.rows,
+        contributors,
+    };
+    Relation::new(&params).map(|_| ()).during("checking that answers can be proven with this index")
 }
 
 /// The largest noise floor: scores are below `2^14`.

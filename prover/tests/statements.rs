@@ -135,13 +135,21 @@ fn unsound_parameters_are_refused() {
     use model_runtime::shape::Site;
     let params = &fixture().statement.relation;
     Relation::new(params).unwrap();
-    let changes: [(&str, Change); 17] = [
+    let changes: [(&str, Change); 25] = [
         ("output weights that don't tell 0 from 1", |p| *p.semantics.exps.get_mut("out.exp_bits").unwrap() = 14),
         ("another fixed point of output probabilities", |p| p.semantics.ops.get_mut("pr").unwrap().shift -= 1),
         ("another fixed point of attention probabilities", |p| p.semantics.ops.get_mut("p").unwrap().shift -= 1),
         ("squares that wrap around", |p| *p.semantics.consts.get_mut("n1.sq_shift").unwrap() = 0),
         ("softmax totals that wrap around", |p| p.semantics.shape.vocab = 1 << 20),
-        ("weights that wrap around", |p| p.rows = 1 << 17),
+        ("a coarser square than bounds are argued for", |p| *p.semantics.consts.get_mut("n1.sq_shift").unwrap() += 1),
+        ("token gradients longer than the field allows", |p| *p.semantics.consts.get_mut("ghf.length").unwrap() = 13),
+        ("token gradients without length", |p| *p.semantics.consts.get_mut("ghf.length").unwrap() = 1),
+        ("a lift that wraps around", |p| *p.semantics.consts.get_mut("ghf.lift").unwrap() = 13),
+        ("scores in another unit", |p| p.semantics.ops.get_mut("score").unwrap().shift -= 1),
+        ("a floor above every score", |p| *p.semantics.consts.get_mut("theta").unwrap() = 1 << 14),
+        ("a sketch of a site without an adapter", |p| p.semantics.sketch.as_mut().unwrap().sites = vec![Site::Gate]),
+        ("a sketch too long for its squares", |p| p.semantics.sketch.as_mut().unwrap().rows = 1 << 10),
+        ("weights that wrap around", |p| p.rows = (1 << 17) + 1),
         ("rows without end", |p| p.rows = usize::MAX),
         ("contributors without end", |p| p.contributors = usize::MAX),
         ("no sketch rows", |p| p.semantics.sketch.as_mut().unwrap().rows = 0),

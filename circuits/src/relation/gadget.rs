@@ -178,11 +178,11 @@ impl Builder<'_> {
         let kappa = u32::try_from(exponent + shift as i32).map_err(|_| super::missing("exponent", x))?;
         // The bounds on h·f and on Σ dn·n need the squares' total in 29 bits and a factor of 18 to 23 bits.
         let least = self.sem.shape.width.next_power_of_two().trailing_zeros();
-        if !(least..=16).contains(&sq_shift) || !(18..=23).contains(&kappa) || !(1..1 << 27).contains(&eps) {
+        if sq_shift != least || !(18..=23).contains(&kappa) || !(1..1 << 27).contains(&eps) {
             return Err(RelationError::Parameter {
                 what: format!("norm `{x}`"),
                 found: format!("square shift {sq_shift}, factor 2^{kappa}, epsilon {eps}"),
-                expected: "the width's logarithm to 16, 2^18 to 2^23, 1 to 2^27",
+                expected: "the width's logarithm rounded up, 2^18 to 2^23, 1 to 2^27",
             });
         }
         let all: Vec<Axis> = rows.iter().copied().chain([self.x.d]).collect();

@@ -82,7 +82,9 @@ pub enum RelationError {
         name: String,
     },
     /// An operation's identity could wrap around the field.
-    #[error("operation `{name}` needs values up to {bound}, the field allows less than 2130706433; quantise with fewer bits")]
+    #[error(
+        "operation `{name}` needs values up to {bound}, the field allows less than 2130706433: for so many tokens or so wide a layer the model must be imported again, with a smaller --context"
+    )]
     Wraps {
         /// The operation.
         name: String,

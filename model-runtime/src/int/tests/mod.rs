@@ -4,6 +4,7 @@ mod exactness;
 mod headroom;
 mod quality;
 mod scores;
+mod sizes;
 
 use super::reference::{self, Folded};
 use super::synthetic::{Generator, random_adapter, random_model};
