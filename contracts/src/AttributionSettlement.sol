@@ -12,6 +12,7 @@ import {BitMaps} from "@openzeppelin/contracts/utils/structs/BitMaps.sol";
 import {IAttributionSettlement} from "./interfaces/IAttributionSettlement.sol";
 import {IAttributionVerifier} from "./interfaces/IAttributionVerifier.sol";
 import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
+import {CodeStore} from "./libraries/CodeStore.sol";
 import {INPUTS, PublicInputs} from "./libraries/PublicInputs.sol";
 import {Scalar} from "./libraries/Scalar.sol";
 import {WeightTree} from "./libraries/WeightTree.sol";
@@ -120,7 +121,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         Request memory r = _escrowed(requestId);
         if (block.timestamp > r.deadline) revert DeadlinePassed(requestId, r.deadline);
         _checkConditions(requestId, r, digests);
-        IModelRegistry.Claim memory m = models.claimOf(r.modelId);
+        IModelRegistry.Claim memory m = _claim(r.modelId);
         (uint256[INPUTS] memory inputs, uint256 total) = _inputs(m, requestId, digests, weights);
         if (!IAttributionVerifier(r.verifier).verify(inputs, proof)) revert InvalidProof(requestId);
 
@@ -243,7 +244,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         view
         returns (uint256[INPUTS] memory inputs)
     {
-        (inputs,) = _inputs(models.claimOf(_requests[requestId].modelId), requestId, digests, weights);
+        (inputs,) = _inputs(_claim(_requests[requestId].modelId), requestId, digests, weights);
     }
 
     /// @inheritdoc IAttributionSettlement
@@ -253,7 +254,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         returns (Distribution memory distribution, address[] memory contributors, uint256[] memory amounts)
     {
         Request memory r = _requests[requestId];
-        IModelRegistry.Claim memory m = models.claimOf(r.modelId);
+        IModelRegistry.Claim memory m = _claim(r.modelId);
         if (weights.length != m.contributors) revert WeightCount(m.contributors, weights.length);
         uint256 total = PublicInputs.totalOf(weights);
         uint256 pot;
@@ -323,6 +324,11 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     function _escrowed(bytes32 requestId) private view returns (Request memory r) {
         r = request(requestId);
         if (r.status != Status.Escrowed) revert UnexpectedStatus(requestId, Status.Escrowed, r.status);
+    }
+
+    /// @dev `models.claimOf`, read from where the registry keeps it.
+    function _claim(uint64 modelId) private view returns (IModelRegistry.Claim memory) {
+        return abi.decode(CodeStore.read(CodeStore.placeOf(address(models), modelId)), (IModelRegistry.Claim));
     }
 
     /// @dev What the proof must be about. Only the statement's digest comes from the caller and, where the payer left them open, the others.

@@ -11,6 +11,8 @@ import {Scalar} from "./libraries/Scalar.sol";
 
 /// @title Registry of models
 /// @notice The owner is the timelock. All it can do is say which verifier new requests get.
+/// @dev What settlements rest on, a model's `Claim`, is kept as code, at `CodeStore.placeOf(registry, modelId)`: the registry creates nothing
+/// else. Settlements read it there, without a call, for less than a storage slot and a half.
 contract ModelRegistry is IModelRegistry, Ownable {
     /// @notice Where datanets are registered.
     IDatanetRegistry public immutable datanets;
@@ -18,20 +20,19 @@ contract ModelRegistry is IModelRegistry, Ownable {
     /// @inheritdoc IModelRegistry
     mapping(bytes32 keyDigest => IAttributionVerifier) public verifiers;
 
-    /// @dev A model as it is kept. What settlements read is kept as code, which costs them a third of what slots would.
-    /// @param claim Where its `Claim` is; every registered model has one.
+    /// @dev What is kept of a model besides its `Claim`. Every registered model has an owner.
+    /// @param owner Who registered it.
     /// @param listId Its contributors' list in the datanet registry.
     /// @param contributors How many.
     struct Entry {
-        address claim;
+        address owner;
         uint64 listId;
         uint32 contributors;
         bytes32 keyDigest;
         address payee;
         uint64 datanetId;
-        address owner;
-        uint64 datanetVersion;
         bool retired;
+        uint64 datanetVersion;
     }
 
     uint64 private _modelCount;
@@ -58,7 +59,9 @@ contract ModelRegistry is IModelRegistry, Ownable {
         if (found != v.namesDigest) revert NamesDiffer(v.namesDigest, found);
         bytes32 digest = IndexStatement.digest(IndexStatement.Provenance(r.index, r.base, r.adapter, v.root, r.datanetVersion), names);
         modelId = ++_modelCount;
-        _models[modelId] = _entry(r, v, Scalar.fromDigest(digest));
+        _models[modelId] = _entry(r, v);
+        bytes memory claim = abi.encode(Claim(r.base, r.adapter, r.index, Scalar.fromDigest(digest), r.payee, v.contributors));
+        if (CodeStore.write(claim) != CodeStore.placeOf(address(this), modelId)) revert UnknownModel(modelId);
         emit ModelRegistered(modelId, msg.sender, r.datanetId, r, digest);
     }
 
@@ -83,7 +86,7 @@ contract ModelRegistry is IModelRegistry, Ownable {
     /// @inheritdoc IModelRegistry
     function model(uint64 modelId) external view returns (Model memory) {
         Entry storage m = _known(modelId);
-        Claim memory c = _claim(m);
+        Claim memory c = _claim(modelId);
         return Model({
             base: c.base,
             adapter: c.adapter,
@@ -102,7 +105,8 @@ contract ModelRegistry is IModelRegistry, Ownable {
 
     /// @inheritdoc IModelRegistry
     function claimOf(uint64 modelId) external view returns (Claim memory) {
-        return _claim(_known(modelId));
+        _known(modelId);
+        return _claim(modelId);
     }
 
     /// @inheritdoc IModelRegistry
@@ -127,25 +131,23 @@ contract ModelRegistry is IModelRegistry, Ownable {
 
     function _known(uint64 modelId) private view returns (Entry storage m) {
         m = _models[modelId];
-        if (m.claim == address(0)) revert UnknownModel(modelId);
+        if (m.owner == address(0)) revert UnknownModel(modelId);
     }
 
-    function _claim(Entry storage m) private view returns (Claim memory) {
-        return abi.decode(CodeStore.read(m.claim), (Claim));
+    function _claim(uint64 modelId) private view returns (Claim memory) {
+        return abi.decode(CodeStore.read(CodeStore.placeOf(address(this), modelId)), (Claim));
     }
 
-    function _entry(Registration calldata r, IDatanetRegistry.Version memory v, uint256 indexDigest) private returns (Entry memory) {
-        bytes memory claim = abi.encode(Claim(r.base, r.adapter, r.index, indexDigest, r.payee, v.contributors));
+    function _entry(Registration calldata r, IDatanetRegistry.Version memory v) private view returns (Entry memory) {
         return Entry({
-            claim: CodeStore.write(claim),
+            owner: msg.sender,
             listId: v.listId,
             contributors: v.contributors,
             keyDigest: r.keyDigest,
             payee: r.payee,
             datanetId: r.datanetId,
-            owner: msg.sender,
-            datanetVersion: r.datanetVersion,
-            retired: false
+            retired: false,
+            datanetVersion: r.datanetVersion
         });
     }
 

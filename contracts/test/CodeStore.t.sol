@@ -27,6 +27,13 @@ contract CodeStoreTest is Test {
         equal(keccak256(this.read(place)), keccak256(hex"30ff"), "still there");
     }
 
+    function test_placesFollowFromWriterAndNonce() public view {
+        uint64[11] memory nonces = [uint64(1), 127, 128, 255, 256, 65_535, 65_536, 1 << 24, (1 << 24) - 1, 1 << 31, type(uint32).max];
+        for (uint256 i = 0; i < nonces.length; ++i) {
+            equal(CodeStore.placeOf(address(this), nonces[i]), vm.computeCreateAddress(address(this), nonces[i]), "place");
+        }
+    }
+
     function test_nothingIsReadWhereNothingIsKept() public {
         vm.expectRevert(abi.encodeWithSelector(CodeStore.NothingStored.selector, address(0xdead)));
         this.read(address(0xdead));

@@ -19,6 +19,18 @@ library CodeStore {
         if (place == address(0)) revert NothingStored(place);
     }
 
+    /// @notice Where the `nonce`th thing lies that `writer` has written, if it creates nothing else: from 1, below 2^32.
+    /// @dev The low 160 bits of the hash of the RLP list of the two.
+    function placeOf(address writer, uint64 nonce) internal pure returns (address) {
+        bytes memory list;
+        if (nonce < 0x80) list = abi.encodePacked(hex"d694", writer, uint8(nonce));
+        else if (nonce < 1 << 8) list = abi.encodePacked(hex"d794", writer, hex"81", uint8(nonce));
+        else if (nonce < 1 << 16) list = abi.encodePacked(hex"d894", writer, hex"82", uint16(nonce));
+        else if (nonce < 1 << 24) list = abi.encodePacked(hex"d994", writer, hex"83", uint24(nonce));
+        else list = abi.encodePacked(hex"da94", writer, hex"84", uint32(nonce));
+        return address(uint160(uint256(keccak256(list))));
+    }
+
     /// @notice What was written at `place`.
     function read(address place) internal view returns (bytes memory data) {
         uint256 size = place.code.length;

@@ -50,8 +50,9 @@ contract SettlementHandler is System {
     function doSettle(uint256 which, uint256 seed) public {
         bytes32 id = pick(which);
         uint256[] memory weights = new uint256[](CONTRIBUTORS);
+        uint256 spread = uint256(keccak256(abi.encode(seed)));
         for (uint256 i = 0; i < CONTRIBUTORS && seed % 8 != 0; ++i) {
-            weights[i] = (seed >> (8 + 64 * i)) & ((1 << (seed >> 250)) - 1) & (2 ** 28 - 1);
+            weights[i] = (spread >> (8 + 64 * i)) & ((1 << (spread >> (248 - 8 * i) & 31)) - 1) & (2 ** 28 - 1);
         }
         bytes memory proof = proofOf(id, 0x70, weights);
         bool possible = isEscrowed(id) && running <= _lastRunning[id] && block.timestamp >= settlement.pausedUntil();
