@@ -100,7 +100,8 @@ pub fn wrap(statement: &Statement, bytes: &[u8], srs: &Srs, keys: &Path) -> Resu
     let mark = SrsMark { digest: Digest(srs.digest()), insecure: srs.trust() == Trust::Insecure };
     let proof = EvmProof::new(statement, Digest(key.digest()), mark, proof)?;
     verify(&key, &proof)?;
-    Ok(Wrapped { solidity: outer::solidity(srs.params(), &keys_found), proof, key, figures })
+    let solidity = outer::solidity(srs.params(), &keys_found).during("writing the verifier's contract")?;
+    Ok(Wrapped { solidity, proof, key, figures })
 }
 
 /// Verifies an outer proof the way a contract and the light client do.

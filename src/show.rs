@@ -17,6 +17,7 @@ fn bar(share: f64) -> String {
 /// The first characters of a text, on one line.
 fn shortened(text: &str, most: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = crate::terminal::line(&line).into_owned();
     if line.chars().count() <= most { line } else { line.chars().take(most - 1).chain(['…']).collect() }
 }
 

@@ -36,7 +36,7 @@ impl Bench {
         self.directory.join(name).display().to_string()
     }
 
-    /// Writes statement and proof with a request id; the mock verifier takes proofs that begin with 1.
+    /// Writes statement and proof with a request id; the mock verifier takes the one that begins with 1.
     fn prove(&self, id: Digest, first: u8) {
         let statement = fixture::statement(3, id);
         write(&self.directory.join("statement.json"), &json!(statement));
@@ -97,6 +97,9 @@ fn proof(statement: &Statement, first: u8) -> Value {
     let inputs: Vec<Digest> = named.into_iter().chain([z, y].map(|w| Digest(w.to_be_bytes()))).collect();
     let mut bytes = vec![0xab; fixture::PROOF_BYTES];
     bytes[0] = first;
+    if first == 1 {
+        fixture::seal(&inputs, &mut bytes);
+    }
     json!({
         "format": "poa-evm-proof/1",
         "key_digest": KEY,

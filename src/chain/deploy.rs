@@ -5,7 +5,8 @@
 use super::abi::{
     AttributionSettlement, AttributionVerifier, DatanetRegistry, ModelRegistry, OpenToken, PoaGovernor, StakingPool, Timelock, governor, settlement,
 };
-use super::{Call, Chain, ChainError};
+use super::journal::Journal;
+use super::{Call, Chain, ChainError, Receipt};
 use crate::error::{Failure, While};
 use crate::store::read_json;
 use alloy::primitives::{Address, B256, Bytes, U256, uint};
@@ -174,6 +175,7 @@ struct Deployer<'a, C> {
     chain: &'a mut C,
     from: Address,
     nonce: u64,
+    journal: Option<&'a mut Journal>,
 }
 
 impl<C: Chain> Deployer<'_, C> {
@@ -189,26 +191,57 @@ impl<C: Chain> Deployer<'_, C> {
 
     fn create_plain(&mut self, data: Bytes) -> Result<Address, ChainError> {
         let expected = self.ahead(0);
-        let receipt = self.chain.send(Call { from: self.from, data, ..Call::default() })?;
-        self.nonce += 1;
-        match receipt.created {
-            Some(address) if address == expected => Ok(address),
-            _ => {
-                Err(ChainError::Nonce { account: self.from, nonce: self.nonce - 1, problem: "the contract has another address than expected".into() })
-            }
+        let call = Call { from: self.from, data, ..Call::default() };
+        if self.send(call, expected)?.created != Some(expected) {
+            return Err(ChainError::Nonce {
+                account: self.from,
+                nonce: self.nonce,
+                problem: "the contract has another address than expected".into(),
+            });
         }
+        self.nonce += 1;
+        Ok(expected)
+    }
+
+    /// Sends a transaction unless the journal has it: that one is waited for.
+    fn send(&mut self, call: Call, expected: Address) -> Result<Receipt, ChainError> {
+        let Some(journal) = &mut self.journal else { return self.chain.send(call) };
+        let Some(kept) = journal.kept(self.nonce, &call.data)? else {
+            let data = call.data.clone();
+            return self.chain.send_kept(call, &mut |signed| journal.keep(self.nonce, &data, signed));
+        };
+        // Its receipt may be long gone; nobody else can have created a contract here.
+        if !self.chain.code(expected)?.is_empty() {
+            return Ok(Receipt { created: Some(expected), ..Receipt::default() });
+        }
+        self.chain.resume(call, &kept).map_err(|e| journal.overtaken(e))
     }
 }
 
-/// Deploys everything.
+/// Deploys everything, in one go.
 pub fn deploy(chain: &mut impl Chain, from: Address, raw: &RawVerifier, settings: &Settings) -> Result<Deployment, ChainError> {
     let (block, _) = chain.newest()?;
     let nonce = chain.nonce(from)?;
-    let mut d = Deployer { chain, from, nonce };
+    deploy_from(Deployer { chain, from, nonce, journal: None }, block, raw, settings)
+}
+
+/// Deploys what the journal says isn't deployed yet.
+pub fn deploy_kept(
+    chain: &mut impl Chain,
+    from: Address,
+    raw: &RawVerifier,
+    settings: &Settings,
+    journal: &mut Journal,
+) -> Result<Deployment, ChainError> {
+    let (block, nonce) = journal.start(chain, from)?;
+    deploy_from(Deployer { chain, from, nonce, journal: Some(journal) }, block, raw, settings)
+}
+
+fn deploy_from<C: Chain>(mut d: Deployer<'_, C>, block: u64, raw: &RawVerifier, settings: &Settings) -> Result<Deployment, ChainError> {
     let contracts = deploy_all(&mut d, raw, settings)?;
-    let chain_id = d.chain.chain_id();
+    let (chain_id, deployer) = (d.chain.chain_id(), d.from);
     let deployment =
-        Deployment { format: FORMAT.into(), chain_id, block, deployer: from, key_digest: raw.key_digest, insecure_srs: raw.insecure_srs, contracts };
+        Deployment { format: FORMAT.into(), chain_id, block, deployer, key_digest: raw.key_digest, insecure_srs: raw.insecure_srs, contracts };
     deployment.check(d.chain)?;
     Ok(deployment)
 }

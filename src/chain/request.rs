@@ -41,7 +41,7 @@ pub enum Status {
 }
 
 impl Status {
-    fn of(code: u8) -> Self {
+    pub(super) fn of(code: u8) -> Self {
         [Self::None, Self::Escrowed, Self::Settled, Self::Refunded].get(usize::from(code)).copied().unwrap_or(Self::None)
     }
 }

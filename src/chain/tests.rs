@@ -19,12 +19,12 @@ use std::time::Duration;
 
 const KEY: Digest = Digest([0x17; 32]);
 
-fn raw() -> RawVerifier {
+pub(super) fn raw() -> RawVerifier {
     RawVerifier { code: RAW.into(), key_digest: KEY, proof_bytes: PROOF_BYTES, insecure_srs: true, gas_limit: 450_000 }
 }
 
 /// With the request id that a fresh chain gives for its tokens.
-fn statement(contributors: usize) -> Statement {
+pub(super) fn statement(contributors: usize) -> Statement {
     let mut statement = fixture::statement(contributors, Digest::default());
     let request = &mut statement.requests[0];
     request.id = devnet::request_id(conditions(request), KEY);
@@ -37,17 +37,21 @@ fn conditions(request: &RequestStatement) -> Conditions {
     Conditions { prompt, tokens, ..Conditions::default() }
 }
 
-fn proof_with(statement: &Statement, first: u8) -> EvmProof {
+pub(super) fn proof_with(statement: &Statement, first: u8) -> EvmProof {
     let mut bytes = vec![0xab; PROOF_BYTES];
     bytes[0] = first;
-    EvmProof::new(statement, KEY, SrsMark { digest: small(1), insecure: true }, bytes).unwrap()
+    let mut proof = EvmProof::new(statement, KEY, SrsMark { digest: small(1), insecure: true }, bytes).unwrap();
+    if first == 1 {
+        fixture::seal(&proof.public_inputs, &mut proof.proof.0);
+    }
+    proof
 }
 
-fn proof(statement: &Statement) -> EvmProof {
+pub(super) fn proof(statement: &Statement) -> EvmProof {
     proof_with(statement, 1)
 }
 
-fn names(statement: &Statement) -> Vec<String> {
+pub(super) fn names(statement: &Statement) -> Vec<String> {
     statement.index.as_ref().unwrap().contributors.clone()
 }
 
@@ -295,7 +299,7 @@ fn connect(anvil: &Anvil, statement: &Statement, wait: Duration) -> Node {
     node
 }
 
-const WAIT: Duration = Duration::from_secs(20);
+pub(super) const WAIT: Duration = Duration::from_secs(20);
 
 #[test]
 fn anvil_and_the_evm_in_process_agree() {
@@ -310,7 +314,7 @@ fn anvil_and_the_evm_in_process_agree() {
 }
 
 /// Accepts proofs that begin with 1 and aren't to be refused.
-struct Fake(bool);
+pub(super) struct Fake(pub bool);
 
 impl Judge for Fake {
     fn key_digest(&self) -> Digest {

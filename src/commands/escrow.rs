@@ -107,7 +107,8 @@ impl PromptArgs {
         };
         let vocab = statement.map_or(u32::MAX as usize, |s| s.relation.semantics.shape.vocab);
         if let Some(token) = tokens.iter().find(|t| **t as usize >= vocab) {
-            return Err(Failure::input(format!("token {token} of the prompt isn't in the model's vocabulary of {vocab}")));
+            let message = format!("token {token} of the prompt isn't in the model's vocabulary of {vocab}");
+            return Err(Failure::input(message).hint("give the tokens that the model's own tokenizer makes of the prompt"));
         }
         Prompt::new(tokens, capacity, text).map(Some)
     }

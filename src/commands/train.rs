@@ -94,6 +94,15 @@ pub fn curve(losses: &[f32]) -> Vec<f32> {
     losses.chunks(chunk).map(|c| c.iter().sum::<f32>() / c.len() as f32).collect()
 }
 
+/// What to do about an adapter that can't be quantised: one that training drove away is too large, one that it hardly moved too small.
+fn quantise_hint(losses: &[f32]) -> &'static str {
+    match curve(losses).as_slice() {
+        [] => "the PEFT adapter is too large or too small beside the model: check that it was made for this one",
+        [first, .., last] if last > first => "the loss has risen: lower --learning-rate",
+        _ => "where too few bits are left, the adapter is too small beside the model: train longer or raise --learning-rate",
+    }
+}
+
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let model = ModelDir::load(&args.model)?;
@@ -122,8 +131,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     say("quantising the adapter …");
     let calibration: Vec<Vec<u32>> = tokens.iter().step_by(tokens.len().div_ceil(24)).cloned().collect();
     let int = quantise_adapter(&model.int, &model.float, &float, &calibration).during("quantising the adapter");
-    let int =
-        int.map_err(|f| f.hint("where too few bits are left, the adapter is too small beside the model: train longer or raise --learning-rate"))?;
+    let int = int.map_err(|f| f.hint(quantise_hint(&losses)))?;
     let adapter = AdapterDir { int, float };
     adapter.save(&args.out, &model.float, &args.model.display().to_string())?;
     let shelves = Shelves { adapter: Some(&args.out), ..Shelves::default() };
@@ -143,4 +151,16 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         }
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_points_where_the_loss_says() {
+        assert!(quantise_hint(&[2.0, 9.0, 30.0]).contains("lower --learning-rate"));
+        assert!(quantise_hint(&[2.0, 1.9, 1.8]).contains("raise --learning-rate"));
+        assert!(!quantise_hint(&[]).contains("--learning-rate"));
+    }
 }

@@ -5,6 +5,7 @@ use crate::evm_proof::{EvmProof, public_inputs};
 use crate::outer::{self, key_path, keys_directory};
 use crate::show;
 use crate::store::read_json;
+use crate::terminal::line;
 use circuits::relation::WeightRanges;
 use circuits::statement::{Digest, Statement, Tokens};
 use light_client::OuterKey;
@@ -56,7 +57,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         println!("valid: {bits:.1} bits of proven security, checked in {:.0} ms", 1000.0 * seconds);
         print_statement(&statement);
     } else {
-        println!("NOT VALID: {}", reason.unwrap_or_default());
+        println!("NOT VALID: {}", line(&reason.unwrap_or_default()));
     }
     Ok(u8::from(!valid))
 }
@@ -96,7 +97,7 @@ fn run_outer(args: &Args, statement: &Statement, json: bool) -> Result<u8, Failu
         }
         print_statement(statement);
     } else {
-        println!("NOT VALID: {}", reason.unwrap_or_default());
+        println!("NOT VALID: {}", line(&reason.unwrap_or_default()));
     }
     Ok(u8::from(!valid))
 }
