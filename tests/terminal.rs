@@ -66,7 +66,7 @@ fn nothing_from_outside_acts_on_a_terminal() {
         assert!(!text.lines().any(|line| line.starts_with("valid")), "{text}");
         if args.contains(&"--json") {
             let json: Value = serde_json::from_slice(&output.stdout).unwrap();
-            assert!(json["error"].as_str().unwrap().contains('\u{1b}'), "the value is what it was: {json}");
+            assert!(json["error"].as_str().unwrap().contains('\u{9b}'), "the value is what it was: {json}");
         }
     }
 }

@@ -214,7 +214,14 @@ impl<C: Chain> Deployer<'_, C> {
         if !self.chain.code(expected)?.is_empty() {
             return Ok(Receipt { created: Some(expected), ..Receipt::default() });
         }
-        self.chain.resume(call, &kept).map_err(|e| journal.overtaken(e))
+        match self.chain.resume(call.clone(), &kept) {
+            // The node doesn't have it. With the same nonce, at most one of the two gets into a block.
+            Err(ChainError::Underpriced { .. }) => {
+                let data = call.data.clone();
+                self.chain.send_kept(call, &mut |signed| journal.keep(self.nonce, &data, signed))
+            }
+            outcome => outcome.map_err(|e| journal.overtaken(e)),
+        }
     }
 }
 

@@ -182,7 +182,9 @@ impl ChainError {
     fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Unreachable { .. } => "check --rpc-url, then run the same command again: nothing is paid twice",
-            Self::Unconfirmed { .. } => "run the same command again: if the transaction got through, it says so",
+            Self::Unconfirmed { .. } => {
+                "it may still get into a block: look it up first. Run again, deploy, settle and collect notice what got through; escrow pays again"
+            }
             Self::Throttled { .. } => "wait, or give a node with room in --rpc-url, then run the same command again",
             Self::Behind { .. } => "wait until it has caught up, then run the same command again",
             Self::Nonce { .. } | Self::Replacement { .. } => {

@@ -223,6 +223,17 @@ fn what_is_under_way_is_not_replaced() {
     assert_eq!(server.count("eth_sendRawTransaction"), 0);
 }
 
+#[test]
+fn a_nonce_that_lags_is_not_used_twice() {
+    let server = Server::new(chain);
+    let mut node = connect(&server);
+    server.twist(|_, method, _| (method == "eth_getTransactionCount").then(|| Reply::Result(json!("0x0"))));
+    node.send(payment()).unwrap();
+    node.send(payment()).unwrap();
+    server.honest();
+    assert_eq!(node.nonce(devnet::payer().address()).unwrap(), 2);
+}
+
 // ---------------------------------------------------------------------------------------------------------------- deploying
 
 fn settings() -> Settings {
@@ -291,11 +302,32 @@ fn a_deployment_notices_what_else_its_key_has_sent() {
     deploy_at(&server, &out, &raw()).unwrap_err();
     server.honest();
     server.act(|node| {
-        node.evm.send(Call { from: devnet::deployer().address(), ..payment() }).unwrap();
+        node.evm.send(Call { from: devnet::deployer().address(), value: U256::ZERO, ..payment() }).unwrap();
     });
     refused(deploy_at(&server, &out, &raw()), "used it for something else");
     let elsewhere = Server::new(|| super::evm::Evm::new(1, 0));
     refused(deploy_at(&elsewhere, &out, &raw()), "it is of chain 31337, not 1");
+}
+
+#[test]
+fn a_deployment_for_too_low_a_fee_can_go_on_for_a_higher_one() {
+    let server = Server::new(chain);
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("deployment.json");
+    let mut sent = 0;
+    server.twist(move |_, method, _| {
+        sent += u64::from(method == "eth_sendRawTransaction");
+        (sent == 3).then(|| Reply::error(-32000, "transaction underpriced"))
+    });
+    refused(deploy_at(&server, &out, &raw()), "so low a fee");
+    // The one that was kept is refused once more, and signed anew.
+    let mut refusals = 0;
+    server.twist(move |_, method, _| {
+        refusals += u64::from(method == "eth_sendRawTransaction");
+        (method == "eth_sendRawTransaction" && refusals == 1).then(|| Reply::error(-32000, "transaction underpriced"))
+    });
+    deploy_at(&server, &out, &raw()).unwrap();
+    assert_eq!(connect(&server).nonce(devnet::deployer().address()).unwrap(), 9);
 }
 
 #[test]

@@ -116,12 +116,14 @@ impl Journal {
         }
     }
 
-    /// Keeps a transaction that is about to be sent.
+    /// Keeps a transaction that is about to be sent: the next one, or the last one signed anew.
     pub(super) fn keep(&mut self, nonce: u64, data: &[u8], signed: &Signed) -> Result<(), ChainError> {
-        if signed.nonce != nonce || self.place(nonce) != self.record.steps.len() {
+        let (place, count) = (self.place(nonce), self.record.steps.len());
+        if signed.nonce != nonce || !(place..=place.saturating_add(1)).contains(&count) {
             let problem = format!("the deployment needs nonce {nonce}, the next one is {}: something else was sent from it", signed.nonce);
             return Err(ChainError::Nonce { account: self.record.start.map(|s| s.deployer).unwrap_or_default(), nonce, problem });
         }
+        self.record.steps.truncate(place);
         self.record.steps.push(Step { data: keccak256(data), signed: signed.clone() });
         let written = write_json(&self.path, &self.record);
         written.map_err(|f| ChainError::Journal { problem: format!("{}; nothing was sent", f.message) })

@@ -62,6 +62,8 @@ pub struct Node {
     keys: BTreeMap<Address, PrivateKeySigner>,
     wait: Duration,
     fees: FeeLimits,
+    /// The nonces after transactions that were seen in blocks: one node behind an address may lag behind another.
+    used: BTreeMap<Address, u64>,
     /// Most blocks that the node takes in one question about logs, as far as it has said.
     span: Cell<u64>,
 }
@@ -75,7 +77,8 @@ impl Node {
         let transport = Transport::new(place.clone(), wait).map_err(refused)?;
         let provider = RootProvider::new(RpcClient::new(transport, false));
         let fees = FeeLimits { most: MAX_FEE, tip: None };
-        let mut node = Self { runtime, provider, place, chain_id: 0, keys: BTreeMap::new(), wait, fees, span: Cell::new(u64::MAX) };
+        let mut node =
+            Self { runtime, provider, place, chain_id: 0, keys: BTreeMap::new(), wait, fees, used: BTreeMap::new(), span: Cell::new(u64::MAX) };
         node.chain_id = node.ask(node.provider.get_chain_id())?;
         Ok(node)
     }
@@ -163,7 +166,7 @@ impl Node {
 
     /// The account's next nonce, if nothing of it is under way.
     fn free_nonce(&self, account: Address) -> Result<u64, ChainError> {
-        let nonce = self.ask(self.provider.get_transaction_count(account))?;
+        let nonce = self.ask(self.provider.get_transaction_count(account))?.max(self.used.get(&account).copied().unwrap_or(0));
         // Not every node knows what is under way.
         let with_pending = self.ask(self.provider.get_transaction_count(account).pending()).unwrap_or(nonce);
         match with_pending.saturating_sub(nonce) {
@@ -225,8 +228,8 @@ impl Node {
     }
 
     /// Waits for the receipt of a transaction that was sent, and says what came of it.
-    fn conclude(&self, call: &Call, signed: &Signed, wait: Duration) -> Result<Receipt, ChainError> {
-        let receipt = self.wait_for(signed.transaction, wait)?;
+    fn conclude(&self, call: &Call, signed: &Signed) -> Result<Receipt, ChainError> {
+        let receipt = self.wait_for(signed.transaction, self.wait)?;
         if receipt.status() { Ok(converted(&receipt)) } else { Err(self.post_mortem(call, &receipt, signed.gas)) }
     }
 
@@ -366,22 +369,28 @@ impl Chain for Node {
         let signed = self.sign(&call, nonce)?;
         keep(&signed)?;
         self.broadcast(&signed, call.from)?;
-        self.conclude(&call, &signed, self.wait)
+        let outcome = self.conclude(&call, &signed);
+        if !matches!(outcome, Err(ChainError::Unconfirmed { .. })) {
+            self.used.insert(call.from, signed.nonce.saturating_add(1));
+        }
+        outcome
     }
 
     fn resume(&mut self, call: Call, kept: &Signed) -> Result<Receipt, ChainError> {
-        if self.receipt_of(kept.transaction)?.is_some() {
-            return self.conclude(&call, kept, self.wait);
-        }
-        if self.nonce(call.from)? <= kept.nonce {
+        let is_in_a_block = self.receipt_of(kept.transaction)?.is_some();
+        if !is_in_a_block && self.nonce(call.from)? <= kept.nonce {
             self.broadcast(kept, call.from)?;
-            return self.conclude(&call, kept, self.wait);
+        } else if !is_in_a_block {
+            // Its nonce is used: by itself, if the receipt only lags.
+            let problem = format!("transaction {} isn't the one that used it", kept.transaction);
+            let used = |_| ChainError::Nonce { account: call.from, nonce: kept.nonce, problem };
+            self.wait_for(kept.transaction, LAG.min(self.wait)).map_err(used)?;
         }
-        // Its nonce is used: by itself, if the receipt only lags.
-        let problem = format!("transaction {} isn't the one that used it", kept.transaction);
-        let used = |_| ChainError::Nonce { account: call.from, nonce: kept.nonce, problem };
-        self.wait_for(kept.transaction, LAG.min(self.wait)).map_err(used)?;
-        self.conclude(&call, kept, self.wait)
+        let outcome = self.conclude(&call, kept);
+        if outcome.is_ok() {
+            self.used.insert(call.from, kept.nonce.saturating_add(1));
+        }
+        outcome
     }
 
     fn logs(&mut self, search: &Search) -> Result<Vec<Found>, ChainError> {

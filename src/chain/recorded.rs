@@ -5,6 +5,7 @@
 use super::deploy::{RawVerifier, VERIFIER_GAS, bytecode};
 use super::evm::Evm;
 use super::node::Node;
+use super::rehearsal::rehearse;
 use super::request::{self, Conditions, Settlement};
 use super::watch::examine;
 use super::{Chain, devnet, fixture, read};
@@ -115,6 +116,15 @@ fn the_first_settlement_of_a_chain_stays_within_the_target() {
     for (payout, weight) in settled.payouts.iter().zip(&r.proof.weights) {
         assert_eq!(payout.amount, pot * U256::from(*weight) / U256::from(total), "{}", payout.contributor);
     }
+}
+
+#[test]
+fn the_generated_verifier_passes_its_rehearsal() {
+    let r = recorded();
+    rehearse(&r.raw, &r.proof).unwrap();
+    // With too little gas it refuses every proof.
+    let starved = RawVerifier { gas_limit: 100_000, ..r.raw };
+    assert!(rehearse(&starved, &r.proof).unwrap_err().message.contains("--verifier-gas"));
 }
 
 #[test]
