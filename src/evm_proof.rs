@@ -9,18 +9,17 @@ use crate::error::Failure;
 use crate::store::{create_parent, read_json, write_json};
 use alloy::primitives::{B256, U256, keccak256};
 use alloy::sol_types::SolValue;
-use circuits::statement::{Digest, RequestStatement, Statement, TokenOpening, Tokens};
+pub use circuits::statement::WEIGHT_BOUND;
+use circuits::statement::{Clause, Digest, RequestStatement, Statement};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Format of the file.
-pub const FORMAT: &str = "poa-evm-proof/1";
+pub const FORMAT: &str = "poa-evm-proof/2";
 /// Public inputs.
 pub const INPUTS: usize = 10;
 /// Order of BN254's scalar field.
 pub const ORDER: U256 = U256::from_limbs([0x43e1_f593_f000_0001, 0x2833_e848_79b9_7091, 0xb850_45b6_8181_585d, 0x3064_4e72_e131_a029]);
-/// Weights are below this, in the circuit and on chain; so is their sum.
-pub const WEIGHT_BOUND: u64 = circuits::statement::MAX_WEIGHT;
 /// Names of the public inputs, in their order.
 pub const INPUT_NAMES: [&str; INPUTS] = [
     "statement digest",
@@ -89,20 +88,14 @@ pub fn digest(word: U256) -> Digest {
     Digest(word.to_be_bytes())
 }
 
-/// The digest of a request's tokens: their salted one, or that of public tokens with a salt of zero.
+/// The digest of a request's whole exchange: the salted one, or that of public tokens with a salt of zero.
 pub fn token_digest(request: &RequestStatement, capacity: usize) -> Digest {
-    match &request.tokens {
-        Tokens::Digest(digest) => *digest,
-        Tokens::Public { tokens, prompt_len } => TokenOpening { salt: [0; 32], tokens: tokens.clone(), prompt_len: *prompt_len }.digest(capacity),
-    }
+    request.token_digests(capacity).exchange
 }
 
-/// The digest of a request's prompt, of public tokens with a salt of zero.
+/// The digest of a request's prompt, likewise.
 pub fn prompt_digest(request: &RequestStatement, capacity: usize) -> Digest {
-    match &request.tokens {
-        Tokens::Digest(_) => Digest::default(),
-        Tokens::Public { tokens, prompt_len } => circuits::statement::prompt_digest([0; 32], &tokens[..*prompt_len], capacity),
-    }
+    request.token_digests(capacity).prompt
 }
 
 /// Challenge and evaluation of a list of weights.
@@ -125,9 +118,9 @@ pub fn public_inputs(statement: &Statement) -> Result<[Digest; INPUTS], Failure>
     let (Some(adapter), Some(index)) = (&statement.adapter, &statement.index) else {
         return Err(Failure::input("the statement claims no attribution: there is nobody to pay").hint("prove with an adapter and --index"));
     };
-    if let Some(j) = request.weights.iter().position(|&w| w >= WEIGHT_BOUND) {
-        return Err(Failure::input(format!("weight {j} is {}, weights are below {WEIGHT_BOUND}", request.weights[j])));
-    }
+    // What the public inputs alone don't show.
+    let clauses = [Clause::Ranges, Clause::WeightBound, Clause::Total];
+    clauses.iter().try_for_each(|&c| statement.check_clause(c)).map_err(Failure::input)?;
     let named = [
         statement.digest(),
         statement.base,

@@ -11,6 +11,7 @@ mod compare;
 mod demo_settlement;
 mod error;
 mod evm_proof;
+mod expect;
 mod kept;
 mod meter;
 mod outer;

@@ -99,16 +99,21 @@ pub fn wrap(statement: &Statement, bytes: &[u8], srs: &Srs, keys: &Path) -> Resu
     };
     let mark = SrsMark { digest: Digest(srs.digest()), insecure: srs.trust() == Trust::Insecure };
     let proof = EvmProof::new(statement, Digest(key.digest()), mark, proof)?;
-    verify(&key, &proof)?;
+    verify(&key, &proof, contributors(statement))?;
     let solidity = outer::solidity(srs.params(), &keys_found).during("writing the verifier's contract")?;
     Ok(Wrapped { solidity, proof, key, figures })
 }
 
-/// Verifies an outer proof the way a contract and the light client do.
-pub fn verify(key: &OuterKey, proof: &EvmProof) -> Result<(), Failure> {
-    let [statement, base, adapter, index, index_statement, request, _, tokens, ..] = proof.public_inputs.map(|d| d.0);
-    let named = light_client::settlement::NamedInputs { statement, base, adapter, index, index_statement, request, tokens };
+/// How many contributors a statement's index has.
+pub fn contributors(statement: &Statement) -> usize {
+    statement.index.as_ref().map_or(0, |index| index.contributors.len())
+}
+
+/// Verifies an outer proof the way a contract and the light client do; `contributors` is how many the index has.
+pub fn verify(key: &OuterKey, proof: &EvmProof, contributors: usize) -> Result<(), Failure> {
+    let [statement, base, adapter, index, index_statement, request, prompt, tokens, ..] = proof.public_inputs.map(|d| d.0);
+    let named = light_client::settlement::NamedInputs { statement, base, adapter, index, index_statement, request, prompt, tokens };
     let weights: Vec<Word> = proof.weights.iter().map(|&w| light_client::settlement::weight_word(w)).collect();
-    let settlement = light_client::settlement::Settlement { named, weights: &weights };
+    let settlement = light_client::settlement::Settlement { named, contributors, weights: &weights };
     light_client::settlement::verify_settlement(key, &settlement, &proof.proof.0).during("verifying the outer proof")
 }

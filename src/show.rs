@@ -2,7 +2,7 @@
 
 use crate::store::{IndexDir, Row};
 use crate::work::ProofFigures;
-use circuits::statement::Statement;
+use circuits::statement::{RequestStatement, Statement};
 use model_runtime::int::attribute::Attribution;
 use model_runtime::int::fidelity::Fidelity;
 use serde_json::{Value, json};
@@ -76,6 +76,23 @@ pub fn print_shares(shares: &[(String, u32)]) {
     }
     let dust = 10_000 - shares.iter().map(|(_, b)| b).sum::<u32>();
     println!("  {:<20} {:>6.2} %", "(rounding)", f64::from(dust) / 100.0);
+}
+
+/// Digests of every request's tokens, as JSON.
+pub fn digests_json(statement: &Statement) -> Value {
+    let of = |r: &RequestStatement| {
+        let digests = r.token_digests(statement.relation.tokens);
+        json!({ "id": r.id, "prompt_digest": digests.prompt, "token_digest": digests.exchange })
+    };
+    statement.requests.iter().map(of).collect()
+}
+
+/// Prints the digests of every request's tokens.
+pub fn print_digests(statement: &Statement) {
+    for request in &statement.requests {
+        let digests = request.token_digests(statement.relation.tokens);
+        println!("  request   {}\n    prompt digest {}\n    token digest  {}", request.id, digests.prompt, digests.exchange);
+    }
 }
 
 /// Fidelity as JSON.

@@ -98,6 +98,9 @@ pub struct RunInfo {
     pub prompt_len: usize,
     /// Ties a proof of it to one payment.
     pub request_id: Digest,
+    /// The payer's salt of the prompt's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_salt: Option<Digest>,
     /// Model directory.
     pub model: PathBuf,
     /// Adapter directory.

@@ -87,7 +87,7 @@ fn proof(statement: &Statement, first: u8) -> Value {
     let index = statement.index.as_ref().unwrap();
     let Tokens::Public { tokens, prompt_len } = &request.tokens else { panic!("public tokens") };
     let prompt = prompt_digest([0; 32], &tokens[..*prompt_len], fixture::TOKENS);
-    let tokens = TokenOpening { salt: [0; 32], tokens: tokens.clone(), prompt_len: *prompt_len }.digest(fixture::TOKENS);
+    let tokens = TokenOpening::public(tokens, *prompt_len).digests(fixture::TOKENS).exchange;
     let named = [statement.digest(), statement.base, index.adapter, index.commitment, index.digest().truncated(), request.id, prompt, tokens];
     let order: U256 = ORDER.parse().unwrap();
     let weights: Vec<U256> = request.weights.iter().map(|&w| U256::from(w)).collect();
@@ -101,7 +101,7 @@ fn proof(statement: &Statement, first: u8) -> Value {
         fixture::seal(&inputs, &mut bytes);
     }
     json!({
-        "format": "poa-evm-proof/1",
+        "format": "poa-evm-proof/2",
         "key_digest": KEY,
         "proof_bytes": fixture::PROOF_BYTES,
         "srs": { "digest": fixture::small(1), "insecure": true },

@@ -32,7 +32,7 @@ use thiserror::Error;
 pub type Srs = ParamsKZG<Bn256>;
 
 /// Changes whenever the layout does: part of the key's digest, with the crate's version.
-const LAYOUT: &str = "poa/outer/1";
+const LAYOUT: &str = "poa/outer/2";
 
 /// Why there is no outer proof, or no key.
 #[derive(Debug, Error)]

@@ -5,7 +5,7 @@
 mod common;
 
 use circuits::ir::Group;
-use circuits::statement::{Digest, StatementError, Tokens};
+use circuits::statement::{Clause, Digest, StatementError, Tokens};
 use circuits::witness::Witness;
 use common::cheat::{Outcome, attempt, behind_honest_roots, refused, trace_cheat, violated};
 use common::recompute::{derive, quotients, recompute_after, values};
@@ -332,5 +332,5 @@ fn index_of_another_adapter() {
     let proof = f.proof();
     statement.index.as_mut().unwrap().adapter = Digest([1; 32]);
     let error = verifier::verify(&statement, &proof).unwrap_err();
-    assert!(matches!(error, VerifyError::Statement(StatementError::Inconsistent { .. })), "{error}");
+    assert!(matches!(error, VerifyError::Statement(StatementError::Clause { clause: Clause::IndexModel, .. })), "{error}");
 }

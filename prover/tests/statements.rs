@@ -3,7 +3,7 @@
 mod common;
 
 use circuits::relation::WeightRanges;
-use circuits::statement::Statement;
+use circuits::statement::{Clause, Statement, StatementError};
 use common::mutate::{Proven, fixture, refused};
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -167,6 +167,10 @@ fn assumed_ranges_are_refused() {
     let mut statement = fixture().statement.clone();
     statement.relation.weight_ranges = WeightRanges::AssumedInsecure;
     let proof = Proof::<Native>::from_bytes(&fixture().bytes).unwrap();
-    assert_eq!(verify(&statement, &proof).unwrap_err(), VerifyError::AssumedRanges);
-    assert_eq!(verify_bytes(&statement, &fixture().bytes).unwrap_err(), VerifyError::AssumedRanges);
+    let refused = |error: &StatementError| matches!(error, StatementError::Clause { clause: Clause::Ranges, .. });
+    assert!(matches!(verify(&statement, &proof), Err(VerifyError::Statement(e)) if refused(&e)));
+    assert!(matches!(verify_bytes(&statement, &fixture().bytes), Err(VerifyError::Statement(e)) if refused(&e)));
+    // What outer verification and audits check: nothing of the proof is needed to refuse it.
+    assert!(statement.check().is_err_and(|e| refused(&e)));
+    statement.check_benchmark().unwrap();
 }

@@ -9,7 +9,7 @@ pub mod devnet;
 pub mod error;
 pub mod evm;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod hostile;
 pub mod journal;

@@ -127,11 +127,11 @@ impl Audit {
         }
         let (tokens, prompt_len) = match (&stated.tokens, &self.opening) {
             (Tokens::Public { tokens, prompt_len }, _) => (tokens, *prompt_len),
-            (Tokens::Digest(digest), Some(opening)) if opening.digest(self.statement.relation.tokens) == *digest => {
-                (&opening.tokens, opening.prompt_len)
-            }
-            (Tokens::Digest(_), Some(_)) => return differs("the proof doesn't open the statement's token digest"),
-            (Tokens::Digest(_), None) => (&run.tokens, run.prompt_len),
+            (Tokens::Digests(digests), Some(opening)) => match self.statement.open(digests, opening) {
+                Ok(_) => (&opening.tokens, opening.prompt_len),
+                Err(e) => return differs(format!("the proof doesn't open the statement's digests: {e}")),
+            },
+            (Tokens::Digests(_), None) => (&run.tokens, run.prompt_len),
         };
         if tokens != &run.tokens || prompt_len != run.prompt_len {
             return differs("the statement's tokens are not the run's");
@@ -273,7 +273,7 @@ fn prepare(args: &Args) -> Result<Audit, Failure> {
     let Some(stated) = statement.requests.get(request) else {
         return Err(Failure::input(format!("the statement has {} requests, there is no request {request}", statement.requests.len())));
     };
-    let hidden = matches!(stated.tokens, Tokens::Digest(_));
+    let hidden = matches!(stated.tokens, Tokens::Digests(_));
     let opening = match &args.proof {
         Some(path) if hidden => opening(path, statement.profile, request)?,
         _ => None,

@@ -136,6 +136,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         weight_ranges,
         requests: vec![(trace, keccak(b"bench"))],
         private_tokens: false,
+        prompt_salts: vec![],
         shelves: Shelves::default(),
     };
     let proven = with_profile(args.profile, job)?;

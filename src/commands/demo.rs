@@ -129,6 +129,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         weight_ranges: WeightRanges::Proven,
         requests: vec![(trace, info.request_id)],
         private_tokens: false,
+        prompt_salts: vec![],
         shelves: Shelves { model: Some(&stage.paths.0), adapter: Some(&stage.paths.1), index: Some(&index_dir) },
     };
     let proven = work::prove::<Native>(job.clone())?;

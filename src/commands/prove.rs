@@ -48,6 +48,9 @@ pub struct Args {
     /// Request id to prove with instead of the run's, 64 hexadecimal digits; as `poa escrow` prints it. For one run.
     #[arg(long)]
     request_id: Option<Digest>,
+    /// The payer's salt of the prompt's digest instead of the run's, as `poa escrow` writes it, 64 hexadecimal digits. For one run with --private-tokens.
+    #[arg(long)]
+    prompt_salt: Option<Digest>,
 }
 
 /// Proves under a profile.
@@ -63,6 +66,14 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     if let Some(id) = args.request_id {
         let [run] = runs.as_mut_slice() else { return Err(Failure::input("--request-id is for one run").hint("prove the runs separately")) };
         run.info.request_id = id;
+    }
+    if let Some(salt) = args.prompt_salt {
+        let [run] = runs.as_mut_slice() else { return Err(Failure::input("--prompt-salt is for one run").hint("prove the runs separately")) };
+        run.info.prompt_salt = Some(salt);
+    }
+    if !args.private_tokens && runs.iter().any(|run| run.info.prompt_salt.is_some()) {
+        let message = "the prompt is bound by a salted digest, which public tokens don't have";
+        return Err(Failure::input(message).hint("add --private-tokens, or answer again without --prompt-salt"));
     }
     let index = args.index.as_ref().map(|dir| IndexDir::load(dir)).transpose()?;
     for run in &runs {
@@ -82,9 +93,12 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     write_file(&args.out, &proven.bytes)?;
     write_json(&statement_path, &proven.statement)?;
     if json {
-        println!("{}", json!(proven.figures));
+        let mut value = json!(proven.figures);
+        value["requests"] = show::digests_json(&proven.statement);
+        println!("{value}");
     } else {
         println!("Proof in {}, statement in {}", args.out.display(), statement_path.display());
+        show::print_digests(&proven.statement);
         show::print_proof(&proven.figures, &proven.statement);
     }
     Ok(0)
@@ -116,6 +130,7 @@ fn prove_runs(runs: &[Loaded], index: Option<&IndexDir>, args: &Args) -> Result<
         weight_ranges: WeightRanges::Proven,
         requests,
         private_tokens: args.private_tokens,
+        prompt_salts: runs.iter().map(|run| run.info.prompt_salt).collect(),
         shelves: Shelves { model: Some(&first.info.model), adapter: first.info.adapter.as_deref(), index: args.index.as_deref() },
     };
     with_profile(args.profile, job)

@@ -194,6 +194,11 @@ impl Full {
         let dims = Dims::new(&self.index.semantics, 8, 7);
         let mut trace = runtime.run(tokens, 1, dims, Mode::Sample, Keep::All, true).unwrap();
         trace.prompt_len = prompt_len;
+        self.attributed(trace)
+    }
+
+    /// The same trace with its sketch, scores and relevances.
+    pub fn attributed(&self, mut trace: Trace) -> Trace {
         let sketch = sketch(&self.index.semantics, &trace).unwrap();
         let attribution = attribute(&self.index, &sketch, &contributors(&self.index), None).unwrap();
         trace.tensors.extend(sketch);
