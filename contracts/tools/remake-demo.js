@@ -15,7 +15,7 @@ const GAS_LIMIT = 450000;
 const prefixed = (hexadecimal) => `0x${hexadecimal}`;
 
 function vector(proof, statement) {
-  if (proof.format !== "poa-evm-proof/1") throw new Error(`evm-proof.json has format ${proof.format}`);
+  if (proof.format !== "poa-evm-proof/2") throw new Error(`evm-proof.json has format ${proof.format}`);
   if (!proof.srs.insecure) throw new Error("the demo's reference string is the insecure one");
   if (JSON.stringify(statement.requests[0].weights) !== JSON.stringify(proof.weights)) throw new Error("proof and statement are of different runs");
   const { commitment, base, adapter, datanet_root, datanet_version, contributors } = statement.index;

@@ -482,14 +482,15 @@ fn settlements_are_compared_with_what_was_paid_for() {
     };
     assert!(with_changed_logs(Escrowed::SIGNATURE_HASH, |_| ()).accepted);
     rejected(with_changed_logs(Escrowed::SIGNATURE_HASH, Vec::clear), "nothing was escrowed");
-    // The nonce and any of the terms are in the request's id; the verifier isn't.
-    for word in [0, 2, 3, 4, 5, 6, 7] {
+    // The nonce and any of the terms are in the request's id, and the verifier is among them.
+    for word in 0..12 {
         rejected(with_changed_logs(Escrowed::SIGNATURE_HASH, move |logs| flip(&mut logs[0], word)), "nothing was escrowed");
     }
-    rejected(with_changed_logs(Escrowed::SIGNATURE_HASH, |logs| flip(&mut logs[0], 1)), "by verifier");
     rejected(with_changed_logs(Settled::SIGNATURE_HASH, |logs| logs[0]["topics"][2] = json!(B256::with_last_byte(2))), "it is of model 2");
-    let tokens = crate::evm_proof::INPUT_NAMES.iter().position(|n| *n == "token digest").unwrap();
-    rejected(with_changed_logs(Settled::SIGNATURE_HASH, move |logs| flip(&mut logs[0], tokens)), "its token digest is");
+    for name in ["prompt digest", "token digest"] {
+        let at = crate::evm_proof::INPUT_NAMES.iter().position(|n| *n == name).unwrap();
+        rejected(with_changed_logs(Settled::SIGNATURE_HASH, move |logs| flip(&mut logs[0], at)), &format!("its {name} is"));
+    }
 }
 
 #[test]

@@ -84,6 +84,8 @@ pub struct Escrow {
     pub model: u64,
     /// The verifier that it named.
     pub verifier: Address,
+    /// Digest of the prompt that was paid for; zero for any.
+    pub prompt: Digest,
     /// Digest of the tokens that were paid for; zero for any.
     pub tokens: Digest,
     /// Its block.
@@ -306,11 +308,11 @@ impl<'a> Watch<'a> {
         let log = AttributionSettlement::Escrowed::decode_log(&found.log).ok()?.data;
         let (d, nonce) = (self.deployment, u64::try_from(log.nonce).ok()?);
         let request_id = request_id(d.chain_id, d.contracts.settlement, log.payer, nonce, &log.terms);
-        if request_id.0 != log.requestId.0 || log.terms.modelId != log.modelId {
+        if request_id.0 != log.requestId.0 || (log.terms.modelId, log.terms.verifier) != (log.modelId, log.verifier) {
             return None;
         }
-        let tokens = digest(log.terms.tokenDigest);
-        Some(Escrow { request_id, model: log.modelId, verifier: log.verifier, tokens, block: found.block, closed: None })
+        let [prompt, tokens] = [log.terms.promptDigest, log.terms.tokenDigest].map(digest);
+        Some(Escrow { request_id, model: log.modelId, verifier: log.verifier, prompt, tokens, block: found.block, closed: None })
     }
 
     /// The request that a settlement is of, if it isn't remembered: as the node has it.
@@ -411,7 +413,7 @@ pub fn compare(settled: &AttributionSettlement::Settled, escrow: &Escrow) -> Res
         let (model, verifier) = (settled.modelId, settled.verifier);
         return Err(format!("it is of model {model} by verifier {verifier}; model {} and verifier {} were paid for", escrow.model, escrow.verifier));
     }
-    let bound = [("token digest", escrow.tokens)];
+    let bound = [("prompt digest", escrow.prompt), ("token digest", escrow.tokens)];
     for (name, expected) in bound.into_iter().filter(|(_, d)| *d != Digest::default()) {
         let found = settled.publicInputs.iter().zip(INPUT_NAMES).find(|(_, n)| *n == name).map(|(input, _)| digest(*input));
         if found != Some(expected) {

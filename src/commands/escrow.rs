@@ -107,7 +107,8 @@ impl PromptArgs {
         };
         let vocab = statement.map_or(u32::MAX as usize, |s| s.relation.semantics.shape.vocab);
         if let Some(token) = tokens.iter().find(|t| **t as usize >= vocab) {
-            return Err(Failure::input(format!("token {token} of the prompt isn't in the model's vocabulary of {vocab}")));
+            let message = format!("token {token} of the prompt isn't in the model's vocabulary of {vocab}");
+            return Err(Failure::input(message).hint("give the tokens that the model's own tokenizer makes of the prompt"));
         }
         Prompt::new(tokens, capacity, text).map(Some)
     }
@@ -192,8 +193,8 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     } else {
         println!("{}", made.request_id);
         say(format!("Escrowed by {account}, in transaction {}. Prove the answer with this request id:", made.transaction));
-        let salt = salted.as_ref().map(|_| " --prompt-salt <salt>").unwrap_or_default();
-        say(format!("  poa prove --request-id {}{salt} …", made.request_id));
+        let salt = salted.as_ref().map(|_| " --private-tokens --prompt-salt <salt>").unwrap_or_default();
+        say(format!("  poa prove --profile evm --request-id {}{salt} …", made.request_id));
         prompt_file.iter().for_each(|path| say(format!("The provider needs the salt and prompt in {}; nobody else does", path.display())));
     }
     Ok(0)
