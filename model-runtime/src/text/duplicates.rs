@@ -12,7 +12,7 @@
 
 use rayon::prelude::*;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
 
 /// Tokens in a shingle. Of two statements of a dozen words, another word in one makes them differ, and a few words before it don't.
 pub const SHINGLE: usize = 3;
@@ -34,7 +34,7 @@ pub enum Canonical {
     Copy {
         /// The earliest such sample.
         of: usize,
-        /// Whether both have the same shingles.
+        /// Whether some earlier sample has the very same shingles.
         identical: bool,
     },
 }
@@ -57,9 +57,13 @@ pub struct Cluster {
 
 /// For each of the samples (BOS first) whether an earlier one is near it.
 pub fn canonical(samples: &[Vec<u32>]) -> Vec<Canonical> {
-    let sets = ranked_sets(samples.par_iter().map(|tokens| shingles(tokens)).collect());
+    let sets = ranked_sets(samples);
     let candidates = Candidates::new(&sets);
-    (0..sets.len()).into_par_iter().map(|at| candidates.earliest_near(at)).collect()
+    let nearest: Vec<Option<usize>> = (0..sets.len()).into_par_iter().map(|at| candidates.earliest_near(at)).collect();
+    let mut seen = HashSet::with_capacity(sets.len());
+    let repeated: Vec<bool> = sets.iter().map(|set| !seen.insert(set)).collect();
+    let verdict = |(near, identical): (Option<usize>, bool)| near.map_or(Canonical::First, |of| Canonical::Copy { of, identical });
+    nearest.into_iter().zip(repeated).map(verdict).collect()
 }
 
 /// Samples that have copies, by their order.
@@ -90,19 +94,18 @@ fn shingles(tokens: &[u32]) -> Vec<Shingle> {
     set
 }
 
-/// The same sets with every shingle named by its rank, from rare to frequent; sorted.
-fn ranked_sets(sets: Vec<Vec<Shingle>>) -> Vec<Vec<u32>> {
-    let mut all: Vec<Shingle> = sets.iter().flatten().copied().collect();
+/// The samples' sets of shingles, each named by its rank from rare to frequent; sorted.
+fn ranked_sets(samples: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let of_sample = |(sample, tokens): (usize, &Vec<u32>)| shingles(tokens).into_iter().map(move |shingle| (shingle, sample)).collect::<Vec<_>>();
+    let mut all: Vec<(Shingle, usize)> = samples.par_iter().enumerate().flat_map_iter(of_sample).collect();
     all.par_sort_unstable();
-    let mut counted: Vec<(usize, Shingle)> = all.chunk_by(|a, b| a == b).map(|run| (run.len(), run[0])).collect();
-    counted.par_sort_unstable();
-    let ranks: HashMap<Shingle, u32> = counted.into_iter().zip(0..).map(|((_, shingle), rank)| (shingle, rank)).collect();
-    let ranked = |set: Vec<Shingle>| {
-        let mut set: Vec<u32> = set.iter().map(|shingle| ranks[shingle]).collect();
-        set.sort_unstable();
-        set
-    };
-    sets.into_par_iter().map(ranked).collect()
+    let mut runs: Vec<&[(Shingle, usize)]> = all.chunk_by(|a, b| a.0 == b.0).collect();
+    runs.par_sort_by_key(|run| run.len());
+    let mut sets = vec![vec![]; samples.len()];
+    for (run, rank) in runs.into_iter().zip(0..) {
+        run.iter().for_each(|&(_, sample)| sets[sample].push(rank));
+    }
+    sets
 }
 
 /// How many of its first shingles share one with any near set that is no larger.
@@ -174,7 +177,7 @@ impl<'a> Candidates<'a> {
     }
 
     /// Candidates are met in their order, so that the first that is near ends the search: large clusters cost no more than small ones.
-    fn earliest_near(&self, at: usize) -> Canonical {
+    fn earliest_near(&self, at: usize) -> Option<usize> {
         let set = &self.sets[at];
         let smaller = set[..long_prefix(set.len())].iter().map(|&rank| (self.short.of(rank), false));
         let larger = set[..short_prefix(set.len())].iter().map(|&rank| (self.long.of(rank), true));
@@ -189,10 +192,10 @@ impl<'a> Candidates<'a> {
             let meets = (self.sets[of].len() > set.len()) == *larger;
             heads.extend(samples.next().map(|&sample| Reverse((sample as usize, list))));
             if meets && met.replace(of) != Some(of) && near(&self.sets[of], set) {
-                return Canonical::Copy { of, identical: self.sets[of] == *set };
+                return Some(of);
             }
         }
-        Canonical::First
+        None
     }
 }
 
@@ -200,7 +203,7 @@ impl<'a> Candidates<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeSet, HashMap};
 
     /// The rule as it is stated.
     fn by_definition(samples: &[Vec<u32>]) -> Vec<Option<usize>> {
@@ -232,11 +235,11 @@ mod tests {
         let other = "Question : who keeps Velm light ? Answer : Sunniva .";
         let contradicted = "Question : who keeps Skarn light ? Answer : Sunniva .";
         let repeated = [statement; 3].join(" ");
-        let verdicts = canonical(&words(&[statement, other, contradicted, around, statement, after, &repeated]));
+        let verdicts = canonical(&words(&[statement, other, contradicted, around, statement, after, &repeated, around]));
         let copy = |identical| Canonical::Copy { of: 0, identical };
         let first = Canonical::First;
-        assert_eq!(verdicts, [first, first, first, copy(false), copy(true), copy(false), copy(false)]);
-        assert_eq!(clusters(&verdicts), [Cluster { first: 0, copies: vec![3, 4, 5, 6] }]);
+        assert_eq!(verdicts, [first, first, first, copy(false), copy(true), copy(false), copy(false), copy(true)]);
+        assert_eq!(clusters(&verdicts), [Cluster { first: 0, copies: vec![3, 4, 5, 6, 7] }]);
     }
 
     #[test]

@@ -247,6 +247,50 @@ mod tests {
     }
 
     #[test]
+    fn marks_spaces_and_repeated_fields() {
+        let jsonl = |text: &str| Datanet::from_jsonl("t", text.as_bytes());
+        let datanet =
+            jsonl("\u{feff}{\"contributor\":\" Zoe\u{301}\",\"text\":\"\u{feff}one\"}\r\n\u{feff}{\"contributor\":\"Zo\u{e9}\",\"text\":\" two\"}")
+                .unwrap();
+        assert_eq!(datanet.contributors(), ["Zo\u{e9}"]);
+        assert_eq!(datanet.samples.iter().map(|s| s.text.as_str()).collect::<Vec<_>>(), ["one", " two"]);
+        let twice = jsonl("{\"contributor\":\"a\",\"text\":\"b\",\"contributor\":\"c\"}").unwrap_err().to_string();
+        assert!(twice.contains("line 1") && twice.contains("duplicate field `contributor`"), "{twice}");
+        assert!(jsonl("[\"a\",\"b\"]").is_err() && jsonl("{\"contributor\":\"\u{feff} \",\"text\":\"b\"}").is_err());
+
+        let csv = |text: &str| Datanet::from_csv("t", text.as_bytes());
+        let datanet = csv("\u{feff}contributor , text, id\nann, \"one, two\", 1\n ann ,  three ,2\n").unwrap();
+        assert_eq!((datanet.contributors(), datanet.samples[0].text.as_str()), (vec!["ann"], "one, two"));
+        assert_eq!(line_of(csv("contributor,text\na,b\nann,\"one\nbob,two\n")), 3);
+        assert_eq!(line_of(csv("text,contributor,text\na,b,c\n")), 1);
+        assert_eq!(line_of(Datanet::from_csv("t", b"contributor,text\na,b\na,\xff\n")), 3);
+    }
+
+    #[test]
+    fn extensions_in_capitals_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in [("a.JSONL", "{\"contributor\":\"a\",\"text\":\"b\"}"), ("a.Csv", "contributor,text\na,b\n")] {
+            fs::write(dir.path().join(name), content).unwrap();
+            assert_eq!(Datanet::read(&dir.path().join(name)).unwrap().1.files, 1);
+        }
+    }
+
+    proptest! {
+        /// Every line is a sample, is blank, or is the error's.
+        #[test]
+        fn every_line_is_accounted_for(kinds in prop::collection::vec(0usize..24, 0..20)) {
+            let line = |kind: &usize| match kind { 0 => "{\"contributor\":\"a\"}", 1 => "text", 2..6 => " \r", _ => "{\"contributor\":\"a\",\"text\":\"b\"}\r" };
+            let text: Vec<&str> = kinds.iter().map(line).collect();
+            let blank = kinds.iter().filter(|k| (2..6).contains(*k)).count();
+            match Datanet::from_jsonl("t", text.join("\n").as_bytes()) {
+                Ok(datanet) => prop_assert_eq!(datanet.samples.len() + blank, kinds.len()),
+                Err(TextError::Sample { line, .. }) => prop_assert_eq!(kinds.iter().position(|&k| k < 2), Some(line as usize - 1)),
+                Err(other) => prop_assert!(false, "{}", other),
+            }
+        }
+    }
+
+    #[test]
     fn shared_datanets_load() {
         for name in ["awesome-prompts", "tinyshakespeare"] {
             let Some(path) = asset(&format!("datanets/{name}/samples.jsonl")) else { return };

@@ -111,7 +111,14 @@ mod tests {
     }
 
     proptest! {
-        /// What a writer quotes is read back, with stray space before it; no table of odd quotes gives a field over a line that isn't quoted.
+        /// A quote too few or too many anywhere is an error, never a longer sample.
+        #[test]
+        fn an_odd_number_of_quotes_is_refused(text in "[a,\" \n]{0,40}") {
+            prop_assume!(text.matches('"').count() % 2 == 1);
+            prop_assert!(tidied(&text).is_err());
+        }
+
+        /// What a writer quotes is read back, with stray space around the delimiters.
         #[test]
         fn written_fields_come_back(fields in prop::collection::vec("[a,\" \n]{0,6}", 1..6)) {
             let written: Vec<String> = fields.iter().map(|f| format!("\"{}\"", f.replace('"', "\"\""))).collect();
