@@ -9,7 +9,7 @@ use crate::{show, work};
 use circuits::ir::Group;
 use model_runtime::import::load_peft;
 use model_runtime::int::{QuantiseError, quantise_adapter};
-use model_runtime::shape::{FloatAdapter, Site};
+use model_runtime::shape::{FloatAdapter, FloatModel, Site};
 use model_runtime::train::{EpochLoss, HoldOut, LoraConfig, Progress, Schedule, best_epoch, train_lora, train_lora_chosen};
 use serde_json::{Value, json};
 use std::num::NonZeroUsize;
@@ -124,23 +124,32 @@ fn epochs_json(epochs: &[EpochLoss]) -> Value {
 /// Share of greedy tokens below which an adapted integer model isn't the float one's stand-in.
 const LEAST_AGREEMENT: f64 = 0.9;
 
-/// What to do about an adapter that can't be made exact, where its error doesn't say: one that training drove away is too large, one that it
-/// hardly moved too small.
-fn refused(error: &QuantiseError, losses: &[f32]) -> Failure {
+/// What to do about an adapter that can't be made exact, where its error doesn't say.
+fn refused(error: &QuantiseError, model: &FloatModel, adapter: &FloatAdapter) -> Failure {
     let failure = Failure::input(format!("quantising the adapter: {error}"));
-    match error {
-        QuantiseError::TooNarrow { .. } | QuantiseError::Bound { .. } | QuantiseError::Undecided => failure.hint(quantise_hint(losses)),
-        _ => failure,
+    if !matches!(error, QuantiseError::TooNarrow { .. } | QuantiseError::Bound { .. } | QuantiseError::Undecided) {
+        return failure;
     }
+    let share = adapter_share(model, adapter);
+    let advice = if share > 1.0 { "train less or lower --learning-rate" } else { "train longer or raise --learning-rate" };
+    failure.hint(format!("the adapter's branches have up to {share:.2} times the size of the weights beside them: {advice}"))
 }
 
-fn quantise_hint(losses: &[f32]) -> &'static str {
-    match curve(losses).as_slice() {
-        [] => "the PEFT adapter is too large or too small beside the model: check that it was made for this one",
-        [first, .., last] if *last > 1.1 * first => "the loss has risen: lower --learning-rate",
-        [first, .., last] if *last > 0.98 * first => "the loss has hardly moved: train longer, or try another --learning-rate",
-        _ => "where too few bits are left, the adapter is too small beside the model: train longer or raise --learning-rate",
-    }
+/// Largest ratio, over the adapted matrices, of the branch's Frobenius norm to the matrix's.
+fn adapter_share(model: &FloatModel, adapter: &FloatAdapter) -> f64 {
+    let rank = adapter.shape.rank;
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    let share = |(&(layer, site), (a, b)): (&(usize, Site), &(Vec<f32>, Vec<f32>))| {
+        let columns = a.len() / rank;
+        let row = |i: usize| &a[i * columns..(i + 1) * columns];
+        // ‖BA‖² = Σ (BᵀB)[i,j]·(AAᵀ)[i,j].
+        let gram = |i: usize, j: usize| b.chunks_exact(rank).map(|b| f64::from(b[i]) * f64::from(b[j])).sum::<f64>();
+        let pairs = (0..rank).flat_map(|i| (0..rank).map(move |j| (i, j)));
+        let branch: f64 = pairs.map(|(i, j)| gram(i, j) * dot(row(i), row(j))).sum();
+        let weights = &model.layers[layer].linear[site as usize];
+        f64::from(adapter.scale).abs() * (branch.max(0.0) / dot(weights, weights).max(1e-30)).sqrt()
+    };
+    adapter.pairs.iter().map(share).fold(0.0, f64::max)
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
@@ -162,7 +171,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         }
     };
     say("quantising the adapter …");
-    let int = quantise_adapter(&model.int, &model.float, &float, &tokens).map_err(|e| refused(&e, &losses))?;
+    let int = quantise_adapter(&model.int, &model.float, &float, &tokens).map_err(|e| refused(&e, &model.float, &float))?;
     let adapter = AdapterDir { int, float };
     let fidelity = work::adapted_fidelity(&model, &adapter, &tokens)?;
     if fidelity.greedy_agreement < LEAST_AGREEMENT {
@@ -199,12 +208,22 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model_runtime::int::synthetic::{Generator, random_adapter, random_model};
+    use model_runtime::shape::LoraShape;
+    use model_runtime::shape::ModelShape;
 
+    /// An adapter that outweighs its base isn't answered with "raise --learning-rate".
     #[test]
-    fn the_hint_points_where_the_loss_says() {
-        assert!(quantise_hint(&[2.0, 9.0, 30.0]).contains("lower --learning-rate"));
-        assert!(quantise_hint(&[2.0, 1.9, 1.8]).contains("raise --learning-rate"));
-        assert!(quantise_hint(&[2.0, 2.1, 2.01]).contains("hardly moved"));
-        assert!(!quantise_hint(&[]).contains("--learning-rate"));
+    fn the_hint_follows_the_size_of_the_adapter() {
+        let shape =
+            ModelShape { layers: 2, width: 16, heads: 2, kv_heads: 1, head_dim: 8, ff: 24, vocab: 20, rope_theta: 1e4, norm_eps: 1e-5, context: 8 };
+        let mut rng = Generator::new(1);
+        let model = random_model(&shape, &mut rng);
+        let mut adapter = random_adapter(&shape, &LoraShape { rank: 2, sites: vec![Site::Q, Site::Down] }, &mut rng);
+        let error = QuantiseError::TooNarrow { tensor: "bq".into(), bits: 3, least: 4 };
+        let hint = |adapter: &FloatAdapter| refused(&error, &model, adapter).hint.unwrap_or_default();
+        assert!(adapter_share(&model, &adapter) < 1.0 && hint(&adapter).contains("raise"), "{}", hint(&adapter));
+        adapter.scale = 1000.0;
+        assert!(hint(&adapter).contains("lower --learning-rate"), "{}", hint(&adapter));
     }
 }

@@ -55,10 +55,7 @@ pub enum QuantiseError {
         tensor: String,
     },
     /// A residual stream that outgrows the base's unit.
-    #[error(
-        "the adapter makes the residual stream {growth:.1} times as large as the base model has room for: import the base again with {bits} more \
-         bits of --headroom (`poa import --headroom`), or train less (fewer --epochs, a lower --learning-rate)"
-    )]
+    #[error("the adapter makes the residual stream {growth:.1} times as large as the base model has room for: {}", way_out(*.bits))]
     Stream {
         /// Largest value over the largest that fits.
         growth: f64,
@@ -89,6 +86,18 @@ pub enum QuantiseError {
         reason: String,
     },
 }
+
+/// What to do about a stream that lacks so many bits.
+fn way_out(bits: u32) -> String {
+    let less = "train less (fewer --epochs, a lower --learning-rate)";
+    match bits <= MOST_BITS_ASKED {
+        true => format!("import the base again with {bits} more bits of headroom (`poa import --headroom`), or {less}"),
+        false => less.to_owned(),
+    }
+}
+
+/// Headroom beyond this leaves the stream too few bits to advise.
+const MOST_BITS_ASKED: u32 = 4;
 
 /// A base model in integers.
 #[derive(Clone, Debug, PartialEq)]
