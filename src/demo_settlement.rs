@@ -2,7 +2,7 @@
 
 use crate::chain::deploy::{RawVerifier, VERIFIER_GAS};
 use crate::chain::devnet;
-use crate::chain::request::Settlement;
+use crate::chain::request::{Conditions, Settlement};
 use crate::error::{Failure, While};
 use crate::meter::say;
 use crate::outer::{self, WrapFigures, Wrapped, keys_directory};
@@ -28,9 +28,11 @@ struct Artifact {
     bytecode: Bytes,
 }
 
-/// The request id that the demo's chain will give.
+/// The request id that the demo's chain will give. It names the bundled contract's key, as the payment does: a new key is bundled first, and
+/// the proof that settles is made after.
 pub fn request_id() -> Digest {
-    devnet::request_id(Digest::default())
+    let key = OuterKey::decode(KEY).map(|key| Digest(key.digest())).unwrap_or_default();
+    devnet::request_id(Conditions::default(), key)
 }
 
 /// What happened.

@@ -37,7 +37,7 @@ pub trait While<T> {
     /// `what` reads like "importing model.bin".
     fn during(self, what: impl Display) -> Result<T, Failure>;
 
-    /// The same of a file or directory, named once: `what` reads like "reading" or "importing".
+    /// The same of a file or directory, which is always named: `what` reads like "reading" or "importing".
     fn during_path(self, what: &str, path: &Path) -> Result<T, Failure>;
 }
 
@@ -47,10 +47,24 @@ impl<T, E: Display> While<T> for Result<T, E> {
     }
 
     fn during_path(self, what: &str, path: &Path) -> Result<T, Failure> {
-        let path = path.display().to_string();
+        let path = path.display();
         self.map_err(|e| {
             let e = e.to_string();
-            Failure::input(if e.contains(&path) { format!("{what} {e}") } else { format!("{what} {path}: {e}") })
+            let rest = e.strip_prefix(&format!("{path}: ")).unwrap_or(&e);
+            Failure::input(format!("{what} {path}: {rest}"))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_is_always_named_and_only_once() {
+        let message = |error: &str| Err::<(), _>(error).during_path("reading", Path::new("a")).unwrap_err().message;
+        assert_eq!(message("no such file"), "reading a: no such file");
+        assert_eq!(message("invalid data"), "reading a: invalid data");
+        assert_eq!(message("a: no such file"), "reading a: no such file");
     }
 }

@@ -1,7 +1,7 @@
-//! The published proof as a file, and the nine public inputs it is verified against.
+//! The published proof as a file, and the ten public inputs it is verified against.
 //!
-//! Order and meaning are those of `contracts/src/libraries/PublicInputs.sol`. Seven inputs name what is settled. The list of weights
-//! `w` is bound by two more: `z = keccak256(abi.encode(input_0, …, input_6, w)) mod r` and `y = Σ_j w_j·z^j mod r`, `r` the order of
+//! Order and meaning are those of `contracts/src/libraries/PublicInputs.sol`. Eight inputs name what is settled. The list of weights
+//! `w` is bound by two more: `z = keccak256(abi.encode(input_0, …, input_7, w)) mod r` and `y = Σ_j w_j·z^j mod r`, `r` the order of
 //! BN254's scalar field; two different lists of `n` weights agree at `z` with probability at most `(n - 1)/r`.
 //! Made by `poa wrap`, read by `poa settle`, `poa verify` and the demo.
 
@@ -9,18 +9,17 @@ use crate::error::Failure;
 use crate::store::{create_parent, read_json, write_json};
 use alloy::primitives::{B256, U256, keccak256};
 use alloy::sol_types::SolValue;
-use circuits::statement::{Digest, RequestStatement, Statement, TokenOpening, Tokens};
+pub use circuits::statement::WEIGHT_BOUND;
+use circuits::statement::{Clause, Digest, RequestStatement, Statement};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Format of the file.
-pub const FORMAT: &str = "poa-evm-proof/1";
+pub const FORMAT: &str = "poa-evm-proof/2";
 /// Public inputs.
-pub const INPUTS: usize = 9;
+pub const INPUTS: usize = 10;
 /// Order of BN254's scalar field.
 pub const ORDER: U256 = U256::from_limbs([0x43e1_f593_f000_0001, 0x2833_e848_79b9_7091, 0xb850_45b6_8181_585d, 0x3064_4e72_e131_a029]);
-/// Weights are below this, in the circuit and on chain.
-pub const WEIGHT_BOUND: u64 = 1 << 31;
 /// Names of the public inputs, in their order.
 pub const INPUT_NAMES: [&str; INPUTS] = [
     "statement digest",
@@ -29,6 +28,7 @@ pub const INPUT_NAMES: [&str; INPUTS] = [
     "index",
     "index statement digest",
     "request id",
+    "prompt digest",
     "token digest",
     "challenge",
     "evaluation of the weights",
@@ -88,19 +88,21 @@ pub fn digest(word: U256) -> Digest {
     Digest(word.to_be_bytes())
 }
 
-/// The digest of a request's tokens: their salted one, or that of public tokens with a salt of zero.
+/// The digest of a request's whole exchange: the salted one, or that of public tokens with a salt of zero.
 pub fn token_digest(request: &RequestStatement, capacity: usize) -> Digest {
-    match &request.tokens {
-        Tokens::Digest(digest) => *digest,
-        Tokens::Public { tokens, prompt_len } => TokenOpening { salt: [0; 32], tokens: tokens.clone(), prompt_len: *prompt_len }.digest(capacity),
-    }
+    request.token_digests(capacity).exchange
+}
+
+/// The digest of a request's prompt, likewise.
+pub fn prompt_digest(request: &RequestStatement, capacity: usize) -> Digest {
+    request.token_digests(capacity).prompt
 }
 
 /// Challenge and evaluation of a list of weights.
 pub fn bind_weights(named: &[U256; INPUTS - 2], weights: &[u64]) -> (U256, U256) {
     let weights: Vec<U256> = weights.iter().map(|&w| U256::from(w)).collect();
-    let [a, b, c, d, e, f, g] = *named;
-    let encoded = (a, b, c, d, e, f, g, weights.clone()).abi_encode_params();
+    let [a, b, c, d, e, f, g, h] = *named;
+    let encoded = (a, b, c, d, e, f, g, h, weights.clone()).abi_encode_params();
     let z = U256::from_be_bytes(keccak256(encoded).0) % ORDER;
     let y = weights.iter().rev().fold(U256::ZERO, |y, w| y.mul_mod(z, ORDER).add_mod(*w, ORDER));
     (z, y)
@@ -116,9 +118,9 @@ pub fn public_inputs(statement: &Statement) -> Result<[Digest; INPUTS], Failure>
     let (Some(adapter), Some(index)) = (&statement.adapter, &statement.index) else {
         return Err(Failure::input("the statement claims no attribution: there is nobody to pay").hint("prove with an adapter and --index"));
     };
-    if let Some(j) = request.weights.iter().position(|&w| w >= WEIGHT_BOUND) {
-        return Err(Failure::input(format!("weight {j} is {}, weights are below {WEIGHT_BOUND}", request.weights[j])));
-    }
+    // What the public inputs alone don't show.
+    let clauses = [Clause::Ranges, Clause::WeightBound, Clause::Total];
+    clauses.iter().try_for_each(|&c| statement.check_clause(c)).map_err(Failure::input)?;
     let named = [
         statement.digest(),
         statement.base,
@@ -126,12 +128,13 @@ pub fn public_inputs(statement: &Statement) -> Result<[Digest; INPUTS], Failure>
         index.commitment,
         index.digest().truncated(),
         request.id,
+        prompt_digest(request, statement.relation.tokens),
         token_digest(request, statement.relation.tokens),
     ];
     let words = named.map(|d| word(&d));
     let (z, y) = bind_weights(&words, &request.weights);
-    let [a, b, c, d, e, f, g] = named;
-    Ok([a, b, c, d, e, f, g, digest(z), digest(y)])
+    let [a, b, c, d, e, f, g, h] = named;
+    Ok([a, b, c, d, e, f, g, h, digest(z), digest(y)])
 }
 
 /// A settlement pays for one request.

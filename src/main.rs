@@ -2,22 +2,29 @@
 //!
 //! Results go to standard output, progress to standard error. Exit status: 0 done or valid, 1 not valid, 2 unusable input.
 
+#[macro_use]
+mod terminal;
+
 mod chain;
 mod commands;
 mod compare;
 mod demo_settlement;
 mod error;
 mod evm_proof;
+mod expect;
 mod kept;
 mod meter;
 mod outer;
+mod prompt;
 mod show;
 mod store;
+mod texts;
 mod work;
 
 use clap::Parser;
 use commands::Cli;
 use std::process::ExitCode;
+use terminal::line;
 
 /// The exit status of programs that a closed pipe ends.
 const CLOSED_PIPE: i32 = 128 + 13;
@@ -39,11 +46,16 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {
-            if usage.use_stderr() && std::env::args().any(|a| a == "--json") {
-                let text = usage.render().to_string();
+            if !usage.use_stderr() {
+                usage.exit();
+            }
+            // It quotes arguments, which need not be text.
+            let text = usage.render().to_string();
+            if std::env::args_os().any(|a| a == "--json") {
                 println!("{}", serde_json::json!({ "error": text.trim().trim_start_matches("error: "), "hint": null }));
             }
-            usage.exit()
+            eprintln!("{}", text.trim_end());
+            return ExitCode::from(u8::try_from(usage.exit_code()).unwrap_or(2));
         }
     };
     let json = cli.json;
@@ -53,8 +65,8 @@ fn main() -> ExitCode {
             if json {
                 println!("{}", serde_json::json!({ "error": failure.message, "hint": failure.hint }));
             }
-            eprintln!("error: {}", failure.message);
-            failure.hint.iter().for_each(|hint| eprintln!("  try: {hint}"));
+            eprintln!("error: {}", line(&failure.message));
+            failure.hint.iter().for_each(|hint| eprintln!("  try: {}", line(hint)));
             ExitCode::from(failure.status)
         }
     }

@@ -1,7 +1,7 @@
 //! Wrapping an inner proof: record its verification, find or make the keys, prove the recording.
 
 use crate::error::{Failure, While};
-use crate::evm_proof::{EvmProof, SrsMark, public_inputs};
+use crate::evm_proof::{EvmProof, INPUTS, SrsMark, public_inputs};
 use crate::meter::{self, Meter, say};
 use circuits::outer::halo2::OuterCircuit;
 use circuits::outer::halo2::gates::ADVICE;
@@ -61,9 +61,9 @@ pub fn key_path(directory: &Path, digest: &Word) -> PathBuf {
 }
 
 /// Records the verification of a proof of one request.
-pub fn recording(statement: &Statement, bytes: &[u8]) -> Result<(Recording, [Digest; 9]), Failure> {
+pub fn recording(statement: &Statement, bytes: &[u8]) -> Result<(Recording, [Digest; INPUTS]), Failure> {
     let public = public_inputs(statement)?;
-    let recording = record(statement, bytes, public[7].word()).during("verifying the inner proof")?;
+    let recording = record(statement, bytes, public[8].word()).during("verifying the inner proof")?;
     let own: Vec<Digest> = recording.public.iter().map(|&w| Digest::of_word(w)).collect();
     if own != public {
         return Err(Failure::input("the recorded verification yields other public inputs than the statement; this is a defect of poa"));
@@ -99,15 +99,21 @@ pub fn wrap(statement: &Statement, bytes: &[u8], srs: &Srs, keys: &Path) -> Resu
     };
     let mark = SrsMark { digest: Digest(srs.digest()), insecure: srs.trust() == Trust::Insecure };
     let proof = EvmProof::new(statement, Digest(key.digest()), mark, proof)?;
-    verify(&key, &proof)?;
-    Ok(Wrapped { solidity: outer::solidity(srs.params(), &keys_found), proof, key, figures })
+    verify(&key, &proof, contributors(statement))?;
+    let solidity = outer::solidity(srs.params(), &keys_found).during("writing the verifier's contract")?;
+    Ok(Wrapped { solidity, proof, key, figures })
 }
 
-/// Verifies an outer proof the way a contract and the light client do.
-pub fn verify(key: &OuterKey, proof: &EvmProof) -> Result<(), Failure> {
-    let [statement, base, adapter, index, index_statement, request, tokens, ..] = proof.public_inputs.map(|d| d.0);
-    let named = light_client::settlement::NamedInputs { statement, base, adapter, index, index_statement, request, tokens };
+/// How many contributors a statement's index has.
+pub fn contributors(statement: &Statement) -> usize {
+    statement.index.as_ref().map_or(0, |index| index.contributors.len())
+}
+
+/// Verifies an outer proof the way a contract and the light client do; `contributors` is how many the index has.
+pub fn verify(key: &OuterKey, proof: &EvmProof, contributors: usize) -> Result<(), Failure> {
+    let [statement, base, adapter, index, index_statement, request, prompt, tokens, ..] = proof.public_inputs.map(|d| d.0);
+    let named = light_client::settlement::NamedInputs { statement, base, adapter, index, index_statement, request, prompt, tokens };
     let weights: Vec<Word> = proof.weights.iter().map(|&w| light_client::settlement::weight_word(w)).collect();
-    let settlement = light_client::settlement::Settlement { named, weights: &weights };
+    let settlement = light_client::settlement::Settlement { named, contributors, weights: &weights };
     light_client::settlement::verify_settlement(key, &settlement, &proof.proof.0).during("verifying the outer proof")
 }

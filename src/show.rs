@@ -2,7 +2,7 @@
 
 use crate::store::{IndexDir, Row};
 use crate::work::ProofFigures;
-use circuits::statement::Statement;
+use circuits::statement::{RequestStatement, Statement};
 use model_runtime::int::attribute::Attribution;
 use model_runtime::int::fidelity::Fidelity;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ fn bar(share: f64) -> String {
 /// The first characters of a text, on one line.
 fn shortened(text: &str, most: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = crate::terminal::line(&line).into_owned();
     if line.chars().count() <= most { line } else { line.chars().take(most - 1).chain(['…']).collect() }
 }
 
@@ -37,9 +38,13 @@ pub fn shares(weights: &[u64], contributors: &[String]) -> Vec<(String, u32)> {
 
 /// Contributors' shares of an attribution.
 pub fn attribution_shares(attribution: &Attribution, index: &IndexDir) -> Vec<(String, u32)> {
+    shares(&contributor_weights(attribution, index), &index.info.contributors)
+}
+
+/// Contributors' weights in the order of their numbers.
+fn contributor_weights(attribution: &Attribution, index: &IndexDir) -> Vec<u64> {
     let weight = |i: usize| attribution.weights.get(&(i as u32)).copied().unwrap_or(0);
-    let weights: Vec<u64> = (0..index.info.contributors.len()).map(weight).collect();
-    shares(&weights, &index.info.contributors)
+    (0..index.info.contributors.len()).map(weight).collect()
 }
 
 /// Shares as JSON.
@@ -53,7 +58,7 @@ pub fn scores_json(attribution: &Attribution, index: &IndexDir, top: usize) -> V
     ranked(&attribution.scores, rows)
         .into_iter()
         .take(top)
-        .map(|(i, score)| json!({ "sample": i, "contributor": rows[i].contributor, "score": score, "text": rows[i].text }))
+        .map(|(i, score)| json!({ "sample": index.info.sample_of_row.get(i).copied().unwrap_or(i), "contributor": rows[i].contributor, "score": score, "text": rows[i].text }))
         .collect()
 }
 
@@ -64,17 +69,43 @@ pub fn print_attribution(attribution: &Attribution, index: &IndexDir, top: usize
         let row = &index.info.rows[i];
         println!("  {score:>7}  {:<20} {}", shortened(&row.contributor, 20), shortened(&row.text, 80));
     }
-    print_shares(&attribution_shares(attribution, index));
+    print_weights(&contributor_weights(attribution, index), &index.info.contributors);
+}
+
+/// Prints contributors' shares of their weights, or that there are none.
+pub fn print_weights(weights: &[u64], contributors: &[String]) {
+    if weights.iter().all(|&w| w == 0) {
+        println!("\nNo sample passed the noise floor: nothing in the index bears on this answer, and nobody is credited.");
+    } else {
+        print_shares(&shares(weights, contributors));
+    }
 }
 
 /// Prints contributors' shares as bars.
-pub fn print_shares(shares: &[(String, u32)]) {
+fn print_shares(shares: &[(String, u32)]) {
     println!("\nContributors' weights");
     for (contributor, bps) in shares.iter().filter(|(_, bps)| *bps > 0).take(16) {
         println!("  {:<20} {:>6.2} %  {}", shortened(contributor, 20), f64::from(*bps) / 100.0, bar(f64::from(*bps) / 10_000.0));
     }
     let dust = 10_000 - shares.iter().map(|(_, b)| b).sum::<u32>();
     println!("  {:<20} {:>6.2} %", "(rounding)", f64::from(dust) / 100.0);
+}
+
+/// Digests of every request's tokens, as JSON.
+pub fn digests_json(statement: &Statement) -> Value {
+    let of = |r: &RequestStatement| {
+        let digests = r.token_digests(statement.relation.tokens);
+        json!({ "id": r.id, "prompt_digest": digests.prompt, "token_digest": digests.exchange })
+    };
+    statement.requests.iter().map(of).collect()
+}
+
+/// Prints the digests of every request's tokens.
+pub fn print_digests(statement: &Statement) {
+    for request in &statement.requests {
+        let digests = request.token_digests(statement.relation.tokens);
+        println!("  request   {}\n    prompt digest {}\n    token digest  {}", request.id, digests.prompt, digests.exchange);
+    }
 }
 
 /// Fidelity as JSON.

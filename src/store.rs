@@ -7,7 +7,7 @@ use circuits::statement::Digest;
 use model_runtime::import::{ImportOptions, StoredType, export_hf, load_hf, load_peft, write_atomic, write_peft};
 use model_runtime::int::IntModel;
 use model_runtime::int::adapter::IntAdapter;
-use model_runtime::int::index::Index;
+use model_runtime::int::index::{Index, IndexOptions};
 use model_runtime::semantics::Semantics;
 use model_runtime::shape::{FloatAdapter, FloatModel};
 use model_runtime::tensor::{Tensor, TensorMap};
@@ -67,8 +67,11 @@ pub struct IndexInfo {
     pub datanet_version: u64,
     /// Samples were cut after this many tokens.
     pub max_tokens: usize,
-    /// Damping of the preconditioner.
-    pub damping: f64,
+    /// Which sample each row is a window of; empty where rows are samples.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sample_of_row: Vec<usize>,
+    /// What was sketched.
+    pub options: IndexOptions,
     /// Model directory it was made with.
     pub model: PathBuf,
     /// Adapter directory it was made with.
@@ -98,6 +101,9 @@ pub struct RunInfo {
     pub prompt_len: usize,
     /// Ties a proof of it to one payment.
     pub request_id: Digest,
+    /// The payer's salt of the prompt's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_salt: Option<Digest>,
     /// Model directory.
     pub model: PathBuf,
     /// Adapter directory.

@@ -12,13 +12,14 @@ use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, Profile, Req
 use circuits::witness::{Fixed, Witness};
 use model_runtime::int::attribute::{Attribution, attribute as attribute_run};
 use model_runtime::int::fidelity::{Fidelity, fidelity};
-use model_runtime::int::index::{Index, IndexOptions, build_index};
+use model_runtime::int::index::{Index, IndexOptions, SCORE_BITS, build_index};
 use model_runtime::int::sketch::sketch;
-use model_runtime::int::trace::Keep;
-use model_runtime::int::{Mode, Runtime, Trace, quantise_base};
+use model_runtime::int::trace::{Keep, Span};
+use model_runtime::int::{Headroom, Mode, Runtime, Trace, quantise_base_with};
 use model_runtime::semantics::{Dims, Semantics};
 use model_runtime::shape::{FloatModel, Site};
 use model_runtime::tensor::{Tensor, TensorMap};
+use model_runtime::text::duplicates::{Canonical, canonical};
 use model_runtime::text::{Datanet, Tokenizer};
 use model_runtime::train::{SplitMix64, float_logits};
 use prover::commit::{Committed, encoded_bytes, stack, values_of};
@@ -70,12 +71,14 @@ pub struct Imported {
     pub fidelity: Fidelity,
 }
 
-/// Quantises a float model. `texts` calibrate it and measure fidelity (alternately); without them it writes its own.
+/// [`import_with`] the headroom that costs no exactness.
 pub fn import(float: FloatModel, tokenizer: Tokenizer, texts: Option<Vec<Vec<u32>>>) -> Result<Imported, Failure> {
-    if tokenizer.vocab_size() > float.shape.vocab {
-        let message = format!("the tokenizer has {} tokens, the model {}", tokenizer.vocab_size(), float.shape.vocab);
-        return Err(Failure::input(message).hint("give the model's own tokenizer with --tokenizer"));
-    }
+    import_with(float, tokenizer, texts, Headroom::Auto)
+}
+
+/// Quantises a float model. `texts` calibrate it and measure fidelity (alternately); without them it writes its own.
+pub fn import_with(float: FloatModel, tokenizer: Tokenizer, texts: Option<Vec<Vec<u32>>>, headroom: Headroom) -> Result<Imported, Failure> {
+    let tokenizer = tokenizer.for_vocabulary(float.shape.vocab).during("the tokenizer")?;
     let length = float.shape.context.min(64);
     let texts = match texts {
         Some(texts) => texts,
@@ -84,11 +87,19 @@ pub fn import(float: FloatModel, tokenizer: Tokenizer, texts: Option<Vec<Vec<u32
     let pick = |parity: usize| texts.iter().skip(parity).step_by(2).filter(|t| t.len() > 1).take(64).cloned().collect::<Vec<_>>();
     let (calibration, held_out) = (pick(0), pick(1));
     let held_out = if held_out.is_empty() { calibration.clone() } else { held_out };
-    let int = quantise_base(&float, &calibration).during("quantising")?;
+    let int = quantise_base_with(&float, &calibration, headroom).during("quantising")?;
     let runtime = Runtime::new(int.semantics.clone(), &int.tensors, None).during("loading the integer model")?;
     let reference = |tokens: &[u32]| float_logits(&float, None, tokens).unwrap_or_default();
     let fidelity = fidelity(&runtime, &held_out[..held_out.len().min(SELF_WRITTEN)], reference).during("measuring fidelity")?;
     Ok(Imported { model: ModelDir { int, float, tokenizer }, fidelity })
+}
+
+/// How faithful a model with its adapter is, on some of the samples it is for.
+pub fn adapted_fidelity(model: &ModelDir, adapter: &AdapterDir, samples: &[Vec<u32>]) -> Result<Fidelity, Failure> {
+    let runtime = runtime(&adapter.int.semantics, model, Some(adapter))?;
+    let few: Vec<Vec<u32>> = samples.iter().step_by(samples.len().div_ceil(2 * SELF_WRITTEN).max(1)).cloned().collect();
+    let reference = |tokens: &[u32]| float_logits(&model.float, Some(&adapter.float), tokens).unwrap_or_default();
+    fidelity(&runtime, &few, reference).during("measuring fidelity")
 }
 
 /// The samples' tokens, BOS first, EOS last, cut.
@@ -97,29 +108,6 @@ pub fn sample_tokens(tokenizer: &Tokenizer, datanet: &Datanet, max_tokens: usize
         tokenizer.encode_sample(&s.text, max_tokens).during(format!("sample {} of {}", i + 1, s.contributor))
     };
     datanet.samples.iter().enumerate().map(encode).collect()
-}
-
-/// Samples need a first token and one to predict.
-pub fn check_max_tokens(max_tokens: usize) -> Result<(), Failure> {
-    if max_tokens < 2 {
-        return Err(Failure::input(format!("--max-tokens is {max_tokens}, expected at least 2")));
-    }
-    Ok(())
-}
-
-/// Most elements of all preconditioners.
-const MAX_PRECONDITIONER: usize = 1 << 28;
-
-/// Refuses sketches whose preconditioners wouldn't fit in memory.
-pub fn check_sketch_rows(rows: usize, adapter: &AdapterDir) -> Result<(), Failure> {
-    let lora = &adapter.float.shape;
-    let blocks = adapter.int.semantics.shape.layers * lora.sites.len();
-    let elements = rows.saturating_mul(lora.rank).saturating_pow(2).saturating_mul(blocks);
-    if elements > MAX_PRECONDITIONER {
-        let message = format!("--sketch-rows is {rows}: the preconditioners would have {elements} elements, at most {MAX_PRECONDITIONER} are made");
-        return Err(Failure::input(message).hint("use fewer sketch rows or a smaller rank"));
-    }
-    Ok(())
 }
 
 /// Makes an index of a datanet.
@@ -136,8 +124,9 @@ pub fn index(
     let tokens = sample_tokens(&model.tokenizer, datanet, max_tokens)?;
     let bar = meter::bar(2 * tokens.len() as u64, "sketching");
     let progress = |done: usize, _: usize| bar.set_position(done as u64);
-    let damping = options.damping;
-    let mut index = build_index(&model.int, &adapter.int, &tokens, options, &progress).during("indexing")?;
+    // A copy of an earlier sample is a zero row: it neither earns nor moves the floor.
+    let earns: Vec<bool> = canonical(&tokens).into_iter().map(Canonical::is_first).collect();
+    let mut index = build_index(&model.int, &adapter.int, &tokens, &earns, &options, &progress).during("indexing")?;
     bar.finish_and_clear();
     let names = datanet.contributors();
     let numbers: Vec<u32> = datanet.samples.iter().map(|s| names.iter().position(|n| *n == s.contributor).unwrap_or(0) as u32).collect();
@@ -150,13 +139,17 @@ pub fn index(
         datanet_root: Digest(datanet.root()),
         datanet_version: 1,
         max_tokens,
-        damping,
+        options,
+        sample_of_row: vec![],
         model: paths.0.to_owned(),
         adapter: paths.1.to_owned(),
         made_with: fingerprint(model, Some(adapter)),
     };
     Ok(IndexDir { index, info })
 }
+
+/// The largest noise floor: scores are below `2^14`.
+pub const MAX_FLOOR: i64 = (1 << SCORE_BITS) - 1;
 
 /// Rows whose scores set the noise floor.
 const FLOOR_ROWS: usize = 48;
@@ -169,16 +162,16 @@ fn measured_floor(index: &Index, contributors: &[u32]) -> Result<i64, Failure> {
         let sketch = |site: &Site| {
             let tensor = index.tensors.get(&format!("G{}", site.name()))?;
             let n = per_row(tensor);
-            Some((format!("sk{}", site.name()), Tensor::new(&tensor.dims[1..], tensor.data[row * n..(row + 1) * n].to_vec())?))
+            Some((format!("qs{}", site.name()), Tensor::new(&tensor.dims[1..], tensor.data[row * n..(row + 1) * n].to_vec())?))
         };
-        let sketch: TensorMap = index.semantics.sites().iter().filter_map(sketch).collect();
+        let sketch: TensorMap = index.semantics.sketched().iter().filter_map(sketch).collect();
         let attribution = attribute_run(index, &sketch, contributors, None).during("measuring the noise floor")?;
         let others = attribution.scores.iter().zip(contributors).filter(|(_, c)| **c != contributors[row]);
         scores.extend(others.map(|(&s, _)| i64::from(s)));
     }
     scores.sort_unstable();
     let at = scores.len() * 9 / 10;
-    Ok(scores.get(at).copied().unwrap_or(0).clamp(0, (1 << 15) - 1))
+    Ok(scores.get(at).copied().unwrap_or(0).clamp(0, MAX_FLOOR))
 }
 
 /// The integer model, ready to run.
@@ -219,7 +212,7 @@ pub fn infer(
         let message = format!("no room for an answer: the prompt has {} tokens, the context {context}", prompt_tokens.len());
         return Err(Failure::input(message).hint("shorten the prompt, or import the model with a larger --context"));
     }
-    let answer = runtime.generate(&prompt_tokens, max_new, Some(model.tokenizer.eos())).during("answering")?;
+    let answer = runtime.generate(&prompt_tokens, max_new, model.tokenizer.stops().iter().copied()).during("answering")?;
     if answer.is_empty() {
         return Err(Failure::input("the model's answer is empty").hint("try another prompt"));
     }
@@ -231,6 +224,7 @@ pub fn infer(
         prompt_len: prompt_tokens.len(),
         tokens,
         request_id,
+        prompt_salt: None,
         model: paths.0.to_owned(),
         adapter: paths.1.map(Path::to_owned),
         made_with: fingerprint(model, adapter),
@@ -244,52 +238,32 @@ pub fn random_id() -> Result<Digest, Failure> {
     Ok(Digest(bytes).truncated())
 }
 
-/// What a trace covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coverage {
-    /// The answer's tokens, forward only.
-    Answer,
-    /// The whole exchange, forward and backward: what attribution needs.
-    Exchange,
-}
-
-impl Coverage {
-    /// With an adapter runs are traced for attribution.
-    pub fn of(semantics: &Semantics) -> Self {
-        if semantics.lora.is_some() { Coverage::Exchange } else { Coverage::Answer }
-    }
-
-    /// The first token that is predicted.
-    pub fn first(self, prompt_len: usize) -> usize {
-        if self == Coverage::Exchange { 1 } else { prompt_len }
-    }
+/// What slots span: with an adapter runs are traced for attribution.
+pub fn span_of(semantics: &Semantics) -> Span {
+    if semantics.lora.is_some() { Span::Exchange } else { Span::Answer }
 }
 
 /// Padded sizes that fit all runs.
-pub fn common_dims(semantics: &Semantics, coverage: Coverage, runs: &[RunInfo]) -> Dims {
+pub fn common_dims(semantics: &Semantics, span: Span, runs: &[RunInfo]) -> Dims {
     let tokens = runs.iter().map(|r| r.tokens.len()).max().unwrap_or(1).max(8);
-    let slots = runs.iter().map(|r| r.tokens.len() - coverage.first(r.prompt_len)).max().unwrap_or(1);
+    let slots = runs.iter().map(|r| r.tokens.len() - 1 - span.first(r.prompt_len)).max().unwrap_or(1);
     Dims::new(semantics, tokens, slots)
 }
 
 /// Executes tokens with every tensor kept.
-pub fn trace(runtime: &Runtime, tokens: &[u32], prompt_len: usize, coverage: Coverage, dims: Dims) -> Result<Trace, Failure> {
-    let exchange = coverage == Coverage::Exchange;
-    let mode = if exchange { Mode::Sample } else { Mode::Greedy };
-    let mut trace = runtime.run(tokens, coverage.first(prompt_len), dims, mode, Keep::All, exchange).during("executing the run")?;
-    trace.prompt_len = prompt_len;
-    Ok(trace)
+pub fn trace(runtime: &Runtime, tokens: &[u32], prompt_len: usize, span: Span, dims: Dims) -> Result<Trace, Failure> {
+    runtime.run(tokens, prompt_len, dims, Mode::Greedy, Keep::All, span).during("executing the run")
 }
 
 /// Executes a run as its semantics suggest.
 pub fn trace_run(runtime: &Runtime, run: &RunInfo, dims: Dims) -> Result<Trace, Failure> {
-    trace(runtime, &run.tokens, run.prompt_len, Coverage::of(runtime.semantics()), dims)
+    trace(runtime, &run.tokens, run.prompt_len, span_of(runtime.semantics()), dims)
 }
 
 /// [`trace_run`] at its own sizes.
 pub fn trace_alone(runtime: &Runtime, run: &RunInfo) -> Result<Trace, Failure> {
     let semantics = runtime.semantics();
-    trace_run(runtime, run, common_dims(semantics, Coverage::of(semantics), std::slice::from_ref(run)))
+    trace_run(runtime, run, common_dims(semantics, span_of(semantics), std::slice::from_ref(run)))
 }
 
 /// Attributes a traced run; adds its tensors to the trace.
@@ -298,9 +272,6 @@ pub fn attribute(index: &IndexDir, trace: &mut Trace) -> Result<Attribution, Fai
     let attribution = attribute_run(&index.index, &sketch, &index.contributor_of_rows(), None).during("scoring")?;
     trace.tensors.extend(sketch);
     trace.tensors.extend(attribution.tensors.clone());
-    let mut rel: Vec<i32> = attribution.rel.iter().map(|&x| x as i32).collect();
-    rel.resize(index.index.rows.next_power_of_two(), 0);
-    trace.tensors.insert("rel".into(), Tensor { dims: vec![rel.len()], data: rel });
     Ok(attribution)
 }
 
@@ -321,6 +292,8 @@ pub struct Job<'a> {
     pub requests: Vec<(Trace, Digest)>,
     /// Whether the statement shows digests instead of tokens.
     pub private_tokens: bool,
+    /// Salts of the prompts' digests, a payer's or random ones; for hidden tokens.
+    pub prompt_salts: Vec<Option<Digest>>,
     /// Where commitments are kept.
     pub shelves: Shelves<'a>,
 }
@@ -402,7 +375,11 @@ pub fn prove<C: NativeProfile>(job: Job<'_>) -> Result<Proven, Failure> {
     let fixed = stages.run("commit model", || commit_fixed::<C>(&relation, &witness, job.shelves))?;
     let openings = openings(&job)?;
     let statement = statement::<C>(&job, &relation, &witness, &fixed, &openings);
-    statement.check().during("the statement to prove")?;
+    match job.weight_ranges {
+        WeightRanges::Proven => statement.check(),
+        WeightRanges::AssumedInsecure => statement.check_benchmark(),
+    }
+    .during("the statement to prove")?;
     let inputs = Inputs { statement: &statement, relation: &relation, tokens: openings, fixed: fixed.iter().collect() };
     let proof = prove_statement(inputs, witness, &mut stages).during("proving")?;
     let bytes = proof.to_bytes();
@@ -454,14 +431,15 @@ fn commit_fixed<C: NativeProfile>(relation: &Relation, witness: &Witness, shelve
 }
 
 fn openings(job: &Job<'_>) -> Result<Vec<Option<TokenOpening>>, Failure> {
-    let open = |(trace, _): &(Trace, Digest)| {
+    let open = |(i, (trace, _)): (usize, &(Trace, Digest))| {
         Ok(if job.private_tokens {
-            Some(TokenOpening { salt: random_id()?.0, tokens: trace.tokens.clone(), prompt_len: trace.prompt_len })
+            let prompt_salt = job.prompt_salts.get(i).copied().flatten().map_or_else(random_id, Ok)?.0;
+            Some(TokenOpening { prompt_salt, salt: random_id()?.0, tokens: trace.tokens.clone(), prompt_len: trace.prompt_len })
         } else {
             None
         })
     };
-    job.requests.iter().map(open).collect()
+    job.requests.iter().enumerate().map(open).collect()
 }
 
 fn statement<C: NativeProfile>(
@@ -479,7 +457,7 @@ fn statement<C: NativeProfile>(
     let requests = job.requests.iter().zip(openings).zip(weights).map(|(((trace, id), opening), weights)| RequestStatement {
         id: *id,
         tokens: match opening {
-            Some(opening) => Tokens::Digest(opening.digest(relation.params.tokens)),
+            Some(opening) => Tokens::Digests(opening.digests(relation.params.tokens)),
             None => Tokens::Public { tokens: trace.tokens.clone(), prompt_len: trace.prompt_len },
         },
         total: weights.iter().sum(),

@@ -184,7 +184,7 @@ fn hidden_tokens_are_proven_and_audited() {
     let (run, index) = (text(dir.join("run")), text(dir.join("index")));
     let (proof, statement) = (dir.join("private/proof.bin"), dir.join("private/statement.json"));
     check_proof_figures(&poa(["prove", &run, "--index", &index, "--private-tokens", "--out", &text(&proof)]).success());
-    assert!(read_json(&statement)["requests"][0]["tokens"]["digest"].is_string());
+    assert!(read_json(&statement)["requests"][0]["tokens"]["digests"]["prompt"].is_string());
     assert_eq!(verify(&proof, &statement).success()["valid"], true);
     check_difference_free_with_proof(&statement, &proof);
     // The other proof, of public tokens, opens nothing.

@@ -172,10 +172,11 @@ fn unusable_options_are_refused_before_any_work() {
     let index = |option: &str, value: &str| {
         poa(["index", "--model", &m, "--adapter", &a, "--datanet", &real.datanet, "--limit", "2", "--out", &out, option, value])
     };
-    check_unusable(&index("--sketch-rows", "4096"), "--sketch-rows is 4096");
+    check_unusable(&index("--sketch-rows", "4096"), "up to 1024");
+    check_unusable(&index("--sketch-size", "0"), "sketch size");
+    check_unusable(&index("--sketch-sites", "gate,elbow"), "elbow");
     check_unusable(&index("--sketch-rows", "3"), "power of two");
     check_unusable(&index("--max-tokens", "1"), "--max-tokens is 1");
-    check_unusable(&index("--damping", "-1"), "damping");
     check_unusable(&poa(["prove", &run1, &run1, "--index", &i, "--out", &out]), "same request id");
     check_unusable(&poa(["bench", "prove", "--shape", "vocab=0"]), "`vocab=0`");
     check_unusable(&poa(["bench", "prove", "--shape", "layers"]), "`layers`");

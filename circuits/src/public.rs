@@ -5,7 +5,7 @@
 use crate::ir::{F, int};
 use crate::relation::{RelationParams, Scope};
 use model_runtime::shape::Site;
-use model_runtime::tables::{Projection, rope_tables};
+use model_runtime::tables::{Projection, Side, rope_tables};
 use p3_field::{Field, PrimeCharacteristicRing};
 
 /// A public polynomial; axes in the order given.
@@ -13,15 +13,11 @@ use p3_field::{Field, PrimeCharacteristicRing};
 pub enum Public {
     /// `[b,t,v]`: token at position t is v.
     Token,
-    /// `[b,s,v]`: slot s is live and its target token is v.
+    /// `[b,s,v]`: slot s is live (predicts a token of the answer) and v is that token.
     Target,
-    /// `[b,s,v]`: slot s predicts a token of the answer, and v is that token.
-    AnswerTarget,
-    /// `[b,s]`: slot s predicts a token of the answer.
-    AnswerSlot,
     /// `[b,s,v]`: slot s is live and v is in the vocabulary.
     Live,
-    /// `[b,s,v]`: slot s predicts a token of the answer and v is below it (ties go to the lowest id).
+    /// `[b,s,v]`: slot s is live and v is below its token (ties go to the lowest id).
     BelowTarget,
     /// `[b,s]`: slot s is live.
     LiveSlot,
@@ -35,10 +31,10 @@ pub enum Public {
     SinForward,
     /// `[t,z,p]`: rotary sine, negated for z = 1.
     SinInverse,
-    /// `[a,out]`: sketch projection of a site.
-    Projection(Site),
-    /// `[a,r,a',r']`: identity.
-    Identity,
+    /// `[a,x]`: sketch projection of one side of a site.
+    Projection(Site, Side),
+    /// `[x…]`: where an entry rounds, of `2^bits`: its number with the bits reversed.
+    Offset(u32),
     /// `[x]`: x is below a bound.
     Below(usize),
     /// `[b]`: the request's number.
@@ -54,7 +50,7 @@ pub struct PublicRequest {
     pub prompt_len: usize,
 }
 
-/// A live slot: it reads a position and predicts the next token.
+/// A live slot: it reads a position and predicts the next token, which is the answer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// The slot's number.
@@ -63,8 +59,6 @@ pub struct Slot {
     pub position: usize,
     /// The token it predicts.
     pub target: usize,
-    /// Whether that token is the answer's (and must be the greedy choice).
-    pub answer: bool,
 }
 
 /// What the public polynomials depend on.
@@ -98,12 +92,8 @@ impl PublicContext {
     /// A request's live slots.
     pub fn slots<'a>(&self, request: &'a PublicRequest) -> impl Iterator<Item = Slot> + use<'a> {
         let first = if self.whole { 1 } else { request.prompt_len };
-        let prompt = request.prompt_len;
-        let slot = move |(number, &target): (usize, &u32)| {
-            let predicted = first + number;
-            Slot { number, position: predicted.saturating_sub(1), target: target as usize, answer: predicted >= prompt }
-        };
-        request.tokens.iter().skip(first).enumerate().map(slot)
+        let slot = move |(i, &target): (usize, &u32)| Slot { number: i - first, position: i.saturating_sub(1), target: target as usize };
+        request.tokens.iter().enumerate().skip(first.max(request.prompt_len)).map(slot)
     }
 
     /// The request at a padded position: positions past the end repeat the first request.
@@ -291,19 +281,17 @@ impl Public {
     pub fn evaluate<E: Field>(self, view: &PublicView<E>, at: &[&[E]]) -> Option<E> {
         match (self, at) {
             (Public::Token, [b, t, v]) => Some(over_requests(view, b, |r| token_sum(r, t, v))),
-            (Public::Target, [b, s, v]) => Some(over_slots(view, b, s, |x| x.present.times(eq_bits(v, &x.token)))),
-            (Public::AnswerTarget, [b, s, v]) => Some(over_slots(view, b, s, |x| x.answer.times(eq_bits(v, &x.token)))),
-            (Public::AnswerSlot, [b, s]) => Some(over_slots(view, b, s, |x| x.answer.times(E::ONE))),
-            (Public::LiveSlot, [b, s]) => Some(over_slots(view, b, s, |x| x.present.times(E::ONE))),
-            (Public::Live, [b, s, v]) => Some(over_slots(view, b, s, |x| x.present.times(E::ONE)) * less_than(v, view.vocab)),
+            (Public::Target, [b, s, v]) => Some(over_slots(view, b, s, |x| x.answer.times(eq_bits(v, &x.token)))),
+            (Public::LiveSlot, [b, s]) => Some(over_slots(view, b, s, |x| x.answer.times(E::ONE))),
+            (Public::Live, [b, s, v]) => Some(over_slots(view, b, s, |x| x.answer.times(E::ONE)) * less_than(v, view.vocab)),
             (Public::BelowTarget, [b, s, v]) => Some(over_slots(view, b, s, |x| x.answer.times(less_than_bits(v, &x.token)))),
             (Public::Select, [b, s, t]) => Some(over_requests(view, b, |r| selected(r, s, t))),
             (Public::Causal, [t, u]) => Some(causal(t, u)),
             (Public::Cos, [t, p]) => Some(self.rope(view, t, p)),
             (Public::SinForward, [t, z, p]) => Some(self.rope(view, t, p) * (iota(z).double() - E::ONE)),
             (Public::SinInverse, [t, z, p]) => Some(self.rope(view, t, p) * (E::ONE - iota(z).double())),
-            (Public::Projection(site), [a, out @ ..]) => Some(projection(site, a, &out.concat())),
-            (Public::Identity, [a, r, a2, r2]) => Some(eq_points(a, a2) * eq_points(r, r2)),
+            (Public::Projection(site, side), [a, x @ ..]) => Some(projection(site, side, a, &x.concat())),
+            (Public::Offset(bits), axes) => Some(offset(bits, &axes.concat())),
             (Public::Below(bound), [x]) => Some(less_than(x, bound)),
             (Public::RequestNumber, [b]) => Some(iota(b)),
             _ => None,
@@ -324,16 +312,15 @@ impl Public {
         let size = |i: usize| 1usize << logs[i];
         let mut out = vec![F::ZERO; 1 << logs.iter().sum::<usize>()];
         match (self, logs.len()) {
-            (Public::Token | Public::Target | Public::AnswerTarget | Public::Live | Public::BelowTarget | Public::Select, 3) => {
+            (Public::Token | Public::Target | Public::Live | Public::BelowTarget | Public::Select, 3) => {
                 for b in 0..size(0) {
                     let block = &mut out[b * size(1) * size(2)..][..size(1) * size(2)];
                     self.fill_request(ctx, ctx.request(b)?, block, size(2));
                 }
             }
-            (Public::LiveSlot | Public::AnswerSlot, 2) => {
+            (Public::LiveSlot, 2) => {
                 for b in 0..size(0) {
-                    let live = ctx.slots(ctx.request(b)?).filter(|x| x.answer || self == Public::LiveSlot);
-                    live.for_each(|x| out[b * size(1) + x.number] = F::ONE);
+                    ctx.slots(ctx.request(b)?).for_each(|x| out[b * size(1) + x.number] = F::ONE);
                 }
             }
             (Public::Causal, 2) => {
@@ -352,14 +339,15 @@ impl Public {
                     *x = int(if z == negated { -value } else { value });
                 }
             }
-            (Public::Projection(site), 2..) => {
+            (Public::Projection(site, side), 2..) => {
                 let out_log = logs[1..].iter().sum();
-                let signs = Projection::new(site, size(0), out_log);
+                let signs = Projection::new(site, side, size(0), out_log);
                 out.iter_mut().enumerate().for_each(|(i, x)| *x = int(signs.at(i >> out_log, i & ((1 << out_log) - 1)).into()));
             }
-            (Public::Identity, 4) => {
-                let n = size(0) * size(1);
-                (0..n).for_each(|x| out[x * n + x] = F::ONE);
+            (Public::Offset(bits), _) => {
+                let log: usize = logs.iter().sum();
+                let reversed = |k: usize| (0..log).filter(|i| (k >> i) & 1 == 1).map(|i| offset_weight(bits, i)).sum();
+                out.iter_mut().enumerate().for_each(|(k, x)| *x = int(reversed(k)));
             }
             (Public::Below(bound), 1) => out.iter_mut().take(bound).for_each(|x| *x = F::ONE),
             (Public::RequestNumber, 1) => out.iter_mut().enumerate().for_each(|(i, x)| *x = int(i as i64)),
@@ -382,8 +370,7 @@ impl Public {
                 Public::Live => row[..ctx.vocab].fill(F::ONE),
                 Public::Select => row[x.position] = F::ONE,
                 Public::Target => row[x.target] = F::ONE,
-                Public::AnswerTarget if x.answer => row[x.target] = F::ONE,
-                Public::BelowTarget if x.answer => row[..x.target].fill(F::ONE),
+                Public::BelowTarget => row[..x.target].fill(F::ONE),
                 _ => {}
             }
         }
@@ -409,7 +396,7 @@ fn over_slots<E: Field>(view: &PublicView<E>, b: &[E], s: &[E], f: impl Fn(&Posi
 fn selected<E: Field>(request: &RequestView<E>, s: &[E], t: &[E]) -> E {
     let read = eq_table(t).into_iter().skip(request.first.saturating_sub(1));
     let live = request.positions.iter().skip(request.first);
-    live.zip(eq_table(s)).zip(read).map(|((x, es), et)| x.present.times(es * et)).sum()
+    live.zip(eq_table(s)).zip(read).map(|((x, es), et)| x.answer.times(es * et)).sum()
 }
 
 /// `Σ_t eq(t)·eq(v, token_t)`, positions past the end holding token 0.
@@ -418,8 +405,18 @@ fn token_sum<E: Field>(request: &RequestView<E>, t: &[E], v: &[E]) -> E {
     real + (E::ONE - less_than(t, request.positions.len())) * eq_at(v, 0)
 }
 
-fn projection<E: Field>(site: Site, a: &[E], out: &[E]) -> E {
-    let signs = Projection::new(site, 1 << a.len(), out.len());
+/// What bit `i` of an entry's number, the lowest being 0, adds to where it rounds.
+fn offset_weight(bits: u32, i: usize) -> i64 {
+    (1i64 << bits) >> (i + 1).min(63)
+}
+
+/// Linear in the coordinates, the last of which is the lowest bit.
+fn offset<E: Field>(bits: u32, x: &[E]) -> E {
+    x.iter().rev().enumerate().map(|(i, &c)| c * E::from_i64(offset_weight(bits, i))).sum()
+}
+
+fn projection<E: Field>(site: Site, side: Side, a: &[E], out: &[E]) -> E {
+    let signs = Projection::new(site, side, 1 << a.len(), out.len());
     let (high, low) = out.split_at(out.len() - signs.low_log);
     let (eh, el) = (eq_table(high), eq_table(low));
     let row = |signs: &[i32], eq: &[E]| -> E { signs.iter().zip(eq).fold(E::ZERO, |acc, (&s, &e)| if s > 0 { acc + e } else { acc - e }) };
@@ -451,11 +448,9 @@ mod tests {
                 rope_theta: 10_000.0,
                 head_dim: 6,
             };
-            let cases: [(Public, &[usize]); 17] = [
+            let cases: [(Public, &[usize]); 16] = [
                 (Public::Token, &[2, 3, 4]),
                 (Public::Target, &[2, 2, 4]),
-                (Public::AnswerTarget, &[2, 2, 4]),
-                (Public::AnswerSlot, &[2, 2]),
                 (Public::Live, &[2, 2, 4]),
                 (Public::BelowTarget, &[2, 2, 4]),
                 (Public::LiveSlot, &[2, 2]),
@@ -464,9 +459,10 @@ mod tests {
                 (Public::Cos, &[3, 2]),
                 (Public::SinForward, &[3, 1, 2]),
                 (Public::SinInverse, &[3, 1, 2]),
-                (Public::Projection(Site::Up), &[2, 5]),
-                (Public::Projection(Site::Q), &[2, 1, 1, 1, 2]),
-                (Public::Identity, &[1, 2, 1, 2]),
+                (Public::Projection(Site::Up, Side::Output), &[2, 5]),
+                (Public::Projection(Site::Q, Side::Output), &[2, 1, 1, 1, 2]),
+                (Public::Projection(Site::Up, Side::Rank), &[1, 3]),
+                (Public::Offset(19), &[1, 2, 2]),
                 (Public::Below(5), &[3]),
                 (Public::RequestNumber, &[2]),
             ];

@@ -1,9 +1,15 @@
 //! The public statement: what a proof convinces its reader of. One type, one canonical encoding, one hash.
 
+mod clause;
+mod tokens;
+
+pub use clause::{Clause, Counterpart, Host};
+pub use tokens::{TokenDigests, TokenOpening, Tokens, exchange_digest, prompt_digest};
+
 use crate::ir::Group;
 use crate::poseidon2;
 use crate::public::PublicRequest;
-use crate::relation::{Relation, RelationError, RelationParams, Scope, TableMode};
+use crate::relation::{Relation, RelationError, RelationParams};
 use p3_bn254::Bn254;
 use p3_field::{PrimeCharacteristicRing, PrimeField};
 use serde::{Deserialize, Serialize};
@@ -11,7 +17,11 @@ use sha3::{Digest as _, Keccak256};
 use thiserror::Error;
 
 /// Version of protocol and proof format; part of every digest.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
+
+/// Weights are below this, in every host: at most `2^30`, which no sum of relevances exceeds (the relation's limit on rows), and below KoalaBear's
+/// order, so that an element has one weight. `light_client::settlement` and the contracts have the same bound.
+pub const WEIGHT_BOUND: u64 = (1 << 30) + 1;
 
 /// A 32-byte digest or Merkle root, hexadecimal in JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,44 +99,6 @@ pub enum Profile {
     Evm,
 }
 
-/// Tokens in the clear, or a digest of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Tokens {
-    /// Prompt and answer.
-    Public {
-        /// Token ids, prompt first.
-        tokens: Vec<u32>,
-        /// Tokens of the prompt.
-        prompt_len: usize,
-    },
-    /// [`TokenOpening::digest`]; the inner proof carries the opening.
-    Digest(Digest),
-}
-
-/// The opening of a token digest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenOpening {
-    /// Random salt.
-    pub salt: [u8; 32],
-    /// Token ids, prompt first.
-    pub tokens: Vec<u32>,
-    /// Tokens of the prompt.
-    pub prompt_len: usize,
-}
-
-impl TokenOpening {
-    /// The digest it opens: the Poseidon2 hash of the salt (modulo the order), the lengths of exchange and prompt, and the token ids, eight
-    /// to a scalar, padded with zeros to `capacity`.
-    pub fn digest(&self, capacity: usize) -> Digest {
-        let mut padded: Vec<u64> = self.tokens.iter().map(|&t| t.into()).collect();
-        padded.resize(capacity.max(self.tokens.len()), 0);
-        let mut words = vec![Digest(self.salt).word(), Bn254::from_usize(self.tokens.len()), Bn254::from_usize(self.prompt_len)];
-        words.extend(padded.chunks(8).map(poseidon2::pack));
-        Digest::of_word(poseidon2::hash(&words))
-    }
-}
-
 /// One request's part of the statement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestStatement {
@@ -141,6 +113,14 @@ pub struct RequestStatement {
 }
 
 impl RequestStatement {
+    /// Digests of the tokens; of public ones, with salts of zero.
+    pub fn token_digests(&self, capacity: usize) -> TokenDigests {
+        match &self.tokens {
+            Tokens::Public { tokens, prompt_len } => TokenOpening::public(tokens, *prompt_len).digests(capacity),
+            Tokens::Digests(digests) => *digests,
+        }
+    }
+
     /// Shares in basis points, `⌊10000·w/total⌋`; what rounding leaves is dust.
     pub fn basis_points(&self) -> Vec<u32> {
         let total = u128::from(self.total.max(1));
@@ -198,18 +178,14 @@ pub enum StatementError {
     /// The relation can't be built.
     #[error("the statement's relation: {0}")]
     Relation(#[from] RelationError),
-    /// A part contradicts another.
-    #[error("the statement's {part}: {problem}")]
-    Inconsistent {
-        /// Which part.
-        part: String,
-        /// What is wrong with it.
+    /// A clause doesn't hold.
+    #[error("the statement isn't acceptable ({}): {problem}", clause.name())]
+    Clause {
+        /// Which.
+        clause: Clause,
+        /// What is wrong.
         problem: String,
     },
-}
-
-fn inconsistent(part: &str, problem: impl Into<String>) -> StatementError {
-    StatementError::Inconsistent { part: part.to_owned(), problem: problem.into() }
 }
 
 impl Statement {
@@ -233,7 +209,7 @@ impl Statement {
     }
 
     /// The scalars whose Poseidon2 hash is the `evm` profile's digest: the relation's digest, the commitments (zero for none), the index's
-    /// digest, the number of requests, and of each its id, its token digest and its weights, eight to a scalar.
+    /// digest, the number of requests, and of each its id, its prompt's and its exchange's digest and its weights, eight to a scalar.
     pub fn words(&self) -> Vec<Bn254> {
         let commitment = |g: Group| self.commitment(g).unwrap_or_default().word();
         let mut words = vec![self.relation.digest().truncated().word()];
@@ -241,13 +217,8 @@ impl Statement {
         words.push(self.index.as_ref().map(|i| i.digest().truncated()).unwrap_or_default().word());
         words.push(Bn254::from_usize(self.requests.len()));
         for request in &self.requests {
-            let tokens = match &request.tokens {
-                Tokens::Public { tokens, prompt_len } => {
-                    TokenOpening { salt: [0; 32], tokens: tokens.clone(), prompt_len: *prompt_len }.digest(self.relation.tokens)
-                }
-                Tokens::Digest(digest) => *digest,
-            };
-            words.extend([request.id.truncated().word(), tokens.word()]);
+            let TokenDigests { prompt, exchange } = request.token_digests(self.relation.tokens);
+            words.extend([request.id.truncated().word(), prompt.word(), exchange.word()]);
             words.extend(request.weights.chunks(8).map(poseidon2::pack));
         }
         words
@@ -270,119 +241,80 @@ impl Statement {
         e.finish()
     }
 
-    /// Checks the statement's own consistency and returns its relation.
+    /// Checks every clause that is about the statement alone, and returns its relation.
     ///
     /// # Errors
     ///
-    /// Names the part that is wrong.
+    /// Names the first clause that doesn't hold.
     pub fn check(&self) -> Result<Relation, StatementError> {
-        if self.version != PROTOCOL_VERSION {
-            return Err(StatementError::Version { found: self.version });
-        }
+        self.check_except(None)
+    }
+
+    /// [`Self::check`], also of statements whose relation assumes the weights' ranges: for benchmarks only.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::check`].
+    pub fn check_benchmark(&self) -> Result<Relation, StatementError> {
+        self.check_except(Some(Clause::Ranges))
+    }
+
+    /// Checks one clause, as far as it is about the statement alone.
+    ///
+    /// # Errors
+    ///
+    /// When it doesn't hold.
+    pub fn check_clause(&self, clause: Clause) -> Result<(), StatementError> {
+        clause.check(self)
+    }
+
+    fn check_except(&self, left_out: Option<Clause>) -> Result<Relation, StatementError> {
+        Clause::Version.check(self)?;
         let relation = Relation::new(&self.relation)?;
-        if self.requests.is_empty() || self.requests.len().checked_next_power_of_two() != Some(self.relation.requests) {
-            return Err(inconsistent("requests", format!("{} given, the relation has room for {}", self.requests.len(), self.relation.requests)));
-        }
-        let mut ids: Vec<_> = self.requests.iter().map(|r| r.id).collect();
-        ids.sort_unstable();
-        if ids.windows(2).any(|w| w[0] == w[1]) {
-            return Err(inconsistent("requests", "two have the same id"));
-        }
-        let committed = self.relation.tables == TableMode::Committed;
-        if committed != (self.profile == Profile::Evm) || self.tables.is_some() != committed {
-            return Err(inconsistent("tables", "they are committed in the evm profile, and only there"));
-        }
-        if self.profile == Profile::Evm && self.requests.iter().any(|r| r.id.truncated() != r.id) {
-            return Err(inconsistent("requests", "an id has one of its three highest bits set, which the evm profile can't tell apart"));
-        }
-        if self.adapter.is_some() != self.relation.semantics.lora.is_some() {
-            return Err(inconsistent("adapter", "its commitment and the relation's LoRA shape must both be there or both be absent"));
-        }
-        self.check_index()?;
-        self.requests.iter().try_for_each(|r| self.check_request(r))?;
+        Clause::ALL[Clause::OF_STATEMENTS].iter().filter(|&&c| Some(c) != left_out).try_for_each(|c| c.check(self))?;
         Ok(relation)
-    }
-
-    fn check_index(&self) -> Result<(), StatementError> {
-        let attribution = self.relation.scope == Scope::Attribution;
-        match &self.index {
-            None if attribution => Err(inconsistent("index", "attribution is claimed without one")),
-            Some(_) if !attribution => Err(inconsistent("index", "there is one, but attribution isn't claimed")),
-            Some(index) if Some(index.adapter) != self.adapter || index.base != self.base => {
-                Err(inconsistent("index", "it was made with another model or adapter"))
-            }
-            Some(index) if has_duplicates(&index.contributors) => Err(inconsistent("index", "a contributor is named twice")),
-            Some(index) if index.contributors.len() != self.relation.contributors => {
-                let problem = format!("{} contributors, the relation has {}", index.contributors.len(), self.relation.contributors);
-                Err(inconsistent("index", problem))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn check_request(&self, request: &RequestStatement) -> Result<(), StatementError> {
-        let expected = if self.relation.scope == Scope::Attribution { self.relation.contributors } else { 0 };
-        if request.weights.len() != expected {
-            return Err(inconsistent("weights", format!("{} given, expected {expected}", request.weights.len())));
-        }
-        // The relation's limit on rows keeps sums of relevances below 2^30, so the field element is the sum.
-        let total = request.weights.iter().try_fold(0u64, |sum, &w| sum.checked_add(w));
-        if request.weights.iter().any(|&w| w >= MAX_WEIGHT) || total != Some(request.total) {
-            return Err(inconsistent("weights", "out of range, or they don't add up to the total"));
-        }
-        match &request.tokens {
-            Tokens::Public { tokens, prompt_len } => self.check_tokens(tokens, *prompt_len),
-            Tokens::Digest(_) => Ok(()),
-        }
-    }
-
-    fn check_tokens(&self, tokens: &[u32], prompt_len: usize) -> Result<(), StatementError> {
-        let whole = self.relation.scope == Scope::Attribution;
-        let slots = tokens.len().saturating_sub(if whole { 1 } else { prompt_len });
-        if prompt_len == 0 || prompt_len >= tokens.len() || tokens.len() > self.relation.tokens || slots > self.relation.slots {
-            let problem = format!(
-                "{} tokens of which {prompt_len} are the prompt; there must be both a prompt and an answer, at most {} tokens and {} predicted ones",
-                tokens.len(),
-                self.relation.tokens,
-                self.relation.slots
-            );
-            return Err(inconsistent("tokens", problem));
-        }
-        if tokens.iter().any(|&t| t as usize >= self.relation.semantics.shape.vocab) {
-            return Err(inconsistent("tokens", "one is outside the vocabulary"));
-        }
-        Ok(())
     }
 
     /// The tokens of every request, opening digests with `openings` (one per request, `None` for public tokens).
     ///
     /// # Errors
     ///
-    /// When an opening is missing, superfluous or of another digest, or its tokens don't fit the relation.
+    /// When an opening is missing, superfluous or of other digests, or its tokens don't fit the relation.
     pub fn public_requests(&self, openings: &[Option<TokenOpening>]) -> Result<Vec<PublicRequest>, StatementError> {
         if openings.len() != self.requests.len() {
-            return Err(inconsistent("tokens", "the proof opens another number of requests"));
+            return refuse(Clause::Openings, "the proof opens another number of requests");
         }
         let open = |(request, opening): (&RequestStatement, &Option<TokenOpening>)| match (&request.tokens, opening) {
             (Tokens::Public { tokens, prompt_len }, None) => Ok(PublicRequest { tokens: tokens.clone(), prompt_len: *prompt_len }),
-            (Tokens::Digest(digest), Some(opening)) if opening.digest(self.relation.tokens) == *digest => {
-                self.check_tokens(&opening.tokens, opening.prompt_len)?;
-                Ok(PublicRequest { tokens: opening.tokens.clone(), prompt_len: opening.prompt_len })
-            }
-            _ => Err(inconsistent("tokens", "the proof doesn't open their digest")),
+            (Tokens::Digests(digests), Some(opening)) => self.open(digests, opening),
+            (Tokens::Public { .. }, Some(_)) => refuse(Clause::Openings, "the proof opens tokens that are public"),
+            (Tokens::Digests(_), None) => refuse(Clause::Openings, "the proof doesn't open the digests of the tokens"),
         };
         self.requests.iter().zip(openings).map(open).collect()
     }
+
+    /// Opens the digests of a request's tokens. Lengths are checked before anything is hashed.
+    ///
+    /// # Errors
+    ///
+    /// When the tokens don't fit the relation, or have other digests.
+    pub fn open(&self, digests: &TokenDigests, opening: &TokenOpening) -> Result<PublicRequest, StatementError> {
+        let clauses = [Clause::Parts, Clause::Capacity, Clause::Slots, Clause::Vocabulary];
+        clauses.iter().try_for_each(|c| c.check_tokens(self, &opening.tokens, opening.prompt_len))?;
+        let found = opening.digests(self.relation.tokens);
+        if found.prompt != digests.prompt {
+            return refuse(Clause::PromptDigest, format!("the opened prompt has the digest {}, not {}", found.prompt, digests.prompt));
+        }
+        if found.exchange != digests.exchange {
+            return refuse(Clause::ExchangeDigest, format!("the opened tokens have the digest {}, not {}", found.exchange, digests.exchange));
+        }
+        Ok(PublicRequest { tokens: opening.tokens.clone(), prompt_len: opening.prompt_len })
+    }
 }
 
-fn has_duplicates(names: &[String]) -> bool {
-    let mut names: Vec<&String> = names.iter().collect();
-    names.sort_unstable();
-    names.windows(2).any(|w| w[0] == w[1])
+fn refuse<T>(clause: Clause, problem: impl Into<String>) -> Result<T, StatementError> {
+    Err(StatementError::Clause { clause, problem: problem.into() })
 }
-
-/// Weights are below this: field elements that no sum of relevances can wrap around.
-pub const MAX_WEIGHT: u64 = (1 << 30) + 1;
 
 impl RelationParams {
     /// Digest of everything that determines the relation.
@@ -416,9 +348,10 @@ impl RequestStatement {
                 e.number(*prompt_len as u64);
                 e.tokens(tokens);
             }
-            Tokens::Digest(digest) => {
+            Tokens::Digests(digests) => {
                 e.number(1);
-                e.bytes(&digest.0);
+                e.bytes(&digests.prompt.0);
+                e.bytes(&digests.exchange.0);
             }
         }
         e.number(self.weights.len() as u64);

@@ -2,7 +2,7 @@
 
 use crate::ir::F;
 use crate::public::{eq_at, iota, iota_below, less_than};
-use model_runtime::tables::{EXP_ONE, boost, exp_table, recip_table, rsqrt_table, silu_tables};
+use model_runtime::tables::{EXP_ONE, exp_table, recip_table, rsqrt_table, silu_tables};
 use p3_field::{Field, PrimeCharacteristicRing};
 
 /// A table's contents. The first column counts from [`TableKind::start`]; its position is the row.
@@ -26,10 +26,8 @@ pub enum TableKind {
     Power4,
     /// `(e, 2^e)`, `e` in `[0, 15)`, padded with a row `e = 0`.
     Power2,
-    /// `(gap, coarse, fine, gap ≥ 2^15)`: the gradient's scale, up to `2^limit`, in two factors.
-    Boost(u32),
-    /// `(z, max(0, z - θ))`, `z` in `[-2^15, 2^15)`.
-    Relu(i64),
+    /// `(z, max(0, z))`, `z` in `[-2^15, 2^15)`.
+    Relu,
 }
 
 impl TableKind {
@@ -47,7 +45,7 @@ impl TableKind {
     /// First value of the first column.
     pub fn start(&self) -> i64 {
         match self {
-            TableKind::Clamp(_) | TableKind::Silu(..) | TableKind::Relu(_) => -(1 << 15),
+            TableKind::Clamp(_) | TableKind::Silu(..) | TableKind::Relu => -(1 << 15),
             TableKind::Square(_) => -(1 << 14),
             _ => 0,
         }
@@ -80,11 +78,7 @@ impl TableKind {
             TableKind::Recip => vec![wide(recip_table()), rows().map(|m| i64::from(m >= 1 << 15)).collect()],
             TableKind::Power4 => vec![rows().map(|e| 1 << e).collect(), rows().map(|e| 1 << (2 * e)).collect()],
             TableKind::Power2 => vec![rows().map(|e| if e < 15 { 1 << e } else { 1 }).collect()],
-            TableKind::Boost(limit) => {
-                let (coarse, fine) = rows().map(|gap| boost(gap, limit)).unzip();
-                vec![coarse, fine, rows().map(|gap| i64::from(gap >= 1 << 15)).collect()]
-            }
-            TableKind::Relu(theta) => vec![rows().map(|z| (z - theta).max(0)).collect()],
+            TableKind::Relu => vec![rows().map(|z| z.max(0)).collect()],
         }
     }
 
@@ -116,15 +110,13 @@ impl TableKind {
                     iota_below(point, high) - iota_below(point, low) - E::from_usize(zero) * (less_than(point, high) - less_than(point, low));
                 between - E::from_usize(limit) * less_than(point, low) + E::from_usize(limit - 1) * at_least(high)
             }
-            (TableKind::Relu(theta), 1) => {
-                // z - θ where it is positive.
-                let first = usize::try_from((1 << 15) + theta).unwrap_or(0);
-                let above = iota(point) - iota_below(point, first);
-                above - E::from_usize(first) * at_least(first)
+            (TableKind::Relu, 1) => {
+                let zero = 1usize << 15;
+                iota(point) - iota_below(point, zero) - E::from_usize(zero) * at_least(zero)
             }
             (TableKind::Exp(_), 2) => eq_at(point, 0),
             (TableKind::Rsqrt(..), 2) => at_least(1 << 14),
-            (TableKind::Recip, 2) | (TableKind::Boost(_), 3) => at_least(1 << 15),
+            (TableKind::Recip, 2) => at_least(1 << 15),
             (TableKind::Power2, 1) => few(point, 15, |e| 1 << e) + at_least(15),
             (TableKind::Power4, 1) => few(point, 8, |e| 1 << e),
             (TableKind::Power4, 2) => few(point, 8, |e| 1 << (2 * e)),
@@ -174,10 +166,7 @@ mod tests {
             TableKind::Recip,
             TableKind::Power4,
             TableKind::Power2,
-            TableKind::Boost(6),
-            TableKind::Relu(0),
-            TableKind::Relu(300),
-            TableKind::Relu(-300),
+            TableKind::Relu,
         ];
         for kind in kinds {
             let point: Vec<EF> = (0..kind.log() as u64).map(|i| EF::from_u64(i * 77_777 + 5).square()).collect();

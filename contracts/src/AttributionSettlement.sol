@@ -6,12 +6,14 @@ import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
 import {BitMaps} from "@openzeppelin/contracts/utils/structs/BitMaps.sol";
 import {IAttributionSettlement} from "./interfaces/IAttributionSettlement.sol";
 import {IAttributionVerifier} from "./interfaces/IAttributionVerifier.sol";
 import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
-import {PublicInputs} from "./libraries/PublicInputs.sol";
+import {CodeStore} from "./libraries/CodeStore.sol";
+import {INPUTS, PublicInputs} from "./libraries/PublicInputs.sol";
 import {Scalar} from "./libraries/Scalar.sol";
 import {WeightTree} from "./libraries/WeightTree.sol";
 
@@ -34,11 +36,21 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     uint256 public constant MAX_WINDOW = 90 days;
     /// @notice Longest pause by governance.
     uint256 public constant MAX_PAUSE = 30 days;
-    /// @notice Longest pause by the guardian, and how long it has to wait after any pause.
+    /// @notice Longest pause by the guardian.
     uint256 public constant GUARDIAN_PAUSE = 7 days;
 
-    /// @notice The `binding` of a request that accepts any exchange with the model; no scalar is as large.
-    bytes32 public constant ANY_TOKENS = bytes32(type(uint256).max);
+    /// @notice The `binding` of a request that accepts any prompt; no scalar is as large.
+    bytes32 public constant ANY_PROMPT = bytes32(type(uint256).max);
+
+    /// @dev The newest pause.
+    /// @param start When it began.
+    /// @param until When it ends or ended.
+    /// @param earlier Seconds of all pauses before it.
+    struct Pause {
+        uint40 start;
+        uint40 until;
+        uint40 earlier;
+    }
 
     /// @notice The OPEN token.
     IERC20 public immutable open;
@@ -49,8 +61,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     uint32 public currentSplit;
     /// @notice Who may pause in an emergency.
     address public guardian;
-    /// @notice End of the pause.
-    uint256 public pausedUntil;
+    Pause private _pause;
 
     /// @inheritdoc IAttributionSettlement
     mapping(address payer => uint256) public nonces;
@@ -58,11 +69,14 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     /// @dev Credit plus one; zero if the account has never been opened.
     mapping(Asset asset => mapping(address account => uint256)) private _accounts;
     mapping(uint32 splitId => Split) private _splits;
+    /// @dev Deadlines in here are on a clock that stands still while settling is paused: the time of day less `_pausedTime`.
     mapping(bytes32 requestId => Request) private _requests;
+    mapping(bytes32 requestId => uint256) private _tokenDigests;
+    mapping(bytes32 requestId => address) private _settlers;
     mapping(bytes32 requestId => BitMaps.BitMap) private _collected;
 
     modifier whenNotPaused() {
-        if (block.timestamp < pausedUntil) revert IsPaused(pausedUntil);
+        if (block.timestamp < _pause.until) revert IsPaused(_pause.until);
         _;
     }
 
@@ -77,38 +91,38 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     /// @inheritdoc IAttributionSettlement
     function escrow(Terms calldata terms) external payable nonReentrant whenNotPaused returns (bytes32 requestId) {
         _checkTerms(terms);
-        (IAttributionVerifier verifier, address payee) = models.serviceOf(terms.modelId);
+        address payee = _checkService(terms);
         uint256 nonce = nonces[msg.sender]++;
         requestId = _requestId(msg.sender, nonce, terms);
         Request storage r = _requests[requestId];
         if (r.status != Status.None) revert UnexpectedStatus(requestId, Status.None, r.status);
         r.payer = msg.sender;
-        r.deadline = terms.deadline;
+        r.deadline = uint40(terms.deadline - _pausedTime());
         r.splitId = terms.splitId;
         r.asset = terms.asset;
         r.amount = terms.amount;
         r.modelId = terms.modelId;
         r.status = Status.Escrowed;
-        r.verifier = address(verifier);
-        r.binding = terms.tokenDigest == 0 ? ANY_TOKENS : bytes32(terms.tokenDigest);
+        r.verifier = terms.verifier;
+        r.binding = terms.promptDigest == 0 ? ANY_PROMPT : bytes32(terms.promptDigest);
+        if (terms.tokenDigest != 0) (r.bindsTokens, _tokenDigests[requestId]) = (true, terms.tokenDigest);
+        if (terms.settler != address(0)) (r.namesSettler, _settlers[requestId]) = (true, terms.settler);
         _open(terms.asset, payee);
-        emit Escrowed(requestId, msg.sender, terms.modelId, nonce, address(verifier), terms);
+        emit Escrowed(requestId, msg.sender, terms.modelId, nonce, terms.verifier, terms);
         if (terms.asset == Asset.Open) open.safeTransferFrom(msg.sender, address(this), terms.amount);
     }
 
     /// @inheritdoc IAttributionSettlement
-    function settle(bytes32 requestId, uint256 statementDigest, uint256 tokenDigest, uint256[] calldata weights, bytes calldata proof)
+    function settle(bytes32 requestId, Digests calldata digests, uint256[] calldata weights, bytes calldata proof)
         external
         nonReentrant
         whenNotPaused
     {
         Request memory r = _escrowed(requestId);
         if (block.timestamp > r.deadline) revert DeadlinePassed(requestId, r.deadline);
-        if (r.binding != ANY_TOKENS && uint256(r.binding) != tokenDigest) {
-            revert TokenDigestMismatch(uint256(r.binding), tokenDigest);
-        }
-        IModelRegistry.Claim memory m = models.claimOf(r.modelId);
-        (uint256[9] memory inputs, uint256 total) = _inputs(m, requestId, statementDigest, tokenDigest, weights);
+        _checkConditions(requestId, r, digests);
+        IModelRegistry.Claim memory m = _claim(r.modelId);
+        (uint256[INPUTS] memory inputs, uint256 total) = _inputs(m, requestId, digests, weights);
         if (!IAttributionVerifier(r.verifier).verify(inputs, proof)) revert InvalidProof(requestId);
 
         Request storage stored = _requests[requestId];
@@ -118,7 +132,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
             stored.binding = WeightTree.root(WeightTree.leaves(requestId, weights));
         }
         emit Settled(requestId, r.modelId, r.verifier, inputs, weights, proof);
-        _distribute(requestId, r, m.payee, weights, total);
+        _distribute(r, m.payee, weights, total);
     }
 
     /// @inheritdoc IAttributionSettlement
@@ -169,25 +183,38 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
 
     /// @inheritdoc IAttributionSettlement
     function pause(uint256 duration) external {
-        bool allowed = msg.sender == owner()
-            ? duration <= MAX_PAUSE
-            : msg.sender == guardian && duration <= GUARDIAN_PAUSE && (pausedUntil == 0 || block.timestamp >= pausedUntil + GUARDIAN_PAUSE);
-        if (!allowed) revert PauseRefused(msg.sender);
-        pausedUntil = block.timestamp + duration;
-        emit Paused(msg.sender, pausedUntil);
+        uint256 until = block.timestamp + SafeCast.toUint40(duration);
+        Pause memory p = _pause;
+        if (block.timestamp < p.until) {
+            if (msg.sender != owner() || until > p.start + MAX_PAUSE) revert PauseRefused(msg.sender);
+            _pause.until = SafeCast.toUint40(until);
+        } else {
+            uint256 length = p.until - p.start;
+            bool allowed = msg.sender == owner() ? duration <= MAX_PAUSE : msg.sender == guardian && duration <= GUARDIAN_PAUSE;
+            if (!allowed || block.timestamp < p.until + length) revert PauseRefused(msg.sender);
+            _pause = Pause(uint40(block.timestamp), SafeCast.toUint40(until), uint40(p.earlier + length));
+        }
+        emit Paused(msg.sender, until);
     }
 
     /// @inheritdoc IAttributionSettlement
     function unpause() external onlyOwner {
-        pausedUntil = block.timestamp;
+        if (block.timestamp >= _pause.until) return;
+        _pause.until = uint40(block.timestamp);
         emit Unpaused(msg.sender);
     }
 
     // ------------------------------------------------------------------ views
 
     /// @inheritdoc IAttributionSettlement
-    function request(bytes32 requestId) external view returns (Request memory) {
-        return _requests[requestId];
+    function pausedUntil() external view returns (uint256) {
+        return _pause.until;
+    }
+
+    /// @inheritdoc IAttributionSettlement
+    function request(bytes32 requestId) public view returns (Request memory r) {
+        r = _requests[requestId];
+        if (r.status != Status.None) r.deadline = uint40(r.deadline + _pausedTime());
     }
 
     /// @inheritdoc IAttributionSettlement
@@ -212,12 +239,12 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     }
 
     /// @inheritdoc IAttributionSettlement
-    function publicInputs(bytes32 requestId, uint256 statementDigest, uint256 tokenDigest, uint256[] calldata weights)
+    function publicInputs(bytes32 requestId, Digests calldata digests, uint256[] calldata weights)
         external
         view
-        returns (uint256[9] memory inputs)
+        returns (uint256[INPUTS] memory inputs)
     {
-        (inputs,) = _inputs(models.claimOf(_requests[requestId].modelId), requestId, statementDigest, tokenDigest, weights);
+        (inputs,) = _inputs(_claim(_requests[requestId].modelId), requestId, digests, weights);
     }
 
     /// @inheritdoc IAttributionSettlement
@@ -227,7 +254,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         returns (Distribution memory distribution, address[] memory contributors, uint256[] memory amounts)
     {
         Request memory r = _requests[requestId];
-        IModelRegistry.Claim memory m = models.claimOf(r.modelId);
+        IModelRegistry.Claim memory m = _claim(r.modelId);
         if (weights.length != m.contributors) revert WeightCount(m.contributors, weights.length);
         uint256 total = PublicInputs.totalOf(weights);
         uint256 pot;
@@ -249,6 +276,7 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     function _checkTerms(Terms calldata terms) private view {
         if (terms.splitId != currentSplit) revert StaleSplit(currentSplit, terms.splitId);
         if (terms.amount == 0) revert NoFee();
+        if (!Scalar.isCanonical(terms.promptDigest)) revert NotAScalar(terms.promptDigest);
         if (!Scalar.isCanonical(terms.tokenDigest)) revert NotAScalar(terms.tokenDigest);
         uint256 ether_ = terms.asset == Asset.Ether ? terms.amount : 0;
         if (msg.value != ether_) revert EtherAmount(ether_, msg.value);
@@ -259,6 +287,33 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
         }
     }
 
+    /// @dev Whoever decides about verifiers can't slip another one under a request: the terms name the one that the payer has looked at.
+    function _checkService(Terms calldata terms) private view returns (address payee) {
+        IAttributionVerifier found;
+        (found, payee) = models.serviceOf(terms.modelId);
+        bytes32 key = found.keyDigest();
+        if (address(found) != terms.verifier || key != terms.verifierKey) {
+            revert VerifierDiffers(terms.verifier, terms.verifierKey, address(found), key);
+        }
+    }
+
+    /// @dev Whether this is what the payer asked for, by whom.
+    function _checkConditions(bytes32 requestId, Request memory r, Digests calldata digests) private view {
+        if (r.binding != ANY_PROMPT && uint256(r.binding) != digests.prompt) {
+            revert PromptDigestMismatch(uint256(r.binding), digests.prompt);
+        }
+        if (r.bindsTokens && _tokenDigests[requestId] != digests.tokens) {
+            revert TokenDigestMismatch(_tokenDigests[requestId], digests.tokens);
+        }
+        if (r.namesSettler && _settlers[requestId] != msg.sender) revert NotSettler(requestId, _settlers[requestId], msg.sender);
+    }
+
+    /// @dev Seconds for which settling has been paused, ever. It grows during a pause and only then.
+    function _pausedTime() private view returns (uint256) {
+        Pause memory p = _pause;
+        return p.earlier + Math.min(block.timestamp, p.until) - p.start;
+    }
+
     /// @dev Names the chain, this contract, the payer and every term: a proof for it serves nothing else, a reorganisation can't change what
     /// it stands for. Virtual for tests with recorded proofs.
     function _requestId(address payer, uint256 nonce, Terms calldata terms) internal view virtual returns (bytes32) {
@@ -267,37 +322,40 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     }
 
     function _escrowed(bytes32 requestId) private view returns (Request memory r) {
-        r = _requests[requestId];
+        r = request(requestId);
         if (r.status != Status.Escrowed) revert UnexpectedStatus(requestId, Status.Escrowed, r.status);
     }
 
-    /// @dev What the proof must be about. Only the statement's digest and, where the payer left it open, the token digest come from the caller.
-    function _inputs(
-        IModelRegistry.Claim memory m,
-        bytes32 requestId,
-        uint256 statementDigest,
-        uint256 tokenDigest,
-        uint256[] calldata weights
-    ) private pure returns (uint256[9] memory inputs, uint256 total) {
+    /// @dev `models.claimOf`, read from where the registry keeps it.
+    function _claim(uint64 modelId) private view returns (IModelRegistry.Claim memory) {
+        return abi.decode(CodeStore.read(CodeStore.placeOf(address(models), modelId)), (IModelRegistry.Claim));
+    }
+
+    /// @dev What the proof must be about. Only the statement's digest comes from the caller and, where the payer left them open, the others.
+    function _inputs(IModelRegistry.Claim memory m, bytes32 requestId, Digests calldata digests, uint256[] calldata weights)
+        private
+        pure
+        returns (uint256[INPUTS] memory inputs, uint256 total)
+    {
         if (weights.length != m.contributors) revert WeightCount(m.contributors, weights.length);
-        inputs[PublicInputs.STATEMENT_DIGEST] = statementDigest;
+        inputs[PublicInputs.STATEMENT_DIGEST] = digests.statement;
         inputs[PublicInputs.BASE] = uint256(m.base);
         inputs[PublicInputs.ADAPTER] = uint256(m.adapter);
         inputs[PublicInputs.INDEX] = uint256(m.index);
         inputs[PublicInputs.INDEX_DIGEST] = m.indexDigest;
         inputs[PublicInputs.REQUEST_ID] = uint256(requestId);
-        inputs[PublicInputs.TOKEN_DIGEST] = tokenDigest;
+        inputs[PublicInputs.PROMPT_DIGEST] = digests.prompt;
+        inputs[PublicInputs.TOKEN_DIGEST] = digests.tokens;
         total = PublicInputs.bindWeights(inputs, weights);
     }
 
-    function _distribute(bytes32 requestId, Request memory r, address modelOwner, uint256[] calldata weights, uint256 total) private {
+    function _distribute(Request memory r, address modelOwner, uint256[] calldata weights, uint256 total) private {
         (Distribution memory d,) = _shares(r, weights, total);
         Split storage s = _splits[r.splitId];
         _credit(r.asset, s.platform, d.platform + d.dust);
         _credit(r.asset, modelOwner, d.modelOwner);
         _credit(r.asset, s.stakers, d.stakers);
         _credit(r.asset, r.payer, d.returned);
-        emit Distributed(requestId, r.asset, d);
     }
 
     /// @dev Every share is rounded down; dust is what is left of the fee. Products stay below 2^128·2^31 and 2^128·10,000.

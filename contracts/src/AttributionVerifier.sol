@@ -2,6 +2,7 @@
 pragma solidity ^0.8.28;
 
 import {IAttributionVerifier} from "./interfaces/IAttributionVerifier.sol";
+import {INPUTS} from "./libraries/PublicInputs.sol";
 import {Scalar} from "./libraries/Scalar.sol";
 
 /// @title Typed front of a generated verifier
@@ -27,7 +28,7 @@ contract AttributionVerifier is IAttributionVerifier {
     }
 
     /// @inheritdoc IAttributionVerifier
-    function verify(uint256[9] calldata publicInputs, bytes calldata proof) external view returns (bool) {
+    function verify(uint256[INPUTS] calldata publicInputs, bytes calldata proof) external view returns (bool) {
         if (proof.length != proofLength) return false;
         for (uint256 i = 0; i < publicInputs.length; ++i) {
             if (!Scalar.isCanonical(publicInputs[i])) return false;

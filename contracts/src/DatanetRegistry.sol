@@ -4,7 +4,7 @@ pragma solidity ^0.8.28;
 import {IDatanetRegistry} from "./interfaces/IDatanetRegistry.sol";
 
 /// @title Registry of datanets
-/// @notice No account has power over another's datanet; nothing published can be changed.
+/// @notice No account has power over another's datanet; nothing published can be changed. A name's account can be, for versions to come.
 contract DatanetRegistry is IDatanetRegistry {
     /// @notice Most contributors a version can have.
     uint256 public constant MAX_CONTRIBUTORS = 4096;
@@ -83,14 +83,27 @@ contract DatanetRegistry is IDatanetRegistry {
     }
 
     /// @inheritdoc IDatanetRegistry
+    function correct(uint64 contributionId) external {
+        Contribution storage c = _contributions[contributionId];
+        uint64 datanetId = c.datanetId;
+        if (_datanets[datanetId].owner != msg.sender) revert NotDatanetOwner(datanetId, msg.sender);
+        if (c.status == Status.Rejected) revert UnexpectedStatus(contributionId, Status.Pending, c.status);
+        address holder = nameHolder[datanetId][c.nameHash];
+        if (holder == address(0) || holder == c.contributor) revert NothingToCorrect(c.nameHash, holder);
+        nameHolder[datanetId][c.nameHash] = c.contributor;
+        c.status = Status.Approved;
+        emit NameCorrected(datanetId, contributionId, holder, c.contributor);
+        _discardDraft(datanetId);
+    }
+
+    /// @inheritdoc IDatanetRegistry
     function draft(uint64 datanetId, uint64[] calldata contributionIds) external onlyDatanetOwner(datanetId) {
         _draft(datanetId, contributionIds);
     }
 
     /// @inheritdoc IDatanetRegistry
     function discardDraft(uint64 datanetId) external onlyDatanetOwner(datanetId) {
-        emit DraftDiscarded(datanetId, _datanets[datanetId].draftList);
-        _datanets[datanetId].draftList = ++_listCount;
+        _discardDraft(datanetId);
     }
 
     /// @inheritdoc IDatanetRegistry
@@ -152,6 +165,11 @@ contract DatanetRegistry is IDatanetRegistry {
         }
     }
 
+    function _discardDraft(uint64 datanetId) private {
+        emit DraftDiscarded(datanetId, _datanets[datanetId].draftList);
+        _datanets[datanetId].draftList = ++_listCount;
+    }
+
     function _draft(uint64 datanetId, uint64[] calldata contributionIds) private returns (uint64 listId) {
         listId = _datanets[datanetId].draftList;
         List storage list = _lists[listId];
@@ -161,6 +179,8 @@ contract DatanetRegistry is IDatanetRegistry {
             Status found = c.datanetId == datanetId ? c.status : Status.None;
             if (found != Status.Approved) revert UnexpectedStatus(contributionIds[i], Status.Approved, found);
             bytes32 nameHash = c.nameHash;
+            address holder = nameHolder[datanetId][nameHash];
+            if (holder != c.contributor) revert NameTaken(nameHash, holder);
             if (_listed[listId][nameHash]) continue;
             _listed[listId][nameHash] = true;
             list.accounts.push(c.contributor);

@@ -5,11 +5,14 @@ import {Ownable} from "@openzeppelin/contracts/access/Ownable.sol";
 import {IAttributionVerifier} from "./interfaces/IAttributionVerifier.sol";
 import {IDatanetRegistry} from "./interfaces/IDatanetRegistry.sol";
 import {IModelRegistry} from "./interfaces/IModelRegistry.sol";
+import {CodeStore} from "./libraries/CodeStore.sol";
 import {IndexStatement} from "./libraries/IndexStatement.sol";
 import {Scalar} from "./libraries/Scalar.sol";
 
 /// @title Registry of models
 /// @notice The owner is the timelock. All it can do is say which verifier new requests get.
+/// @dev What settlements rest on, a model's `Claim`, is kept as code, at `CodeStore.placeOf(registry, modelId)`: the registry creates nothing
+/// else. Settlements read it there, without a call, for less than a storage slot and a half.
 contract ModelRegistry is IModelRegistry, Ownable {
     /// @notice Where datanets are registered.
     IDatanetRegistry public immutable datanets;
@@ -17,8 +20,23 @@ contract ModelRegistry is IModelRegistry, Ownable {
     /// @inheritdoc IModelRegistry
     mapping(bytes32 keyDigest => IAttributionVerifier) public verifiers;
 
+    /// @dev What is kept of a model besides its `Claim`. Every registered model has an owner.
+    /// @param owner Who registered it.
+    /// @param listId Its contributors' list in the datanet registry.
+    /// @param contributors How many.
+    struct Entry {
+        address owner;
+        uint64 listId;
+        uint32 contributors;
+        bytes32 keyDigest;
+        address payee;
+        uint64 datanetId;
+        bool retired;
+        uint64 datanetVersion;
+    }
+
     uint64 private _modelCount;
-    mapping(uint64 modelId => Model) private _models;
+    mapping(uint64 modelId => Entry) private _models;
 
     /// @param datanets_ Where datanets are registered.
     /// @param owner_ The timelock.
@@ -41,13 +59,15 @@ contract ModelRegistry is IModelRegistry, Ownable {
         if (found != v.namesDigest) revert NamesDiffer(v.namesDigest, found);
         bytes32 digest = IndexStatement.digest(IndexStatement.Provenance(r.index, r.base, r.adapter, v.root, r.datanetVersion), names);
         modelId = ++_modelCount;
-        _models[modelId] = _entry(r, v, digest);
+        _models[modelId] = _entry(r, v);
+        bytes memory claim = abi.encode(Claim(r.base, r.adapter, r.index, Scalar.fromDigest(digest), r.payee, v.contributors));
+        if (CodeStore.write(claim) != CodeStore.placeOf(address(this), modelId)) revert UnknownModel(modelId);
         emit ModelRegistered(modelId, msg.sender, r.datanetId, r, digest);
     }
 
     /// @inheritdoc IModelRegistry
     function retire(uint64 modelId) external {
-        Model storage m = _models[modelId];
+        Entry storage m = _models[modelId];
         if (m.owner != msg.sender) revert NotModelOwner(modelId, msg.sender);
         if (m.retired) revert Retired(modelId);
         m.retired = true;
@@ -65,13 +85,28 @@ contract ModelRegistry is IModelRegistry, Ownable {
 
     /// @inheritdoc IModelRegistry
     function model(uint64 modelId) external view returns (Model memory) {
-        return _known(modelId);
+        Entry storage m = _known(modelId);
+        Claim memory c = _claim(modelId);
+        return Model({
+            base: c.base,
+            adapter: c.adapter,
+            index: c.index,
+            indexDigest: c.indexDigest,
+            keyDigest: m.keyDigest,
+            payee: m.payee,
+            contributors: m.contributors,
+            listId: m.listId,
+            owner: m.owner,
+            datanetId: m.datanetId,
+            retired: m.retired,
+            datanetVersion: m.datanetVersion
+        });
     }
 
     /// @inheritdoc IModelRegistry
     function claimOf(uint64 modelId) external view returns (Claim memory) {
-        Model storage m = _known(modelId);
-        return Claim(m.base, m.adapter, m.index, m.indexDigest, m.payee, m.contributors);
+        _known(modelId);
+        return _claim(modelId);
     }
 
     /// @inheritdoc IModelRegistry
@@ -81,36 +116,35 @@ contract ModelRegistry is IModelRegistry, Ownable {
 
     /// @inheritdoc IModelRegistry
     function contributorsOf(uint64 modelId) external view returns (address[] memory) {
-        Model storage m = _known(modelId);
+        Entry storage m = _known(modelId);
         return datanets.contributors(m.datanetId, m.datanetVersion);
     }
 
     /// @inheritdoc IModelRegistry
     function serviceOf(uint64 modelId) external view returns (IAttributionVerifier verifier, address payee) {
-        Model storage m = _known(modelId);
+        Entry storage m = _known(modelId);
         if (m.retired) revert Retired(modelId);
         verifier = verifiers[m.keyDigest];
         if (address(verifier) == address(0)) revert NoVerifier(m.keyDigest);
         payee = m.payee;
     }
 
-    /// @dev Every registered model has a payee, which lies beside what settlements read.
-    function _known(uint64 modelId) private view returns (Model storage m) {
+    function _known(uint64 modelId) private view returns (Entry storage m) {
         m = _models[modelId];
-        if (m.payee == address(0)) revert UnknownModel(modelId);
+        if (m.owner == address(0)) revert UnknownModel(modelId);
     }
 
-    function _entry(Registration calldata r, IDatanetRegistry.Version memory v, bytes32 digest) private view returns (Model memory) {
-        return Model({
-            base: r.base,
-            adapter: r.adapter,
-            index: r.index,
-            indexDigest: Scalar.fromDigest(digest),
+    function _claim(uint64 modelId) private view returns (Claim memory) {
+        return abi.decode(CodeStore.read(CodeStore.placeOf(address(this), modelId)), (Claim));
+    }
+
+    function _entry(Registration calldata r, IDatanetRegistry.Version memory v) private view returns (Entry memory) {
+        return Entry({
+            owner: msg.sender,
+            listId: v.listId,
+            contributors: v.contributors,
             keyDigest: r.keyDigest,
             payee: r.payee,
-            contributors: v.contributors,
-            listId: v.listId,
-            owner: msg.sender,
             datanetId: r.datanetId,
             retired: false,
             datanetVersion: r.datanetVersion

@@ -4,16 +4,21 @@ pragma solidity ^0.8.28;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IAttributionSettlement} from "./interfaces/IAttributionSettlement.sol";
 import {IStakingPool} from "./interfaces/IStakingPool.sol";
 
 /// @title Staking pool
-/// @notice It has no owner. Rewards that arrive while nobody stakes go to the account named at deployment.
-/// @dev One accumulator per asset: rewards per staked token, scaled by 2^96. What its rounding leaves is carried to the next pull.
+/// @notice It has no owner. What is paid out while nobody stakes goes to the account named at deployment.
+/// @dev Per asset, a stream of what has been pulled and isn't paid out yet, and an accumulator: rewards per staked token, scaled by 2^96. What
+/// its rounding leaves is carried on. The stream is even until its end; what is pulled moves the end, weighted by amount: `STREAM` from now for
+/// what is new, the old end for what is left. So nobody holds up the others' rewards by pulling crumbs.
 contract StakingPool is IStakingPool, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 
     uint256 private constant SCALE = 1 << 96;
+    /// @notice Seconds over which a settlement's share is paid out after it is pulled.
+    uint256 public constant STREAM = 7 days;
 
     /// @notice How long leaving stake waits.
     uint256 public immutable cooldown;
@@ -21,7 +26,7 @@ contract StakingPool is IStakingPool, ReentrancyGuardTransient {
     IERC20 public immutable open;
     /// @notice Where rewards come from.
     IAttributionSettlement public immutable settlement;
-    /// @notice Who gets rewards that arrive while nobody stakes.
+    /// @notice Who gets what is paid out while nobody stakes.
     address public immutable fallbackAccount;
 
     struct Leaving {
@@ -30,6 +35,9 @@ contract StakingPool is IStakingPool, ReentrancyGuardTransient {
     }
 
     struct Rewards {
+        uint256 remaining;
+        uint256 updated;
+        uint256 ends;
         uint256 perToken;
         uint256 carry;
         mapping(address account => uint256) seen;
@@ -116,7 +124,10 @@ contract StakingPool is IStakingPool, ReentrancyGuardTransient {
 
     /// @inheritdoc IStakingPool
     function claimable(IAttributionSettlement.Asset asset, address account) external view returns (uint256) {
-        return _rewards[asset].owed[account] + _earned(asset, account);
+        Rewards storage r = _rewards[asset];
+        (uint256 perToken,, uint256 released) = _advanced(asset);
+        uint256 unstaked = account == fallbackAccount && totalStaked == 0 ? released : 0;
+        return r.owed[account] + _earned(asset, account, perToken) + unstaked;
     }
 
     /// @dev Before a stake changes: earlier rewards belong to earlier stakes.
@@ -128,28 +139,49 @@ contract StakingPool is IStakingPool, ReentrancyGuardTransient {
     }
 
     function _pull(IAttributionSettlement.Asset asset) private {
+        _advance(asset);
         if (settlement.claimable(asset, address(this)) == 0) return;
         uint256 amount = settlement.withdraw(asset, address(this));
         Rewards storage r = _rewards[asset];
-        if (totalStaked == 0) {
-            r.owed[fallbackAccount] += amount;
-        } else {
-            uint256 scaled = amount * SCALE + r.carry;
-            r.perToken += scaled / totalStaked;
-            r.carry = scaled % totalStaked;
-        }
+        uint256 left = r.ends > block.timestamp ? r.ends - block.timestamp : 0;
+        // Rounded up: nobody hastens the stream either.
+        r.ends = block.timestamp + Math.ceilDiv(r.remaining * left + amount * STREAM, r.remaining + amount);
+        r.remaining += amount;
         emit Pulled(asset, amount, totalStaked);
     }
 
+    /// @dev Pays out what the stream has released since the last time.
+    function _advance(IAttributionSettlement.Asset asset) private {
+        Rewards storage r = _rewards[asset];
+        (uint256 perToken, uint256 carry, uint256 released) = _advanced(asset);
+        r.updated = block.timestamp;
+        if (released == 0) return;
+        r.remaining -= released;
+        (r.perToken, r.carry) = (perToken, carry);
+        if (totalStaked == 0) r.owed[fallbackAccount] += released;
+    }
+
+    /// @dev Accumulator and carry as of now, and what has been released since they were written. A deposit or exit can't come in between: every
+    /// change of stake writes them first.
+    function _advanced(IAttributionSettlement.Asset asset) private view returns (uint256 perToken, uint256 carry, uint256 released) {
+        Rewards storage r = _rewards[asset];
+        (perToken, carry, released) = (r.perToken, r.carry, r.remaining);
+        if (block.timestamp < r.ends) released = released * (block.timestamp - r.updated) / (r.ends - r.updated);
+        if (totalStaked != 0 && released != 0) {
+            uint256 scaled = released * SCALE + carry;
+            (perToken, carry) = (perToken + scaled / totalStaked, scaled % totalStaked);
+        }
+    }
+
+    /// @dev After `_advance`.
     function _settle(IAttributionSettlement.Asset asset, address account) private {
         Rewards storage r = _rewards[asset];
-        uint256 earned = _earned(asset, account);
+        uint256 earned = _earned(asset, account, r.perToken);
         if (earned != 0) r.owed[account] += earned;
         r.seen[account] = r.perToken;
     }
 
-    function _earned(IAttributionSettlement.Asset asset, address account) private view returns (uint256) {
-        Rewards storage r = _rewards[asset];
-        return stakeOf[account] * (r.perToken - r.seen[account]) / SCALE;
+    function _earned(IAttributionSettlement.Asset asset, address account, uint256 perToken) private view returns (uint256) {
+        return stakeOf[account] * (perToken - _rewards[asset].seen[account]) / SCALE;
     }
 }

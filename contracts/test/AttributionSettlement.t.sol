@@ -13,7 +13,31 @@ import {FreeRawVerifier, MockProof} from "./support/MockRawVerifier.sol";
 import {System} from "./support/System.sol";
 import {Vm} from "./support/Vm.sol";
 
+/// @notice A system whose verifier takes every proof: what is left is what the settlement checks itself.
+contract AcceptingSystem is System {
+    uint64 private modelId;
+
+    constructor() {
+        deploy(address(new FreeRawVerifier()), KEY, 32, VERIFIER_GAS);
+        modelId = registerModel(4);
+    }
+
+    /// @notice These weights settle, and don't with `more` added to the weight at `index`.
+    function settlesOnly(uint256[] memory weights, uint256 index, uint256 more) external {
+        bytes32 id = escrow(modelId, OPEN, 100);
+        weights[index] += more;
+        vm.expectRevert(abi.encodeWithSelector(PublicInputs.WeightOutOfRange.selector, index, weights[index]));
+        settlement.settle(id, digests(1, 2), weights, new bytes(32));
+        weights[index] -= more;
+        settlement.settle(id, digests(1, 2), weights, new bytes(32));
+    }
+}
+
 contract AttributionSettlementTest is System {
+    /// @dev Order of the field that weights are proven in.
+    uint256 private constant KOALA_BEAR = 2 ** 31 - 2 ** 24 + 1;
+    address private constant PROVIDER = address(0x960f);
+
     uint64 private modelId;
 
     function setUp() public {
@@ -34,7 +58,7 @@ contract AttributionSettlementTest is System {
 
     function test_aRequestPinsWhatItIsSettledUnder() public {
         IAttributionSettlement.Terms memory t = terms(modelId, ETHER, 1 ether);
-        t.tokenDigest = 0x70;
+        (t.promptDigest, t.tokenDigest, t.settler) = (PROMPT, 0x70, PROVIDER);
         bytes32 expected = settlement.nextRequestId(PAYER, t);
         bytes32 id = escrow(PAYER, t);
         equal(id, expected, "the id is known beforehand");
@@ -47,7 +71,8 @@ contract AttributionSettlementTest is System {
         equal(r.amount, 1 ether, "amount");
         equal(r.modelId, modelId, "model");
         equal(r.verifier, address(verifier), "verifier");
-        equal(r.binding, bytes32(uint256(0x70)), "token digest");
+        equal(r.binding, bytes32(PROMPT), "prompt digest");
+        check(r.bindsTokens && r.namesSettler, "answer and settler");
         equal(address(settlement).balance, 1 ether, "escrowed");
         equal(settlement.nonces(PAYER), 1, "nonce");
     }
@@ -81,13 +106,18 @@ contract AttributionSettlementTest is System {
         vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.NotAScalar.selector, Scalar.ORDER));
         settlement.escrow(t);
         t = terms(modelId, OPEN, 1);
+        t.promptDigest = Scalar.ORDER + PROMPT;
+        vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.NotAScalar.selector, Scalar.ORDER + PROMPT));
+        settlement.escrow(t);
+        t = terms(modelId, OPEN, 1);
         t.deadline = uint40(block.timestamp + 10 minutes - 1);
         vm.expectPartialRevert(IAttributionSettlement.DeadlineOutOfRange.selector);
         settlement.escrow(t);
         t.deadline = uint40(block.timestamp + 90 days + 1);
         vm.expectPartialRevert(IAttributionSettlement.DeadlineOutOfRange.selector);
         settlement.escrow(t);
-        t = terms(77, OPEN, 1);
+        t = terms(modelId, OPEN, 1);
+        t.modelId = 77;
         vm.expectRevert(abi.encodeWithSelector(IModelRegistry.UnknownModel.selector, 77));
         settlement.escrow(t);
         t = terms(modelId, OPEN, 11 ether);
@@ -166,15 +196,15 @@ contract AttributionSettlementTest is System {
         uint256[] memory weights = four(3, 1, 4, 1);
         bytes32 id = escrow(modelId, OPEN, 100);
         bytes memory proof = proofOf(id, 0x70, weights);
-        uint256[9] memory expected = settlement.publicInputs(id, 0xd1, 0x70, weights);
+        uint256[10] memory expected = settlement.publicInputs(id, digests(0xd1, 0x70), weights);
         vm.recordLogs();
-        settlement.settle(id, 0xd1, 0x70, weights, proof);
+        settlement.settle(id, digests(0xd1, 0x70), weights, proof);
         Vm.Log memory log = vm.getRecordedLogs()[0];
         equal(log.topics[0], IAttributionSettlement.Settled.selector, "event");
         equal(log.topics[1], id, "request");
         equal(uint256(log.topics[2]), modelId, "model");
         equal(uint256(log.topics[3]), uint160(address(verifier)), "verifier");
-        (uint256[9] memory inputs, uint256[] memory found, bytes memory bytes_) = abi.decode(log.data, (uint256[9], uint256[], bytes));
+        (uint256[10] memory inputs, uint256[] memory found, bytes memory bytes_) = abi.decode(log.data, (uint256[10], uint256[], bytes));
         equal(keccak256(abi.encode(inputs)), keccak256(abi.encode(expected)), "inputs");
         equal(keccak256(abi.encode(found)), keccak256(abi.encode(weights)), "weights");
         equal(keccak256(bytes_), keccak256(proof), "proof");
@@ -183,7 +213,7 @@ contract AttributionSettlementTest is System {
     function test_publicInputsAreTheSpecifiedOnes() public {
         uint256[] memory weights = four(3, 1, 4, 1);
         bytes32 id = escrow(modelId, OPEN, 100);
-        uint256[9] memory p = settlement.publicInputs(id, 0xd1, 0x70, weights);
+        uint256[10] memory p = settlement.publicInputs(id, digests(0xd1, 0x70), weights);
         IModelRegistry.Model memory m = models.model(modelId);
         equal(p[0], 0xd1, "statement");
         equal(p[1], uint256(m.base), "base");
@@ -191,23 +221,24 @@ contract AttributionSettlementTest is System {
         equal(p[3], uint256(m.index), "index");
         equal(p[4], m.indexDigest, "index statement");
         equal(p[5], uint256(id), "request");
-        equal(p[6], 0x70, "tokens");
-        uint256 z = uint256(keccak256(abi.encodePacked(p[0], p[1], p[2], p[3], p[4], p[5], p[6], uint256(0x100), uint256(4), weights)))
-            % Scalar.ORDER;
-        equal(p[7], z, "challenge");
+        equal(p[6], PROMPT, "prompt");
+        equal(p[7], 0x70, "tokens");
+        bytes memory named = abi.encodePacked(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]);
+        uint256 z = uint256(keccak256(abi.encodePacked(named, uint256(0x120), uint256(4), weights))) % Scalar.ORDER;
+        equal(p[8], z, "challenge");
         uint256 z2 = mulmod(z, z, Scalar.ORDER);
         uint256 y = addmod(3, z, Scalar.ORDER);
         y = addmod(y, mulmod(4, z2, Scalar.ORDER), Scalar.ORDER);
-        equal(p[8], addmod(y, mulmod(z2, z, Scalar.ORDER), Scalar.ORDER), "evaluation");
+        equal(p[9], addmod(y, mulmod(z2, z, Scalar.ORDER), Scalar.ORDER), "evaluation");
     }
 
     function test_settledOnlyOnce() public {
         uint256[] memory weights = four(1, 2, 3, 4);
         bytes32 id = escrow(modelId, OPEN, 100);
         bytes memory proof = proofOf(id, 0x70, weights);
-        settlement.settle(id, 0xd1, 0x70, weights, proof);
+        settlement.settle(id, digests(0xd1, 0x70), weights, proof);
         expectStatus(id, IAttributionSettlement.Status.Escrowed, IAttributionSettlement.Status.Settled);
-        settlement.settle(id, 0xd1, 0x70, weights, proof);
+        settlement.settle(id, digests(0xd1, 0x70), weights, proof);
         vm.warp(block.timestamp + 2 days);
         expectStatus(id, IAttributionSettlement.Status.Escrowed, IAttributionSettlement.Status.Settled);
         settlement.refund(id);
@@ -219,7 +250,7 @@ contract AttributionSettlementTest is System {
         bytes32 second = escrow(modelId, OPEN, 100);
         bytes memory proof = proofOf(first, 0x70, weights);
         vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.InvalidProof.selector, second));
-        settlement.settle(second, 0xd1, 0x70, weights, proof);
+        settlement.settle(second, digests(0xd1, 0x70), weights, proof);
     }
 
     function test_idsDifferBetweenContracts() public {
@@ -234,42 +265,63 @@ contract AttributionSettlementTest is System {
         bytes memory proof = proofOf(id, 0x70, weights);
         bytes memory refused = abi.encodeWithSelector(IAttributionSettlement.InvalidProof.selector, id);
         vm.expectRevert(refused);
-        settlement.settle(id, 0xd2, 0x70, weights, proof);
+        settlement.settle(id, digests(0xd2, 0x70), weights, proof);
         vm.expectRevert(refused);
-        settlement.settle(id, 0xd1, 0x71, weights, proof);
+        settlement.settle(id, digests(0xd1, 0x71), weights, proof);
         vm.expectRevert(refused);
-        settlement.settle(id, 0xd1 + Scalar.ORDER, 0x70, weights, proof);
+        settlement.settle(id, IAttributionSettlement.Digests(0xd1, PROMPT + 1, 0x70), weights, proof);
         vm.expectRevert(refused);
-        settlement.settle(id, 0xd1, 0x70 + Scalar.ORDER, weights, proof);
+        settlement.settle(id, IAttributionSettlement.Digests(0xd1, PROMPT + Scalar.ORDER, 0x70), weights, proof);
         vm.expectRevert(refused);
-        settlement.settle(id, 0xd1, 0x70, four(2, 1, 3, 4), proof);
+        settlement.settle(id, digests(0xd1 + Scalar.ORDER, 0x70), weights, proof);
         vm.expectRevert(refused);
-        settlement.settle(id, 0xd1, 0x70, weights, bytes.concat(proof, hex"00"));
-        settlement.settle(id, 0xd1, 0x70, weights, proof);
+        settlement.settle(id, digests(0xd1, 0x70 + Scalar.ORDER), weights, proof);
+        vm.expectRevert(refused);
+        settlement.settle(id, digests(0xd1, 0x70), four(2, 1, 3, 4), proof);
+        vm.expectRevert(refused);
+        settlement.settle(id, digests(0xd1, 0x70), weights, bytes.concat(proof, hex"00"));
+        settlement.settle(id, digests(0xd1, 0x70), weights, proof);
     }
 
     function test_weightsAreCountedAndBounded() public {
         bytes32 id = escrow(modelId, OPEN, 100);
         vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.WeightCount.selector, 4, 5));
-        settlement.settle(id, 0, 0, new uint256[](5), "");
+        settlement.settle(id, digests(0, 0), new uint256[](5), "");
         vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.WeightCount.selector, 4, 3));
-        settlement.settle(id, 0, 0, new uint256[](3), "");
-        vm.expectRevert(abi.encodeWithSelector(PublicInputs.WeightOutOfRange.selector, 1, 1 << 31));
-        settlement.settle(id, 0, 0, four(0, 1 << 31, 0, 0), "");
+        settlement.settle(id, digests(0, 0), new uint256[](3), "");
+        uint256 over = PublicInputs.MOST_WEIGHT + 1;
+        vm.expectRevert(abi.encodeWithSelector(PublicInputs.WeightOutOfRange.selector, 1, over));
+        settlement.settle(id, digests(0, 0), four(0, over, 0, 0), "");
+        vm.expectRevert(abi.encodeWithSelector(PublicInputs.TotalOutOfRange.selector, over));
+        settlement.settle(id, digests(0, 0), four(1, over - 2, 0, 1), "");
+        vm.expectRevert(abi.encodeWithSelector(PublicInputs.WeightOutOfRange.selector, 2, type(uint256).max));
+        settlement.settle(id, digests(0, 0), four(1, 0, type(uint256).max, 1), "");
         vm.expectRevert(abi.encodeWithSelector(PublicInputs.WeightOutOfRange.selector, 0, Scalar.ORDER));
-        settlement.settle(id, 0, 0, four(Scalar.ORDER, 0, 0, 0), "");
-        vm.expectRevert(abi.encodeWithSelector(PublicInputs.WeightOutOfRange.selector, 3, 1 << 31));
-        settlement.preview(id, four(0, 0, 0, 1 << 31));
+        settlement.settle(id, digests(0, 0), four(Scalar.ORDER, 0, 0, 0), "");
+        vm.expectRevert(abi.encodeWithSelector(PublicInputs.WeightOutOfRange.selector, 3, over));
+        settlement.preview(id, four(0, 0, 0, over));
+    }
+
+    /// A weight plus p is another integer of the same class: a proof can't tell them apart, and it would take the pot.
+    function test_aWeightPlusPIsRefusedWhateverTheProofSays() public {
+        AcceptingSystem accepting = new AcceptingSystem();
+        for (uint256 i = 0; i < 4; ++i) {
+            accepting.settlesOnly(four(0, 2, 3, 1 << 29), i, KOALA_BEAR);
+        }
     }
 
     function test_largestWeightsAndFee() public {
-        uint256 most = PublicInputs.WEIGHT_BOUND - 1;
+        uint256 most = PublicInputs.MOST_WEIGHT / 4;
         uint256[] memory weights = four(most, most, most, most);
         bytes32 id = escrow(modelId, ETHER, type(uint128).max);
         settle(id, weights);
         collectAll(id, weights);
         equal(settlement.request(id).totalWeight, 4 * most, "total");
         check(settlement.claimable(ETHER, contributor(0)) > type(uint128).max / 6, "share");
+        weights = four(0, PublicInputs.MOST_WEIGHT, 0, 0);
+        id = escrow(modelId, OPEN, 100);
+        settle(id, weights);
+        equal(settlement.request(id).totalWeight, PublicInputs.MOST_WEIGHT, "all of it to one");
     }
 
     function test_anExpectedTokenDigestMustMatch() public {
@@ -278,9 +330,46 @@ contract AttributionSettlementTest is System {
         bytes32 id = escrow(PAYER, t);
         uint256[] memory weights = four(1, 2, 3, 4);
         vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.TokenDigestMismatch.selector, 0x99, 0x70));
-        settlement.settle(id, 0xd1, 0x70, weights, "");
+        settlement.settle(id, digests(0xd1, 0x70), weights, "");
         bytes memory proof = proofOf(id, 0x99, weights);
-        settlement.settle(id, 0xd1, 0x99, weights, proof);
+        settlement.settle(id, digests(0xd1, 0x99), weights, proof);
+    }
+
+    /// Without it, a contributor picks a prompt that matches their samples and settles first.
+    function test_aPromptThatWasntPaidForIsRefused() public {
+        IAttributionSettlement.Terms memory t = terms(modelId, OPEN, 100);
+        t.promptDigest = 0x1234;
+        bytes32 id = escrow(PAYER, t);
+        uint256[] memory weights = four(0, 0, 0, 4);
+        bytes memory proof = proofOf(id, 0x70, weights);
+        vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.PromptDigestMismatch.selector, 0x1234, PROMPT));
+        settlement.settle(id, digests(0xd1, 0x70), weights, proof);
+        IAttributionSettlement.Digests memory d = IAttributionSettlement.Digests(0xd1, 0x1234, 0x70);
+        vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.InvalidProof.selector, id));
+        settlement.settle(id, d, weights, proof);
+        proof = MockProof.make(settlement.publicInputs(id, d, weights), PROOF_WORDS);
+        settlement.settle(id, d, weights, proof);
+    }
+
+    function test_anyExchangeIsAcceptedOnlyWhereThePayerLeftItOpen() public {
+        bytes32 id = escrow(modelId, OPEN, 100);
+        equal(settlement.request(id).binding, settlement.ANY_PROMPT(), "open");
+        uint256[] memory weights = four(1, 0, 0, 0);
+        IAttributionSettlement.Digests memory d = IAttributionSettlement.Digests(0xd1, 0x777, 0x888);
+        settlement.settle(id, d, weights, MockProof.make(settlement.publicInputs(id, d, weights), PROOF_WORDS));
+    }
+
+    function test_aNamedSettlerIsTheOnlyOne() public {
+        IAttributionSettlement.Terms memory t = terms(modelId, OPEN, 100);
+        t.settler = PROVIDER;
+        bytes32 id = escrow(PAYER, t);
+        uint256[] memory weights = four(1, 2, 3, 4);
+        bytes memory proof = proofOf(id, 0x70, weights);
+        vm.prank(STRANGER);
+        vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.NotSettler.selector, id, PROVIDER, STRANGER));
+        settlement.settle(id, digests(0xd1, 0x70), weights, proof);
+        vm.prank(PROVIDER);
+        settlement.settle(id, digests(0xd1, 0x70), weights, proof);
     }
 
     /// Whoever copies a settlement out of the mempool pays the gas and changes nothing else.
@@ -289,7 +378,7 @@ contract AttributionSettlementTest is System {
         bytes32 id = escrow(modelId, OPEN, 10_000);
         bytes memory proof = proofOf(id, 0x70, weights);
         vm.prank(STRANGER);
-        settlement.settle(id, 0xd1, 0x70, weights, proof);
+        settlement.settle(id, digests(0xd1, 0x70), weights, proof);
         equal(settlement.claimable(OPEN, STRANGER), 0, "nothing for the sender");
         equal(settlement.claimable(OPEN, PAYEE), 2000, "model owner");
         vm.startPrank(STRANGER);
@@ -303,8 +392,8 @@ contract AttributionSettlementTest is System {
         bytes32 id = escrow(modelId, OPEN, 100);
         bytes memory proof = proofOf(id, 0x70, weights);
         vm.expectPartialRevert(IAttributionVerifier.InsufficientGas.selector);
-        settlement.settle{gas: VERIFIER_GAS}(id, 0xd1, 0x70, weights, proof);
-        settlement.settle(id, 0xd1, 0x70, weights, proof);
+        settlement.settle{gas: VERIFIER_GAS}(id, digests(0xd1, 0x70), weights, proof);
+        settlement.settle(id, digests(0xd1, 0x70), weights, proof);
     }
 
     // ------------------------------------------------------------------ collection
@@ -355,14 +444,14 @@ contract AttributionSettlementTest is System {
         settlement.refund(id);
         vm.warp(deadline + 1);
         vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.DeadlinePassed.selector, id, deadline));
-        settlement.settle(id, 0xd1, 0x70, weights, proof);
+        settlement.settle(id, digests(0xd1, 0x70), weights, proof);
         vm.prank(STRANGER);
         settlement.refund(id);
         equal(settlement.claimable(ETHER, PAYER), 1 ether, "credited to the payer, whoever asks");
         expectStatus(id, IAttributionSettlement.Status.Escrowed, IAttributionSettlement.Status.Refunded);
         settlement.refund(id);
         expectStatus(id, IAttributionSettlement.Status.Escrowed, IAttributionSettlement.Status.Refunded);
-        settlement.settle(id, 0xd1, 0x70, weights, proof);
+        settlement.settle(id, digests(0xd1, 0x70), weights, proof);
     }
 
     function test_settledInTheLastSecond() public {
@@ -376,7 +465,7 @@ contract AttributionSettlementTest is System {
         expectStatus(id, IAttributionSettlement.Status.Escrowed, IAttributionSettlement.Status.None);
         settlement.refund(id);
         expectStatus(id, IAttributionSettlement.Status.Escrowed, IAttributionSettlement.Status.None);
-        settlement.settle(id, 0, 0, new uint256[](4), "");
+        settlement.settle(id, digests(0, 0), new uint256[](4), "");
     }
 
     // ------------------------------------------------------------------ changes between escrow and settlement
@@ -397,8 +486,8 @@ contract AttributionSettlementTest is System {
         datanets.publish(1, bytes32(uint256(1)), "CC0", none);
 
         vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.InvalidProof.selector, id));
-        settlement.settle(id, 0xd1, 0x70, weights, new bytes(32));
-        settlement.settle(id, 0xd1, 0x70, weights, proof);
+        settlement.settle(id, digests(0xd1, 0x70), weights, new bytes(32));
+        settlement.settle(id, digests(0xd1, 0x70), weights, proof);
         equal(settlement.claimable(OPEN, STRANGER), 0, "the new split isn't this request's");
         equal(settlement.claimable(OPEN, PAYEE), 2000, "the old one is");
     }
@@ -439,6 +528,27 @@ contract AttributionSettlementTest is System {
         settlement.setSplit(IAttributionSettlement.Split(0, 0, 0, 10_000, PLATFORM, PLATFORM));
     }
 
+    /// Between the payer's look at the registry and the escrow's block, governance approves another verifier.
+    function test_noOtherVerifierIsSlippedUnderAnEscrow() public {
+        IAttributionSettlement.Terms memory t = terms(modelId, OPEN, 100);
+        AttributionVerifier yes = new AttributionVerifier(address(new FreeRawVerifier()), KEY, 32, 100);
+        vm.prank(address(timelock));
+        models.setVerifier(KEY, yes);
+        fund(PAYER, 100);
+        vm.startPrank(PAYER);
+        vm.expectRevert(
+            abi.encodeWithSelector(IAttributionSettlement.VerifierDiffers.selector, address(verifier), KEY, address(yes), KEY)
+        );
+        settlement.escrow(t);
+        bytes32 other = keccak256("another key");
+        (t.verifier, t.verifierKey) = (address(yes), other);
+        vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.VerifierDiffers.selector, address(yes), other, address(yes), KEY));
+        settlement.escrow(t);
+        t.verifierKey = KEY;
+        settlement.escrow(t);
+        vm.stopPrank();
+    }
+
     // ------------------------------------------------------------------ pause
 
     function test_pauseStopsEscrowAndSettlementButNoRefundAndNoPayment() public {
@@ -451,18 +561,89 @@ contract AttributionSettlementTest is System {
         settlement.pause(30 days);
         uint256 until = block.timestamp + 30 days;
         vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.IsPaused.selector, until));
-        settlement.settle(pending, 0xd1, 0x70, weights, proof);
+        settlement.settle(pending, digests(0xd1, 0x70), weights, proof);
         IAttributionSettlement.Terms memory t = terms(modelId, OPEN, 1);
         vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.IsPaused.selector, until));
         settlement.escrow(t);
         collectAll(settled, weights);
         vm.prank(contributor(3));
         settlement.withdraw(ETHER, contributor(3));
-        vm.warp(block.timestamp + 1 days + 1);
-        settlement.refund(pending);
+    }
+
+    function test_aPauseMakesNobodysTimeRunOut() public {
+        bytes32 overdue = escrow(modelId, ETHER, 1 ether);
+        uint256 start = block.timestamp;
+        vm.warp(start + 20 hours);
+        bytes32 pending = escrow(modelId, ETHER, 1 ether);
+        vm.warp(start + 1 days + 1);
+        pauseFor(30 days);
+        vm.warp(start + 20 days);
+        settlement.refund(overdue);
         vm.prank(PAYER);
         settlement.withdraw(ETHER, PAYER);
-        equal(PAYER.balance, 1 ether, "refunded");
+        equal(PAYER.balance, 1 ether, "a deadline that has passed stays passed");
+        uint256 moved = start + 20 hours + 1 days + 20 days - 1 days - 1;
+        vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.DeadlineNotPassed.selector, pending, moved));
+        settlement.refund(pending);
+        vm.warp(start + 31 days + 1 + 20 hours - 1);
+        settle(pending, four(1, 2, 3, 4));
+    }
+
+    function pauseFor(uint256 duration) private {
+        vm.prank(address(timelock));
+        settlement.pause(duration);
+    }
+
+    /// Several pauses, one of them shortened and one prolonged, before and after an escrow; the last second counts in both directions.
+    function test_deadlinesMoveByThePausesSinceTheEscrowAndNoMore() public {
+        pauseFor(3 days);
+        vm.warp(block.timestamp + 3 days + 3 days);
+        uint256 start = block.timestamp;
+        IAttributionSettlement.Terms memory t = terms(modelId, OPEN, 100);
+        t.deadline = uint40(start + 10 days);
+        (bytes32 first, bytes32 second) = (escrow(PAYER, t), escrow(PAYER, t));
+        equal(settlement.request(first).deadline, start + 10 days, "an earlier pause moves nothing");
+        pauseFor(2 days);
+        vm.warp(start + 1 days);
+        vm.prank(address(timelock));
+        settlement.unpause();
+        equal(settlement.request(first).deadline, start + 11 days, "one day, not two");
+        vm.warp(start + 5 days);
+        equal(settlement.request(first).deadline, start + 11 days, "time goes on");
+        pauseFor(1 days);
+        vm.warp(start + 5 days + 12 hours);
+        pauseFor(1 days);
+        vm.warp(start + 9 days);
+        equal(settlement.request(first).deadline, start + 12 days + 12 hours, "the second pause, prolonged to one and a half days");
+        vm.warp(start + 12 days + 12 hours);
+        vm.expectPartialRevert(IAttributionSettlement.DeadlineNotPassed.selector);
+        settlement.refund(first);
+        settle(first, four(1, 0, 0, 0));
+        vm.warp(start + 12 days + 12 hours + 1);
+        bytes memory proof = proofOf(second, 0x70, four(1, 0, 0, 0));
+        uint256 deadline = start + 12 days + 12 hours;
+        vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.DeadlinePassed.selector, second, deadline));
+        settlement.settle(second, digests(0xd1, 0x70), four(1, 0, 0, 0), proof);
+        settlement.refund(second);
+    }
+
+    /// However often governance pauses, a fee comes back within twice its window and the longest pause.
+    function test_pausesCannotLockAFeeForEver() public {
+        uint256 start = block.timestamp;
+        IAttributionSettlement.Terms memory t = terms(modelId, OPEN, 100);
+        t.deadline = uint40(start + 40 days);
+        bytes32 id = escrow(PAYER, t);
+        uint256 pauses;
+        while (block.timestamp <= settlement.request(id).deadline) {
+            vm.prank(address(timelock));
+            try settlement.pause(30 days) {
+                ++pauses;
+            } catch {}
+            vm.warp(block.timestamp + 1 days);
+        }
+        equal(pauses, 2, "a pause, a rest as long, and so on");
+        check(block.timestamp <= start + 2 * 40 days + 30 days + 1, "bounded");
+        settlement.refund(id);
     }
 
     function test_pausesEnd() public {
@@ -476,12 +657,18 @@ contract AttributionSettlementTest is System {
         settlement.pause(1 hours);
         vm.warp(block.timestamp + 1 hours);
         escrow(modelId, OPEN, 100);
+        uint256 ended = settlement.pausedUntil();
+        vm.warp(block.timestamp + 1 hours);
+        vm.prank(address(timelock));
+        settlement.unpause();
+        equal(settlement.pausedUntil(), ended, "what has ended isn't ended again");
     }
 
     function test_theGuardianPausesForAWhileOnly() public {
         address guardian = address(0x9a4d);
         vm.prank(address(timelock));
         settlement.setGuardian(guardian);
+        uint256 start = block.timestamp;
         vm.startPrank(guardian);
         bytes memory refused = abi.encodeWithSelector(IAttributionSettlement.PauseRefused.selector, guardian);
         vm.expectRevert(refused);
@@ -489,7 +676,6 @@ contract AttributionSettlementTest is System {
         settlement.pause(7 days);
         vm.expectRevert(refused);
         settlement.pause(7 days);
-        uint256 start = block.timestamp;
         vm.warp(start + 14 days - 1);
         vm.expectRevert(refused);
         settlement.pause(1);
@@ -500,9 +686,17 @@ contract AttributionSettlementTest is System {
         vm.expectRevert(abi.encodeWithSelector(Ownable.OwnableUnauthorizedAccount.selector, guardian));
         settlement.setGuardian(STRANGER);
         vm.stopPrank();
-        vm.prank(address(timelock));
-        vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.PauseRefused.selector, address(timelock)));
+        vm.warp(start + 14 days + 2);
+        bytes memory tooLong = abi.encodeWithSelector(IAttributionSettlement.PauseRefused.selector, address(timelock));
+        vm.startPrank(address(timelock));
+        vm.expectRevert(tooLong);
         settlement.pause(30 days + 1);
+        settlement.pause(10 days);
+        vm.warp(start + 20 days);
+        vm.expectRevert(tooLong);
+        settlement.pause(24 days + 3);
+        settlement.pause(24 days);
+        vm.stopPrank();
         vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.PauseRefused.selector, address(this)));
         settlement.pause(1);
     }
@@ -536,7 +730,7 @@ contract AttributionSettlementTest is System {
     function randomWeights(uint256 seed) private pure returns (uint256[] memory w) {
         w = four(seed, seed >> 64, seed >> 128, seed >> 192);
         for (uint256 i = 0; i < 4; ++i) {
-            w[i] = (w[i] & 3) == 0 ? 0 : (w[i] >> 2) & (PublicInputs.WEIGHT_BOUND - 1);
+            w[i] = (w[i] & 3) == 0 ? 0 : (w[i] >> 2) & (PublicInputs.MOST_WEIGHT / 4 - 1);
         }
     }
 

@@ -20,8 +20,8 @@ contract AttributionVerifierTest is Tampering {
         verifier = new AttributionVerifier(address(raw), KEY, 32 * WORDS, LIMIT);
     }
 
-    function inputs() private pure returns (uint256[9] memory values) {
-        for (uint256 i = 0; i < 9; ++i) {
+    function inputs() private pure returns (uint256[10] memory values) {
+        for (uint256 i = 0; i < 10; ++i) {
             values[i] = uint256(keccak256(abi.encode("input", i))) >> 4;
         }
     }
@@ -34,14 +34,14 @@ contract AttributionVerifierTest is Tampering {
     }
 
     function test_everyTamperedProofIsRefusedAtABoundedPrice() public view {
-        uint256[9] memory values = inputs();
+        uint256[10] memory values = inputs();
         uint256 variants = requireAllRefused(verifier, LIMIT, values, MockProof.make(values, WORDS));
-        equal(variants, 4 * 9 + 2 * WORDS + 6, "variants");
+        equal(variants, 4 * 10 + 2 * WORDS + 6, "variants");
     }
 
     /// The mock has the generated verifier's weaknesses, else the tests above would show nothing about the front.
     function test_theRawVerifierAloneIsWeak() public view {
-        uint256[9] memory values = inputs();
+        uint256[10] memory values = inputs();
         bytes memory proof = MockProof.make(values, WORDS);
         values[3] += Scalar.ORDER;
         (bool taken,) = address(raw).staticcall(abi.encodePacked(values, proof, hex"ff"));
@@ -50,8 +50,8 @@ contract AttributionVerifierTest is Tampering {
 
     function test_boundaryOfTheField() public {
         AttributionVerifier free = new AttributionVerifier(address(new FreeRawVerifier()), KEY, 32, LIMIT);
-        uint256[9] memory values;
-        for (uint256 i = 0; i < 9; ++i) {
+        uint256[10] memory values;
+        for (uint256 i = 0; i < 10; ++i) {
             values[i] = Scalar.ORDER - 1;
             check(free.verify(values, new bytes(32)), "the largest scalar");
             values[i] = Scalar.ORDER;
@@ -61,7 +61,7 @@ contract AttributionVerifierTest is Tampering {
     }
 
     function test_tooLittleGasIsNotABadProof() public {
-        uint256[9] memory values = inputs();
+        uint256[10] memory values = inputs();
         bytes memory proof = MockProof.make(values, WORDS);
         vm.expectPartialRevert(IAttributionVerifier.InsufficientGas.selector);
         verifier.verify{gas: LIMIT}(values, proof);
@@ -69,7 +69,7 @@ contract AttributionVerifierTest is Tampering {
     }
 
     function testFuzz_anyGasGivesTheTruthOrAnError(uint256 gas_) public view {
-        uint256[9] memory values = inputs();
+        uint256[10] memory values = inputs();
         bytes memory proof = MockProof.make(values, WORDS);
         gas_ = within(gas_, 0, 2 * LIMIT);
         try verifier.verify{gas: gas_}(values, proof) returns (bool verified) {
@@ -89,7 +89,7 @@ contract AttributionVerifierTest is Tampering {
         check(exact.verify{gas: LIMIT * 64 / 63 + 20_000}(inputs(), new bytes(32)), "enough");
     }
 
-    function testFuzz_randomBytesNeverVerify(uint256[9] memory values, bytes memory proof) public view {
+    function testFuzz_randomBytesNeverVerify(uint256[10] memory values, bytes memory proof) public view {
         check(!verifier.verify{gas: 2 * LIMIT}(values, proof), "random proof");
     }
 

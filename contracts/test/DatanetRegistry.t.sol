@@ -118,6 +118,46 @@ contract DatanetRegistryTest is Test {
         registry.reject(copy);
     }
 
+    /// Somebody has offered samples under Alice's name before she did, and was approved by mistake.
+    function test_aNameCanBeCorrectedForLaterVersions() public {
+        uint64 wrong = approved(BOB, "alice");
+        uint64 first = registry.publish(datanet, bytes32(uint256(1)), "CC0", list(wrong));
+        uint64 right = contribute(ALICE, "alice");
+        registry.draft(datanet, list(wrong));
+        vm.expectEmit(true, true, true, true, address(registry));
+        emit IDatanetRegistry.NameCorrected(datanet, right, BOB, ALICE);
+        registry.correct(right);
+        equal(registry.nameHolder(datanet, keccak256("alice")), ALICE, "holder");
+        equal(uint256(registry.contribution(right).status), uint256(IDatanetRegistry.Status.Approved), "approved");
+        vm.expectRevert(abi.encodeWithSelector(IDatanetRegistry.NameTaken.selector, keccak256("alice"), ALICE));
+        registry.publish(datanet, bytes32(uint256(2)), "CC0", list(wrong));
+        uint64 second = registry.publish(datanet, bytes32(uint256(2)), "CC0", list(right));
+        address[] memory accounts = registry.contributors(datanet, second);
+        equal(accounts.length, 1, "the draft with the wrong account is gone");
+        equal(accounts[0], ALICE, "later versions");
+        equal(registry.contributors(datanet, first)[0], BOB, "earlier versions stay");
+        registry.correct(wrong);
+        equal(registry.nameHolder(datanet, keccak256("alice")), BOB, "and back");
+    }
+
+    function test_correctionsAreTheOwnersAndNeedAMistake() public {
+        uint64 id = contribute(ALICE, "alice");
+        vm.expectRevert(abi.encodeWithSelector(IDatanetRegistry.NothingToCorrect.selector, keccak256("alice"), address(0)));
+        registry.correct(id);
+        registry.approve(id);
+        vm.expectRevert(abi.encodeWithSelector(IDatanetRegistry.NothingToCorrect.selector, keccak256("alice"), ALICE));
+        registry.correct(id);
+        uint64 other = contribute(BOB, "alice");
+        vm.prank(BOB);
+        vm.expectRevert(abi.encodeWithSelector(IDatanetRegistry.NotDatanetOwner.selector, datanet, BOB));
+        registry.correct(other);
+        registry.reject(other);
+        expectStatus(other, IDatanetRegistry.Status.Pending, IDatanetRegistry.Status.Rejected);
+        registry.correct(other);
+        vm.expectRevert(abi.encodeWithSelector(IDatanetRegistry.NotDatanetOwner.selector, 0, address(this)));
+        registry.correct(99);
+    }
+
     function test_onlyTheOwnerDecides() public {
         uint64 id = contribute(ALICE, "alice");
         bytes memory refused = abi.encodeWithSelector(IDatanetRegistry.NotDatanetOwner.selector, datanet, BOB);

@@ -29,7 +29,7 @@ contract GasTest is System {
     {
         id = escrow(modelId, OPEN, 1 ether);
         uint256 digest = uint256(keccak256("statement")) >> 3;
-        settlement.settle(id, digest, digest, weights, bytes_);
+        settlement.settle(id, IAttributionSettlement.Digests(digest, digest, digest), weights, bytes_);
         gas_ = vm.snapshotGasLastCall("settlement", name);
     }
 
@@ -48,7 +48,7 @@ contract GasTest is System {
         (, uint256 first) = settleOne(modelId, weights, bytes_, "settle: 16 contributors, first of all, without raw verifier");
         (bytes32 id, uint256 gas_) = settleOne(modelId, weights, bytes_, "settle: 16 contributors, without raw verifier");
         uint256 digest = uint256(keccak256("statement")) >> 3;
-        uint256 before = intrinsic(abi.encodeCall(IAttributionSettlement.settle, (id, digest, digest, weights, bytes_)));
+        uint256 before = intrinsic(abi.encodeCall(settlement.settle, (id, IAttributionSettlement.Digests(digest, digest, digest), weights, bytes_)));
         vm.snapshotValue("settlement", "settle: 16 contributors, base cost and calldata of it", before);
         vm.snapshotValue("settlement", "settle: 16 contributors, execution without raw verifier", gas_ - before);
         check(gas_ - before < BUDGET, "everything but verification");

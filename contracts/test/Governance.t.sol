@@ -84,6 +84,16 @@ contract GovernanceTest is System {
         equal(settlement.guardian(), address(0), "no guardian yet");
     }
 
+    /// What `poa deploy` does unless told otherwise: the platform's share is governance's, and whoever deploys has nothing to vote with.
+    function test_theDeployerHasNoVotesAndNoShare() public view {
+        address self = address(this);
+        equal(open.balanceOf(self), 0, "no tokens");
+        equal(open.getVotes(self), 0, "no votes");
+        IAttributionSettlement.Split memory s = settlement.split(settlement.currentSplit());
+        check(s.platform != self && s.stakers != self && pool.fallbackAccount() != self, "no share");
+        check(settlement.guardian() != self, "no pause");
+    }
+
     /// The owner's functions are those three and the guardian's appointment: none moves money.
     function test_theOwnerCannotTakeEscrowedMoney() public {
         uint64 modelId = registerModel(2);
@@ -96,7 +106,7 @@ contract GovernanceTest is System {
         settlement.pause(30 days);
         settlement.renounceOwnership();
         vm.stopPrank();
-        vm.warp(block.timestamp + 1 days + 1);
+        vm.warp(block.timestamp + 31 days + 1);
         settlement.refund(id);
         vm.prank(PAYER);
         settlement.withdraw(OPEN, PAYER);

@@ -93,7 +93,7 @@ contract ReentrancyTest is System {
     }
 
     function test_settleFromWithin() public {
-        requireGuarded(abi.encodeCall(IAttributionSettlement.settle, (second, 1, 2, weights, "")));
+        requireGuarded(abi.encodeCall(IAttributionSettlement.settle, (second, digests(1, 2), weights, "")));
     }
 
     function test_escrowFromWithin() public {
@@ -116,6 +116,8 @@ contract ReentrancyTest is System {
         attacker.run(address(pool), abi.encodeCall(IStakingPool.stake, (100)), 0);
         bytes32 id = escrow(modelId, ETHER, 1 ether);
         settle(id, weights);
+        pool.pull(ETHER);
+        vm.warp(block.timestamp + pool.STREAM());
         bytes memory claim = abi.encodeCall(IStakingPool.claim, (ETHER, address(attacker)));
         attacker.arm(address(pool), claim);
         attacker.run(address(pool), claim, 0);

@@ -26,7 +26,7 @@ contract SettlementInvariantTest is Test {
     }
 
     function targetSelectors() public view returns (FuzzSelector[] memory list) {
-        bytes4[] memory selectors = new bytes4[](14);
+        bytes4[] memory selectors = new bytes4[](18);
         selectors[0] = SettlementHandler.doEscrow.selector;
         selectors[1] = SettlementHandler.doEscrow.selector;
         selectors[2] = SettlementHandler.doSettle.selector;
@@ -41,6 +41,10 @@ contract SettlementInvariantTest is Test {
         selectors[11] = SettlementHandler.doWait.selector;
         selectors[12] = SettlementHandler.doSetSplit.selector;
         selectors[13] = SettlementHandler.doPause.selector;
+        selectors[14] = SettlementHandler.doUnpause.selector;
+        selectors[15] = SettlementHandler.doUnpause.selector;
+        selectors[16] = SettlementHandler.doWait.selector;
+        selectors[17] = SettlementHandler.doWait.selector;
         list = new FuzzSelector[](1);
         list[0] = FuzzSelector(address(handler), selectors);
     }
@@ -64,6 +68,11 @@ contract SettlementInvariantTest is Test {
         }
     }
 
+    /// Every request can be settled for its window's time without pauses, to the second, and refunded from then on.
+    function invariant_pausesMoveDeadlinesByTheirLength() public view {
+        equal(handler.untimely(), 0, "settled, refunded or refused at the wrong time");
+    }
+
     /// The actions do what the campaign counts on: without this the invariants might hold for want of anything happening.
     function test_theHandlersActionsWork() public {
         handler.doStake(100, true);
@@ -77,7 +86,11 @@ contract SettlementInvariantTest is Test {
         handler.doWithdraw(7, true);
         handler.doUnstake(50, true);
         handler.doWait(12 hours);
+        handler.doPause(6 hours);
         handler.doWait(12 hours);
+        handler.doRefund(2);
+        equal(handler.payments(handler.requests(2)), 0, "six hours too early");
+        handler.doWait(6 hours);
         handler.doWait(1);
         handler.doRefund(2);
         check(handler.paidOut(ETHER) > 0.05 ether, "paid out");
@@ -86,8 +99,9 @@ contract SettlementInvariantTest is Test {
         equal(handler.payments(handler.requests(2)), 1, "refunded");
         invariant_everyWeiIsAccountedFor();
         handler.doClaim(6, true);
-        vm.expectPartialRevert(IAttributionSettlement.UnexpectedStatus.selector);
         handler.doRefund(0);
+        equal(handler.payments(handler.requests(0)), 1, "settled before");
         invariant_everyWeiIsAccountedFor();
+        invariant_pausesMoveDeadlinesByTheirLength();
     }
 }

@@ -46,6 +46,9 @@ contract VectorsTest is System, Tampering {
     uint256 private constant SETTLEMENT_TARGET = 600_000;
     uint256 private constant TARGET_CONTRIBUTORS = 16;
 
+    /// @dev Order of the field that weights are proven in.
+    uint256 private constant KOALA_BEAR = 2 ** 31 - 2 ** 24 + 1;
+
     bytes32 private recordedId;
 
     function deploySettlement(address poolAddress) internal override returns (AttributionSettlement) {
@@ -94,17 +97,17 @@ contract VectorsTest is System, Tampering {
     function settleRecorded(string memory json) private {
         deployRecorded(json);
         uint64 modelId = registerRecorded(json);
-        uint256[9] memory expected = recordedInputs(json);
+        uint256[10] memory expected = recordedInputs(json);
         uint256[] memory weights = vm.parseJsonUintArray(json, ".weights");
         IAttributionSettlement.Terms memory t = terms(modelId, OPEN, 1 ether);
-        t.tokenDigest = expected[6];
+        (t.promptDigest, t.tokenDigest) = (expected[6], expected[7]);
         bytes32 id = escrow(PAYER, t);
-        uint256[9] memory found = settlement.publicInputs(id, expected[0], expected[6], weights);
-        for (uint256 i = 0; i < 9; ++i) {
+        uint256[10] memory found = settlement.publicInputs(id, proven(expected), weights);
+        for (uint256 i = 0; i < 10; ++i) {
             equal(found[i], expected[i], string.concat("public input ", vm.toString(i)));
         }
         requireTamperedRevert(id, expected, weights, vm.parseJsonBytes(json, ".proof"));
-        settlement.settle(id, expected[0], expected[6], weights, vm.parseJsonBytes(json, ".proof"));
+        settlement.settle(id, proven(expected), weights, vm.parseJsonBytes(json, ".proof"));
         string memory name = vm.parseJsonString(json, ".name");
         uint256 gas_ = vm.snapshotGasLastCall("vectors", string.concat(name, ": settle"));
         if (weights.length <= TARGET_CONTRIBUTORS) check(gas_ < SETTLEMENT_TARGET, "gas of one settlement");
@@ -121,31 +124,44 @@ contract VectorsTest is System, Tampering {
         deploy(address(new FreeRawVerifier()), KEY, proof.length, VERIFIER_GAS);
         bytes32 id = escrow(registerModel(TARGET_CONTRIBUTORS), OPEN, 1 ether);
         uint256 digest = uint256(keccak256("statement")) >> 3;
-        settlement.settle(id, digest, digest, exampleWeights(TARGET_CONTRIBUTORS), proof);
+        settlement.settle(id, IAttributionSettlement.Digests(digest, digest, digest), exampleWeights(TARGET_CONTRIBUTORS), proof);
         return vm.lastCallGas().gasTotalUsed;
     }
 
     /// Everything that the caller of `settle` chooses, changed: each attempt reverts, and a fifth of the gas forwarded is the most it burns.
-    function requireTamperedRevert(bytes32 id, uint256[9] memory inputs, uint256[] memory weights, bytes memory proof) private {
+    function requireTamperedRevert(bytes32 id, uint256[10] memory inputs, uint256[] memory weights, bytes memory proof) private {
         for (uint256 i = 0; i < proof.length / 32; ++i) {
             uint256 honest = word(proof, i);
             setWord(proof, i, honest ^ 1);
-            requireReverts(abi.encodeCall(settlement.settle, (id, inputs[0], inputs[6], weights, proof)), "proof word", i);
+            requireReverts(abi.encodeCall(settlement.settle, (id, proven(inputs), weights, proof)), "proof word", i);
             setWord(proof, i, honest);
         }
         for (uint256 i = 0; i < weights.length; ++i) {
             weights[i] ^= 1;
-            requireReverts(abi.encodeCall(settlement.settle, (id, inputs[0], inputs[6], weights, proof)), "weight", i);
+            requireReverts(abi.encodeCall(settlement.settle, (id, proven(inputs), weights, proof)), "weight", i);
             weights[i] ^= 1;
+            weights[i] += KOALA_BEAR;
+            requireReverts(abi.encodeCall(settlement.settle, (id, proven(inputs), weights, proof)), "weight plus p", i);
+            weights[i] -= KOALA_BEAR;
         }
         uint256[4] memory changes = [uint256(1), Scalar.ORDER, 1 << 255, 1 << 128];
         for (uint256 i = 0; i < 4; ++i) {
-            (uint256 statement, uint256 tokens) = (inputs[0] + changes[i], inputs[6] + changes[i]);
-            requireReverts(abi.encodeCall(settlement.settle, (id, statement, inputs[6], weights, proof)), "statement digest", i);
-            requireReverts(abi.encodeCall(settlement.settle, (id, inputs[0], tokens, weights, proof)), "token digest", i);
+            IAttributionSettlement.Digests memory d = proven(inputs);
+            d.statement += changes[i];
+            requireReverts(abi.encodeCall(settlement.settle, (id, d, weights, proof)), "statement digest", i);
+            d = proven(inputs);
+            d.prompt += changes[i];
+            requireReverts(abi.encodeCall(settlement.settle, (id, d, weights, proof)), "prompt digest", i);
+            d = proven(inputs);
+            d.tokens += changes[i];
+            requireReverts(abi.encodeCall(settlement.settle, (id, d, weights, proof)), "token digest", i);
         }
         bytes memory longer = bytes.concat(proof, hex"00");
-        requireReverts(abi.encodeCall(settlement.settle, (id, inputs[0], inputs[6], weights, longer)), "appended byte", 0);
+        requireReverts(abi.encodeCall(settlement.settle, (id, proven(inputs), weights, longer)), "appended byte", 0);
+    }
+
+    function proven(uint256[10] memory inputs) private pure returns (IAttributionSettlement.Digests memory) {
+        return IAttributionSettlement.Digests(inputs[0], inputs[6], inputs[7]);
     }
 
     function requireReverts(bytes memory call, string memory what, uint256 place) private {
@@ -169,10 +185,10 @@ contract VectorsTest is System, Tampering {
         );
     }
 
-    function recordedInputs(string memory json) private pure returns (uint256[9] memory inputs) {
+    function recordedInputs(string memory json) private pure returns (uint256[10] memory inputs) {
         uint256[] memory list = vm.parseJsonUintArray(json, ".public_inputs");
-        equal(list.length, 9, "public inputs");
-        for (uint256 i = 0; i < 9; ++i) {
+        equal(list.length, 10, "public inputs");
+        for (uint256 i = 0; i < 10; ++i) {
             inputs[i] = list[i];
         }
     }

@@ -1,7 +1,7 @@
 //! What a settlement contract checks: the outer proof's public inputs, with the contributors' weights bound by a random evaluation.
 //!
-//! The circuit has nine public inputs. Seven name what is settled. The weights, of which there can be many, aren't among them: the verifier
-//! derives `z = keccak256(abi.encode(input_0, …, input_6, uint256[] weights)) mod r` and `y = Σ w_j z^j`, and the circuit shows that its own
+//! The circuit has ten public inputs. Eight name what is settled. The weights, of which there can be many, aren't among them: the verifier
+//! derives `z = keccak256(abi.encode(input_0, …, input_7, uint256[] weights)) mod r` and `y = Σ w_j z^j`, and the circuit shows that its own
 //! weights evaluate to `y` at `z`. Two different lists agree there with probability below the list's length over `2^253`: `z` is drawn
 //! after both are fixed, since `input_0` is the statement's digest and the weights are hashed.
 
@@ -14,11 +14,12 @@ use ark_ff::{One, Zero};
 use thiserror::Error;
 
 /// Public inputs that name what is settled.
-pub const NAMED_INPUTS: usize = 7;
+pub const NAMED_INPUTS: usize = 8;
 /// Public inputs of the outer circuit: the named ones, the point and the value.
 pub const INPUTS: usize = NAMED_INPUTS + 2;
-/// Weights are below `2^31`, in the circuit and on chain as here: no two lists are then equal modulo the field's order.
-pub const WEIGHT_BITS: u32 = 31;
+/// Weights and their total are below this, in every host: the relation has no sum of relevances above `2^30`. It is less than the order of the field that the
+/// inner proof computes in, so that an element has one weight; a weight plus that order is refused.
+pub const WEIGHT_BOUND: u64 = (1 << 30) + 1;
 /// Most weights of one settlement.
 pub const MAX_WEIGHTS: usize = 1 << 16;
 
@@ -37,14 +38,16 @@ pub struct NamedInputs {
     pub index_statement: Word,
     /// The request that is paid for.
     pub request: Word,
-    /// Digest of the tokens.
+    /// Digest of the prompt.
+    pub prompt: Word,
+    /// Digest of the whole exchange.
     pub tokens: Word,
 }
 
 impl NamedInputs {
     /// In the circuit's order.
     pub fn words(&self) -> [Word; NAMED_INPUTS] {
-        [self.statement, self.base, self.adapter, self.index, self.index_statement, self.request, self.tokens]
+        [self.statement, self.base, self.adapter, self.index, self.index_statement, self.request, self.prompt, self.tokens]
     }
 }
 
@@ -53,6 +56,8 @@ impl NamedInputs {
 pub struct Settlement<'a> {
     /// What is settled.
     pub named: NamedInputs,
+    /// Contributors of the index, as its registry or its statement says. A list with zeros at its end has the value of the list without them.
+    pub contributors: usize,
     /// The weights, in the order of the index's contributors.
     pub weights: &'a [Word],
 }
@@ -72,12 +77,23 @@ pub enum SettlementError {
         /// How many came.
         got: usize,
     },
+    /// Another number of weights than of contributors.
+    #[error("{got} weights, the index has {expected} contributors")]
+    Count {
+        /// How many came.
+        got: usize,
+        /// How many contributors there are.
+        expected: usize,
+    },
     /// A weight is out of range.
-    #[error("weight {index} isn't below 2^{WEIGHT_BITS}")]
+    #[error("weight {index} isn't below {WEIGHT_BOUND}")]
     Weight {
         /// Which.
         index: usize,
     },
+    /// The weights' total is out of range.
+    #[error("the weights' total isn't below {WEIGHT_BOUND}")]
+    Total,
     /// The proof doesn't verify.
     #[error(transparent)]
     Proof(#[from] ProofError),
@@ -89,11 +105,10 @@ pub fn weight_word(weight: u64) -> Word {
 }
 
 fn in_range(weight: &Word) -> bool {
-    let [high @ .., a, b, c, d] = weight;
-    high.iter().all(|byte| *byte == 0) && u32::from_be_bytes([*a, *b, *c, *d]) >> WEIGHT_BITS == 0
+    *weight < integer_word(WEIGHT_BOUND)
 }
 
-/// The named inputs' and the weights' `abi.encode`: seven words, the offset of the list, its length, its items.
+/// The named inputs' and the weights' `abi.encode`: eight words, the offset of the list, its length, its items.
 fn encoded(settlement: &Settlement<'_>) -> Vec<u8> {
     let head = settlement.named.words();
     let offset = 32 * (NAMED_INPUTS as u64 + 1);
@@ -117,18 +132,26 @@ fn evaluation(weights: &[Word], z: Fr) -> Fr {
     sum
 }
 
-/// All nine public inputs.
+/// All ten public inputs.
 pub fn public_inputs(settlement: &Settlement<'_>) -> Result<[Word; INPUTS], SettlementError> {
     if settlement.weights.len() > MAX_WEIGHTS {
         return Err(SettlementError::Weights { got: settlement.weights.len() });
     }
+    if settlement.weights.len() != settlement.contributors {
+        return Err(SettlementError::Count { got: settlement.weights.len(), expected: settlement.contributors });
+    }
     if let Some(index) = settlement.weights.iter().position(|weight| !in_range(weight)) {
         return Err(SettlementError::Weight { index });
     }
+    // Fewer than 2^16 numbers below 2^31: the sum is one of 64-bit integers.
+    let value = |weight: &Word| weight.iter().fold(0u64, |sum, byte| (sum << 8) | u64::from(*byte));
+    if settlement.weights.iter().map(value).sum::<u64>() >= WEIGHT_BOUND {
+        return Err(SettlementError::Total);
+    }
     let z = point(settlement);
     let y = evaluation(settlement.weights, z);
-    let [statement, base, adapter, index, index_statement, request, tokens] = settlement.named.words();
-    Ok([statement, base, adapter, index, index_statement, request, tokens, scalar_word(z), scalar_word(y)])
+    let [statement, base, adapter, index, index_statement, request, prompt, tokens] = settlement.named.words();
+    Ok([statement, base, adapter, index, index_statement, request, prompt, tokens, scalar_word(z), scalar_word(y)])
 }
 
 /// Checks a settlement: derives the point and the value, and verifies the proof against them.

@@ -4,7 +4,7 @@
 
 use light_client::expression::Node;
 use light_client::key::{Column, ColumnKind, Query};
-use light_client::settlement::{NamedInputs, public_inputs, weight_word};
+use light_client::settlement::{INPUTS, NamedInputs, public_inputs, weight_word};
 use light_client::word::{scalar, scalar_word};
 use light_client::{KeyError, KeyParts, OuterKey, ProofError, Settlement, Word, verify, verify_settlement};
 use proptest::prelude::*;
@@ -15,8 +15,12 @@ const PROOF: &[u8] = include_bytes!("vectors/wide.proof");
 
 static DECODED: LazyLock<OuterKey> = LazyLock::new(|| OuterKey::decode(KEY).unwrap());
 
-fn inputs() -> [Word; 9] {
-    public_inputs(&Settlement { named: named(), weights: &weights() }).unwrap()
+fn inputs() -> [Word; INPUTS] {
+    public_inputs(&settlement(&weights())).unwrap()
+}
+
+fn settlement(weights: &[Word]) -> Settlement<'_> {
+    Settlement { named: named(), contributors: weights.len(), weights }
 }
 
 fn named() -> NamedInputs {
@@ -28,18 +32,19 @@ fn named() -> NamedInputs {
         index: negative(3),
         index_statement: negative(4),
         request: negative(5),
-        tokens: negative(6),
+        prompt: negative(6),
+        tokens: negative(7),
     }
 }
 
 fn weights() -> Vec<Word> {
-    [5, 0, (1 << 31) - 1, 1 << 20, 17].map(weight_word).to_vec()
+    [5, 0, 1 << 29, 1 << 20, 17].map(weight_word).to_vec()
 }
 
 #[test]
 fn the_recorded_proof_is_accepted() {
     assert_eq!(verify(&DECODED, &inputs(), PROOF), Ok(()));
-    assert_eq!(verify_settlement(&DECODED, &Settlement { named: named(), weights: &weights() }, PROOF), Ok(()));
+    assert_eq!(verify_settlement(&DECODED, &settlement(&weights()), PROOF), Ok(()));
     assert_eq!(DECODED.encoding(), KEY);
 }
 
@@ -55,7 +60,7 @@ fn every_byte_of_a_proof_counts() {
 
 #[test]
 fn every_byte_of_an_input_counts() {
-    for at in 0..9 * 32 {
+    for at in 0..INPUTS * 32 {
         let mut inputs = inputs();
         inputs[at / 32][at % 32] ^= 1 << (at % 8);
         assert!(verify(&DECODED, &inputs, PROOF).is_err(), "byte {at}");
@@ -100,7 +105,7 @@ fn contradictory_keys_are_refused() {
     assert!(matches!(refused(&|p| p.degree = 5), KeyError::Degree { what: "gate", index: 0, got: 6, most: 5 }));
     assert!(matches!(refused(&|p| p.degree = u32::MAX), KeyError::Range { .. }));
     assert!(matches!(refused(&|p| p.blinding = u32::MAX), KeyError::Range { .. }));
-    assert!(matches!(refused(&|p| p.inputs = vec![u32::MAX; 9]), KeyError::Range { .. }));
+    assert!(matches!(refused(&|p| p.inputs = vec![u32::MAX; INPUTS]), KeyError::Range { .. }));
     assert!(matches!(refused(&|p| p.inputs = vec![60]), KeyError::Rows { .. }));
     assert!(matches!(refused(&|p| p.advice_phases[0] = 3), KeyError::Range { .. }));
     assert!(matches!(refused(&|p| p.challenge_phases.push(1)), KeyError::Range { .. }));

@@ -18,8 +18,6 @@ pub const OUT_PROB_BITS: u32 = 14;
 pub const ROPE_BITS: u32 = 13;
 /// Fixed point of the reciprocal table.
 pub const RECIP_BITS: u32 = 28;
-/// Fixed point of the gradient scale's fine factor.
-pub const BOOST_BITS: u32 = 12;
 /// The proof field's order (KoalaBear).
 pub const FIELD: i64 = (1 << 31) - (1 << 24) + 1;
 
@@ -46,6 +44,17 @@ pub struct Op {
     pub coefs: Vec<i64>,
 }
 
+/// Which gradients a sketch reads and how far it shrinks them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SketchShape {
+    /// Sites, in the order of [`Site::ALL`]; the adapter covers all of them.
+    pub sites: Vec<Site>,
+    /// Rows of the projection of a site's output side, a power of two.
+    pub rows: usize,
+    /// Rows of the projection of the rank side, a power of two; absent where ranks are kept as they are.
+    pub ranks: Option<usize>,
+}
+
 /// Every parameter of the integer semantics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Semantics {
@@ -53,15 +62,15 @@ pub struct Semantics {
     pub shape: ModelShape,
     /// Adapter's shape, once there is one.
     pub lora: Option<LoraShape>,
-    /// Rows of the sketch projection (a power of two), once there is an index.
-    pub sketch_rows: Option<usize>,
+    /// What is sketched, once there is an index.
+    pub sketch: Option<SketchShape>,
     /// Exponent of each tensor: `real = int · 2^-k`.
     pub exps: BTreeMap<String, i32>,
     /// Width in bits, sign included, of each committed weight tensor (base, adapter, index).
     pub weight_bits: BTreeMap<String, u32>,
     /// Requantisations by output tensor.
     pub ops: BTreeMap<String, Op>,
-    /// Other constants: `X.sq_shift`, `X.eps`, `X.fb_shift` for X in n1, n2, nf; `theta`; `lambda.S`, `m_scale.S` per site.
+    /// Other constants: `X.sq_shift`, `X.eps`, `X.fb_shift` for X in n1, n2, nf; `ghf.length`, `ghf.lift`; `theta`.
     pub consts: BTreeMap<String, i64>,
 }
 
@@ -92,6 +101,8 @@ pub struct Dims {
     pub s: usize,
     /// Sketch rows (1 without an index).
     pub a: usize,
+    /// The sketch's rank side (the rank where it isn't projected).
+    pub k: usize,
 }
 
 impl Dims {
@@ -99,6 +110,7 @@ impl Dims {
     pub fn new(sem: &Semantics, tokens: usize, slots: usize) -> Self {
         let s = &sem.shape;
         let p = (s.head_dim / 2).next_power_of_two();
+        let r = sem.lora.as_ref().map_or(1, |l| l.rank.next_power_of_two());
         Self {
             l: s.layers.next_power_of_two(),
             t: tokens.next_power_of_two(),
@@ -108,10 +120,11 @@ impl Dims {
             c: 2 * p,
             p,
             f: s.ff.next_power_of_two(),
-            r: sem.lora.as_ref().map_or(1, |l| l.rank.next_power_of_two()),
+            r,
             v: s.vocab.next_power_of_two(),
             s: slots.next_power_of_two(),
-            a: sem.sketch_rows.unwrap_or(1),
+            a: sem.sketch.as_ref().map_or(1, |x| x.rows),
+            k: sem.sketch.as_ref().and_then(|x| x.ranks).unwrap_or(r),
         }
     }
 }
@@ -120,5 +133,16 @@ impl Semantics {
     /// The sites an adapter covers (none without an adapter).
     pub fn sites(&self) -> &[Site] {
         self.lora.as_ref().map_or(&[], |l| &l.sites)
+    }
+
+    /// The sites that are sketched (none without an index).
+    pub fn sketched(&self) -> &[Site] {
+        self.sketch.as_ref().map_or(&[], |x| &x.sites)
+    }
+
+    /// Entries of a sketch, without padding.
+    pub fn sketch_len(&self) -> usize {
+        let rank = self.lora.as_ref().map_or(1, |l| l.rank);
+        self.sketch.as_ref().map_or(0, |x| x.sites.len() * self.shape.layers * x.rows * x.ranks.unwrap_or(rank))
     }
 }

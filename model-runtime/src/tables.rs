@@ -2,7 +2,7 @@
 //!
 //! Only IEEE-exact operations and `libm`'s pure-Rust functions are used, so every machine makes the same tables.
 
-use crate::semantics::{BOOST_BITS, RECIP_BITS, ROPE_BITS};
+use crate::semantics::{RECIP_BITS, ROPE_BITS};
 use crate::shape::Site;
 
 /// Entries of a 16-bit table.
@@ -46,22 +46,6 @@ pub fn recip_table() -> Vec<i32> {
     (0..TABLE_LEN as i64).map(|man| if man == 0 { 0 } else { ((one + man / 2) / man).min(MAX_FACTOR) as i32 }).collect()
 }
 
-/// The gradient's scale `min(2^limit, 2^13/gap)` in two factors: the coarse one, the largest power of two up to `2^limit` that keeps `gap·2^k` below
-/// `2^14` (1 for larger gaps), and the fine one, what is left, between a half and one, in units of `2^-BOOST_BITS`.
-///
-/// Their product is continuous in the gap, so that a rounding error of a probability is a rounding error of its gradient.
-pub fn boost(gap: i64, limit: u32) -> (i64, i64) {
-    let k = (0..=limit).rev().find(|k| gap << k < 1 << 14).unwrap_or(0);
-    let (one, scaled) = (1i64 << BOOST_BITS, gap << k);
-    let fine = if scaled <= 1 << 13 { one } else { ((one << 13) + scaled / 2) / scaled };
-    (1 << k, fine)
-}
-
-/// How far a gradient may be scaled up (as a power of two) so that rounded probabilities of the whole vocabulary stay in bounds.
-pub fn boost_limit(vocab: usize) -> u32 {
-    (0..=6).rev().find(|k| (vocab / 2 + 4) << k <= 1 << 17).unwrap_or(0)
-}
-
 /// `(cos, sin)`, each `[tokens, pairs_padded]` row-major, `round(2^13·…)`; padded pairs have `cos = sin = 0`.
 pub fn rope_tables(theta: f64, head_dim: usize, tokens: usize, pairs_padded: usize) -> (Vec<i32>, Vec<i32>) {
     let pairs = head_dim / 2;
@@ -76,6 +60,24 @@ pub fn rope_tables(theta: f64, head_dim: usize, tokens: usize, pairs_padded: usi
         }
     }
     tables
+}
+
+/// Which factor of a site's LoRA gradient `Σ_t dS ⊗ uS` a projection shrinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// `dS`, the gradient at the site's output.
+    Output,
+    /// `uS`, the activation between `A` and `B`.
+    Rank,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Side::Output => "output",
+            Side::Rank => "rank",
+        }
+    }
 }
 
 /// Signs of the public projection `P[a, (x, y)] = s1[a, x]·s2[a, y]` of one site.
@@ -94,11 +96,11 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// Derives the signs from the protocol's seed, the site and the sizes.
-    pub fn new(site: Site, rows: usize, out_log: usize) -> Self {
+    /// Derives the signs from the protocol's seed, the site, the side and the sizes.
+    pub fn new(site: Site, side: Side, rows: usize, out_log: usize) -> Self {
         let low_log = out_log / 2;
         let (high_len, low_len) = (rows << (out_log - low_log), rows << low_log);
-        let label = format!("poa/projection/v1/{}/{rows}/{out_log}", site.name());
+        let label = format!("poa/projection/v2/{}/{}/{rows}/{out_log}", site.name(), side.name());
         let mut bytes = vec![0u8; high_len + low_len];
         blake3::Hasher::new().update(label.as_bytes()).finalize_xof().fill(&mut bytes);
         let signs: Vec<i32> = bytes.iter().map(|b| if b & 1 == 0 { 1 } else { -1 }).collect();
@@ -110,23 +112,5 @@ impl Projection {
         let low_len = 1 << self.low_log;
         let high_len = self.high.len() / self.rows;
         self.high[a * high_len + (out >> self.low_log)] * self.low[a * low_len + (out & (low_len - 1))]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_gradients_scale_is_continuous() {
-        let scale = |gap| {
-            let (coarse, fine) = boost(gap, 6);
-            coarse as f64 * fine as f64 / f64::from(1 << BOOST_BITS)
-        };
-        assert_eq!((boost(0, 6), boost(1 << 7, 6), boost(1 << 14, 6)), ((64, 1 << BOOST_BITS), (64, 1 << BOOST_BITS), (1, 1 << (BOOST_BITS - 1))));
-        for gap in 1..=1i64 << 14 {
-            let ideal = (8192.0 / gap as f64).min(64.0);
-            assert!((scale(gap) / ideal - 1.0).abs() <= 2f64.powi(-(BOOST_BITS as i32)), "{gap}");
-        }
     }
 }

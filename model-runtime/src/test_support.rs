@@ -47,3 +47,21 @@ pub fn asset(path: &str) -> Option<PathBuf> {
     }
     Some(found)
 }
+
+/// A file below `tests/fixtures`.
+pub fn fixture(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(path)
+}
+
+/// Decodes base64 (standard alphabet, padded).
+pub fn base64(text: &str) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits: Vec<u32> = text.bytes().filter_map(|c| DIGITS.iter().position(|d| *d == c)).map(|d| d as u32).collect();
+    digits
+        .chunks(4)
+        .flat_map(|chunk| {
+            let value = chunk.iter().fold(0, |v, d| v << 6 | d) << (6 * (4 - chunk.len()));
+            value.to_be_bytes()[1..chunk.len()].to_vec()
+        })
+        .collect()
+}

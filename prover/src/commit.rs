@@ -7,14 +7,14 @@ use circuits::witness::Witness;
 use model_runtime::tensor::TensorMap;
 use p3_commit::Mmcs;
 use p3_field::{PrimeCharacteristicRing, PrimeField32};
-use p3_matrix::dense::{DenseMatrix, RowMajorMatrix};
+use p3_matrix::dense::RowMajorMatrix;
 use p3_matrix::{Dimensions, Matrix};
 use p3_multilinear_util::point::Point;
 use p3_sumcheck::layout::{Layout as _, PrefixProver, Table};
 use p3_whir::PcsProof;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use verifier::pcs::{self, Commitment, Opening, Pcs};
+use verifier::pcs::{self, Commitment, Opening, Pcs, Tree, encode, stacked};
 use verifier::profile::{HashProfile, NativeProfile};
 
 use crate::ProveError;
@@ -25,9 +25,6 @@ pub const ENCODED_AGAIN_LOG: usize = 25;
 
 /// Format of [`Committed::to_bytes`].
 const FORMAT: u32 = 1;
-
-/// The codeword with its Merkle tree.
-type Tree<C> = <<C as HashProfile>::Mmcs as Mmcs<F>>::ProverData<DenseMatrix<F>>;
 
 /// A committed polynomial, ready to be opened any number of times.
 pub struct Committed<C: NativeProfile> {
@@ -206,20 +203,6 @@ pub fn encoded_bytes<C: HashProfile>(group: Group, log: usize) -> usize {
     let (rate, fold) = pcs::rate_and_fold(C::PROFILE, group, log);
     let digest = size_of::<Digest>();
     size_of::<F>() * ((1 << log) + (1 << (log + rate))) + 2 * digest * (1 << (log + rate).saturating_sub(fold))
-}
-
-/// Values in the opening scheme's order.
-fn stacked<C: HashProfile>(group: Group, table: &Table<F>) -> p3_sumcheck::layout::Witness<F> {
-    let (_, fold) = pcs::rate_and_fold(C::PROFILE, group, table.num_variables());
-    PrefixProver::<F, EF>::new_witness(vec![table.clone()], fold)
-}
-
-/// Encodes values and hashes the codeword. The transcript absorbs the root later, in the schedule's order.
-fn encode<C: NativeProfile>(group: Group, table: &Table<F>) -> (Commitment<C>, PrefixProver<F, EF>, Tree<C>) {
-    let log = table.num_variables();
-    let (rate, fold) = pcs::rate_and_fold(C::PROFILE, group, log);
-    let (layout, root, tree) = PrefixProver::commit(&pcs::domain::<C>(group, log), &C::mmcs(), stacked::<C>(group, table), fold, rate);
-    (root, layout, tree)
 }
 
 /// Digest of a group that is made from tensors by name, without a witness.

@@ -32,7 +32,7 @@ use thiserror::Error;
 pub type Srs = ParamsKZG<Bn256>;
 
 /// Changes whenever the layout does: part of the key's digest, with the crate's version.
-const LAYOUT: &str = "poa/outer/1";
+const LAYOUT: &str = "poa/outer/2";
 
 /// Why there is no outer proof, or no key.
 #[derive(Debug, Error)]
@@ -59,6 +59,12 @@ pub enum OuterProofError {
     /// halo2 refuses.
     #[error("halo2: {0}")]
     Halo2(#[from] halo2_axiom::plonk::Error),
+    /// The verifier's checks can't be written as a contract.
+    #[error("no contract: recording the verifier's checks failed ({problem})")]
+    Contract {
+        /// What the recorder says.
+        problem: String,
+    },
     /// The key file can't be read or written.
     #[error("key file {}: {source}", path.display())]
     File {
@@ -208,18 +214,42 @@ pub fn protocol(srs: &Srs, keys: &Keys) -> PlonkProtocol<G1Affine> {
 /// The verifier as a Solidity contract: calldata is the public inputs, big-endian, then the proof.
 ///
 /// It takes public inputs modulo the field's order and ignores what follows the proof: its caller checks both.
-pub fn solidity(srs: &Srs, keys: &Keys) -> String {
+///
+/// # Errors
+///
+/// When its checks can't be recorded: a contract without them would accept everything.
+pub fn solidity(srs: &Srs, keys: &Keys) -> Result<String, OuterProofError> {
+    recorded_verifier(srs, keys, keys.public)
+}
+
+/// [`solidity`], reading `inputs` public inputs.
+fn recorded_verifier(srs: &Srs, keys: &Keys, inputs: usize) -> Result<String, OuterProofError> {
     type Scheme = KzgAs<Bn256, Bdfg21>;
     type Verifier = PlonkVerifier<Scheme, LimbsEncoding<3, 88>>;
+    let failed = |e: snark_verifier::Error| OuterProofError::Contract { problem: format!("{e:?}") };
     let deciding: KzgDecidingKey<Bn256> = (srs.get_g()[0], srs.g2(), srs.s_g2()).into();
     let loader = EvmLoader::new::<Fq, Fr>();
     let protocol = protocol(srs, keys).loaded(&loader);
     let mut transcript = EvmTranscript::<_, Rc<EvmLoader>, _, _>::new(&loader);
-    let public = transcript.load_instances(vec![keys.public]);
-    let proof = Verifier::read_proof(&deciding, &protocol, &public, &mut transcript);
-    // The loader records a reading of calldata, which can't fail; neither can recording a check.
-    if let Ok(proof) = proof {
-        Verifier::verify(&deciding, &protocol, &public, &proof).unwrap_or_default();
+    let public = transcript.load_instances(vec![inputs]);
+    let proof = Verifier::read_proof(&deciding, &protocol, &public, &mut transcript).map_err(failed)?;
+    Verifier::verify(&deciding, &protocol, &public, &proof).map_err(failed)?;
+    Ok(loader.solidity_code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use circuits::outer::program::{Op, Wide};
+
+    #[test]
+    fn no_contract_is_written_without_its_checks() {
+        let srs = Srs::setup(11, OsRng);
+        let program = Program { ops: vec![Op::WideInput, Op::Permute([Wide(0); 3]), Op::Public(Wide(1))], parts: vec![(0, "all")] };
+        let keys = Keys::generate(&srs, &program).unwrap();
+        assert!(solidity(&srs, &keys).unwrap().contains("staticcall"));
+        // More public inputs than the protocol has: the recorder refuses to read the proof.
+        let refused = recorded_verifier(&srs, &keys, keys.public + 1);
+        assert!(matches!(refused, Err(OuterProofError::Contract { .. })), "{refused:?}");
     }
-    loader.solidity_code()
 }

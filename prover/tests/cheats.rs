@@ -5,13 +5,16 @@
 mod common;
 
 use circuits::ir::Group;
-use circuits::statement::{Digest, StatementError, Tokens};
+use circuits::statement::{Clause, Digest, StatementError, Tokens};
 use circuits::witness::Witness;
 use common::cheat::{Outcome, attempt, behind_honest_roots, refused, trace_cheat, violated};
-use common::recompute::{derive, quotients, recompute_after, values};
+use common::recompute::{derive, put_unit, quotients, recompute_after, unit_inputs, values};
 use common::{Full, full, full_with, public_request};
 use model_runtime::int::Trace;
+use model_runtime::int::backward::gradient_length;
 use model_runtime::int::gadgets::softmax_row;
+use model_runtime::int::sketch::sketch_length;
+use model_runtime::int::unit::UnitRow;
 use model_runtime::shape::Site;
 use model_runtime::tables::{exp_table, recip_table};
 use prover::commit::Committed;
@@ -54,6 +57,11 @@ impl Fixture {
         assert_eq!(refused(&self.full, &self.honest, cheat, &statement, &open), VerifyError::Constraints);
     }
 
+    /// Entries of a row of an index tensor.
+    fn honest_row(&self, name: &str) -> usize {
+        values(&self.full.relation, &mut self.honest.clone(), name).len() / self.full.index.rows.next_power_of_two()
+    }
+
     fn proof(&self) -> Proof<Native> {
         let statement = self.full.statement(&self.honest, &self.fixed);
         let inputs = Inputs { statement: &statement, relation: &self.full.relation, tokens: vec![None], fixed: self.fixed.iter().collect() };
@@ -72,7 +80,34 @@ fn another_token() {
     // A sample needn't be greedy: the trace is honest but for the choice of its last token.
     let trace: Trace = f.full.trace(&runtime, &tokens, 1);
     let cheat = f.full.witness_of(&f.full.model.tensors, &f.full.index_tensors, &[trace]);
-    f.trace(&cheat, "the chosen token has the largest logit");
+    f.trace(&cheat, "out.margin in range");
+    // As if it were level with the best of the others.
+    let mut level = cheat.clone();
+    values(&f.full.relation, &mut level, "out.margin").iter_mut().for_each(|x| *x = (*x).max(0));
+    values(&f.full.relation, &mut level, "out.tie").fill(0);
+    f.trace(&level, "output weights");
+}
+
+/// A token that ties with a lower one isn't the greedy choice.
+#[test]
+fn a_tie_with_a_lower_token_denied() {
+    let f = fixture();
+    let relation = &f.full.relation;
+    let mut cheat = f.honest.clone();
+    let slot = f.honest.ctx.slots(&f.honest.ctx.requests[0]).find(|s| s.target > 0).unwrap();
+    let width = values(relation, &mut cheat, "out.flag").len() / values(relation, &mut cheat, "out.tie").len();
+    // A flag below the target claims a tie there; the prover denies it.
+    values(relation, &mut cheat, "out.flag")[slot.number * width] = 1;
+    values(relation, &mut cheat, "out.tie")[slot.number] = 0;
+    f.trace(&cheat, "output weights");
+    let ties = relation.lookups.iter().find(|l| l.name == "ties are told").unwrap();
+    assert!(cheat.check_lookup(relation, ties).is_err());
+    // Told, it takes a margin of at least one.
+    values(relation, &mut cheat, "out.tie")[slot.number] = 1;
+    values(relation, &mut cheat, "out.margin")[slot.number] = 0;
+    assert!(cheat.check_lookup(relation, ties).is_ok());
+    let strict = relation.lookups.iter().find(|l| l.name == "ties go to the lowest token").unwrap();
+    assert!(cheat.check_lookup(relation, strict).is_err());
 }
 
 #[test]
@@ -112,9 +147,11 @@ fn larger_remainder() {
     let f = fixture();
     let mut cheat = f.honest.clone();
     let relation = &f.full.relation;
-    let row = values(relation, &mut cheat, "rel").iter().position(|&x| x > 1).unwrap();
-    values(relation, &mut cheat, "rel")[row] -= 1;
+    let top = values(relation, &mut cheat, "best.top").iter().position(|&x| x == 1);
+    let row = (0..f.full.index.rows).find(|&i| i != common::UNEARNED && Some(i) != top).unwrap();
+    values(relation, &mut cheat, "score")[row] -= 1;
     values(relation, &mut cheat, "score.r")[row] += 1 << relation.params.semantics.ops["score"].shift;
+    derive(relation, &mut cheat, "rel");
     f.trace(&cheat, "score.r in range");
 }
 
@@ -141,18 +178,18 @@ fn softmax_shifted_by_a_wrong_maximum() {
 
 #[test]
 fn saturated_value_unsaturated() {
-    // Few bits for the conditioned sketch, so that it saturates.
-    let full = full_with(2, 1, &SITES, |sem| sem.ops.get_mut("mqq").unwrap().bits = 3);
+    // Few bits for a projected gradient, so that it saturates.
+    let full = full_with(2, 1, &SITES, |sem| sem.ops.get_mut("pdq").unwrap().bits = 3);
     let honest = full.witness();
     assert_eq!(violated(&full.relation, &honest), None);
     let fixed = full.commit(&honest);
     let mut cheat = honest.clone();
-    let unsaturated = quotients(&full.relation, &honest, "mqq");
-    let conditioned = values(&full.relation, &mut cheat, "mqq");
-    let at = (0..conditioned.len()).find(|&i| unsaturated[i] != i64::from(conditioned[i])).expect("something saturates");
-    conditioned[at] = unsaturated[at] as i32;
-    derive(&full.relation, &mut cheat, "rel");
-    trace_cheat(&full, &honest, &fixed, &cheat, "mqq saturates");
+    let unsaturated = quotients(&full.relation, &honest, "pdq");
+    let projected = values(&full.relation, &mut cheat, "pdq");
+    let at = (0..projected.len()).find(|&i| unsaturated[i] != i64::from(projected[i])).expect("something saturates");
+    projected[at] = unsaturated[at] as i32;
+    recompute_after(&full.relation, &mut cheat, "pdq.r", |_, _| {});
+    trace_cheat(&full, &honest, &fixed, &cheat, "pdq saturates");
 }
 
 #[test]
@@ -162,24 +199,67 @@ fn gradient_of_another_loss() {
     let tokens = &mut cheat.ctx.requests[0].tokens;
     let last = tokens.last_mut().unwrap();
     *last = (*last + 1) % 30;
-    derive(relation, &mut cheat, "dz");
+    recompute_after(relation, &mut cheat, "pr.r", |_, _| {});
     cheat.ctx = f.honest.ctx.clone();
-    recompute_after(relation, &mut cheat, "dz", |_, _| {});
     let weights = |w: &Witness| w.contributor_weights(relation);
     assert_ne!(weights(&cheat), weights(&f.honest));
-    f.trace(&cheat, "the loss gradient is scaled");
+    f.trace(&cheat, "nf.dn saturates");
 }
 
-/// A slot's gradient weighed differently, everything after it recomputed.
+/// The first live slot.
+fn live_slot(f: &Fixture) -> usize {
+    f.honest.ctx.slots(&f.honest.ctx.requests[0]).next().unwrap().number
+}
+
+/// One token's gradient weighs more than the others': its scale is honest arithmetic, its length isn't.
 #[test]
-fn gradient_with_another_fine_scale() {
+fn a_tokens_gradient_made_longer() {
     let f = fixture();
     let (relation, mut cheat) = (&f.full.relation, f.honest.clone());
-    let fine = values(relation, &mut cheat, "boost.fine");
-    fine[0] = if fine[0] == 4096 { 2048 } else { 4096 };
-    recompute_after(relation, &mut cheat, "boost.fine", |_, _| {});
+    let unit = gradient_length(&relation.params.semantics).unwrap();
+    let (inputs, part) = unit_inputs(relation, &mut cheat, "ghf", &["nf.v"]);
+    let mut rows: Vec<UnitRow> = inputs.iter().map(|x| unit.scale(x, part).unwrap()).collect();
+    let (slot, shift) = (live_slot(f), unit.shift());
+    let row = &mut rows[slot];
+    row.f -= row.f / 4;
+    for (k, x) in inputs[slot].iter().enumerate() {
+        let sum = (i64::from(*x) << row.e) * i64::from(row.f) + unit.offset(k, part);
+        (row.y[k], row.r[k]) = ((sum >> shift) as i32, (sum & ((1 << shift) - 1)) as i32);
+    }
+    put_unit(relation, &mut cheat, "ghf", &["nf.v"], &rows);
+    recompute_after(relation, &mut cheat, "ghf.r1", |_, _| {});
     assert_ne!(cheat.contributor_weights(relation), f.honest.contributor_weights(relation));
-    f.trace(&cheat, "gradient scale");
+    f.trace(&cheat, "ghf length");
+}
+
+/// One token's gradient left out.
+#[test]
+fn a_tokens_gradient_silenced() {
+    let f = fixture();
+    let (relation, mut cheat) = (&f.full.relation, f.honest.clone());
+    let unit = gradient_length(&relation.params.semantics).unwrap();
+    let (inputs, part) = unit_inputs(relation, &mut cheat, "ghf", &["nf.v"]);
+    let mut rows: Vec<UnitRow> = inputs.iter().map(|x| unit.scale(x, part).unwrap()).collect();
+    rows[live_slot(f)] = unit.scale(&vec![0; part], part).unwrap();
+    put_unit(relation, &mut cheat, "ghf", &["nf.v"], &rows);
+    recompute_after(relation, &mut cheat, "ghf.r1", |_, _| {});
+    f.trace(&cheat, "ghf is zero only if its input is");
+}
+
+/// The query's sketch as a zero vector: nobody would be paid.
+#[test]
+fn a_querys_sketch_silenced() {
+    let f = fixture();
+    let (relation, mut cheat) = (&f.full.relation, f.honest.clone());
+    let names: Vec<String> = SITES.iter().map(|s| format!("sk{}", s.name())).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let unit = sketch_length(&relation.params.semantics);
+    let (inputs, part) = unit_inputs(relation, &mut cheat, "qs", &names);
+    put_unit(relation, &mut cheat, "qs", &names, &[unit.scale(&vec![0; inputs[0].len()], part).unwrap()]);
+    for name in ["score", "best", "rel"] {
+        derive(relation, &mut cheat, name);
+    }
+    f.trace(&cheat, "qsq is zero only if its input is");
 }
 
 #[test]
@@ -194,40 +274,83 @@ fn nothing_changes_when_an_honest_witness_is_recomputed() {
 
 /// Recomputes scores and relevance after an edit of the index.
 fn rescored(f: &Fixture, mut cheat: Witness) -> Witness {
-    for site in SITES {
-        derive(&f.full.relation, &mut cheat, &format!("mq{}", site.name()));
+    for name in ["score", "best", "rel"] {
+        derive(&f.full.relation, &mut cheat, name);
     }
-    derive(&f.full.relation, &mut cheat, "rel");
     cheat
 }
 
-#[test]
-fn one_samples_sketch_doubled() {
-    let f = fixture();
-    let mut cheat = f.honest.clone();
-    let sketches = values(&f.full.relation, &mut cheat, "Gq");
-    let row = sketches.len() / f.full.index.rows.next_power_of_two();
-    sketches[..row].iter_mut().for_each(|x| *x *= 2);
-    f.long_lived(&rescored(f, cheat), "Hq is the Gram matrix");
+/// One row of every site's sketches.
+fn edit_row(f: &Fixture, cheat: &mut Witness, row: usize, edit: impl Fn(&mut i32)) {
+    for site in SITES {
+        let sketches = values(&f.full.relation, cheat, &format!("G{}", site.name()));
+        let len = sketches.len() / f.full.index.rows.next_power_of_two();
+        sketches[row * len..(row + 1) * len].iter_mut().for_each(&edit);
+    }
 }
 
 #[test]
-fn another_preconditioner() {
+fn one_samples_sketch_made_longer() {
     let f = fixture();
     let mut cheat = f.honest.clone();
-    values(&f.full.relation, &mut cheat, "Mgate").iter_mut().for_each(|x| *x /= 2);
-    f.long_lived(&rescored(f, cheat), "Mgate inverts Hgate");
+    edit_row(f, &mut cheat, 0, |x| *x += *x / 8);
+    f.long_lived(&rescored(f, cheat), "index rows have their length");
+}
+
+#[test]
+fn a_row_that_does_not_earn_has_content() {
+    let f = fixture();
+    let mut cheat = f.honest.clone();
+    values(&f.full.relation, &mut cheat, "Gq")[common::UNEARNED * f.honest_row("Gq")] = 1;
+    f.long_lived(&rescored(f, cheat), "Gq is zero in rows that don't earn");
+    // As one that earns, it is too short.
+    let mut cheat = f.honest.clone();
+    values(&f.full.relation, &mut cheat, "G.live")[common::UNEARNED] = 1;
+    f.long_lived(&rescored(f, cheat), "index rows have their length");
+}
+
+/// Relevance begins at half the best score: another best pays others.
+#[test]
+fn another_best_score() {
+    let f = fixture();
+    let relation = &f.full.relation;
+    let with_best = |change: i32| {
+        let mut cheat = f.honest.clone();
+        let best = values(relation, &mut cheat, "best")[0] + change;
+        values(relation, &mut cheat, "best")[0] = best;
+        values(relation, &mut cheat, "best.half")[0] = best / 2;
+        values(relation, &mut cheat, "best.odd")[0] = best % 2;
+        derive(relation, &mut cheat, "rel");
+        cheat
+    };
+    f.trace(&with_best(-40), "marked rows attain the best");
+    f.trace(&with_best(40), "marked rows attain the best");
+    // Nothing marked at all.
+    let unmarked = |mut cheat: Witness| {
+        values(relation, &mut cheat, "best.top").fill(0);
+        cheat
+    };
+    f.trace(&unmarked(with_best(40)), "the best is attained");
+    // Marked is another row whose score is that of the forged best: the true best exceeds it.
+    let scores = values(relation, &mut f.honest.clone(), "score").clone();
+    let best = values(relation, &mut f.honest.clone(), "best")[0];
+    let (row, second) = scores.iter().copied().enumerate().filter(|&(_, s)| s < best).max_by_key(|&(_, s)| s).unwrap();
+    let mut cheat = unmarked(with_best(second - best));
+    values(relation, &mut cheat, "best.top")[row] = 1;
+    f.trace(&cheat, "no score exceeds the best");
 }
 
 #[test]
 fn score_with_the_other_sign() {
     let f = fixture();
     let relation = &f.full.relation;
-    let scores = quotients(relation, &f.honest, "rel");
-    let row = scores.iter().position(|&s| s < 0).unwrap();
     let mut cheat = f.honest.clone();
-    values(relation, &mut cheat, "rel")[row] = -scores[row] as i32;
-    f.trace(&cheat, "scores above the noise floor");
+    let row = values(relation, &mut cheat, "score").iter().position(|&s| s < 0).unwrap();
+    values(relation, &mut cheat, "score")[row] *= -1;
+    for name in ["best", "rel"] {
+        derive(relation, &mut cheat, name);
+    }
+    f.trace(&cheat, "score is rounded");
 }
 
 #[test]
@@ -253,7 +376,7 @@ fn weight_moved_to_another_contributor() {
     rows.iter().for_each(|&i| rel[i] = 0);
     rel[to] += moved as i32;
     assert_eq!(f.full.statement(&cheat, &f.fixed).requests, statement.requests);
-    f.trace(&cheat, "scores above the noise floor");
+    f.trace(&cheat, "scores above half the best");
     // … or with other authors in the index, behind its root.
     let mut cheat = f.honest.clone();
     let authors = values(relation, &mut cheat, "contributor");
@@ -268,7 +391,7 @@ fn weight_moved_to_another_contributor() {
 fn gradient_on_a_padded_token() {
     let f = fixture();
     let mut cheat = f.honest.clone();
-    recompute_after(&f.full.relation, &mut cheat, "ghf.r", |relation, witness| {
+    recompute_after(&f.full.relation, &mut cheat, "ghf.r1", |relation, witness| {
         let last = values(relation, witness, "gout").len() - 1;
         // The last layer's last token, in a true channel.
         values(relation, witness, "gout")[last - 8] = 77;
@@ -281,7 +404,7 @@ fn relevance_of_a_padded_row() {
     let f = fixture();
     let mut cheat = f.honest.clone();
     *values(&f.full.relation, &mut cheat, "rel").last_mut().unwrap() = 5;
-    f.trace(&cheat, "scores above the noise floor");
+    f.trace(&cheat, "scores above half the best");
 }
 
 #[test]
@@ -332,5 +455,5 @@ fn index_of_another_adapter() {
     let proof = f.proof();
     statement.index.as_mut().unwrap().adapter = Digest([1; 32]);
     let error = verifier::verify(&statement, &proof).unwrap_err();
-    assert!(matches!(error, VerifyError::Statement(StatementError::Inconsistent { .. })), "{error}");
+    assert!(matches!(error, VerifyError::Statement(StatementError::Clause { clause: Clause::IndexModel, .. })), "{error}");
 }

@@ -156,12 +156,12 @@ fn with_roots(root: &Commitment<Native>, change: impl Fn(&mut Vec<[F; 8]>)) -> C
 }
 
 fn argument_changes(out: &mut Vec<Change>) {
-    change(out, "an opening of public tokens", |p| p.tokens[0] = Some(TokenOpening { salt: [0; 32], tokens: vec![1, 5, 9, 2], prompt_len: 3 }));
+    change(out, "an opening of public tokens", |p| p.tokens[0] = Some(TokenOpening::public(&[1, 5, 9, 2], 3)));
     change(out, "trace root", |p| p.trace = with_roots(&p.trace, |r| r[0][5] += F::ONE));
     change(out, "trace root twice", |p| p.trace = with_roots(&p.trace, |r| r.push(r[0])));
     change(out, "root denominator", |p| bump(&mut p.lookups.root_denominator));
     change(out, "root denominator zero", |p| p.lookups.root_denominator = EF::ZERO);
-    list(out, "tokens", |p| &mut p.tokens, |t| *t = Some(TokenOpening { salt: [1; 32], tokens: vec![], prompt_len: 0 }));
+    list(out, "tokens", |p| &mut p.tokens, |t| *t = Some(TokenOpening::public(&[], 0)));
     list(out, "layers", |p| &mut p.lookups.layers, |l| bump(&mut l.claims.n1));
     for layer in 1..decoded().lookups.layers.len() {
         list(out, "round_polys", move |p| &mut p.lookups.layers[layer].round_polys, |m| bump(&mut m[2]));

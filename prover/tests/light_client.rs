@@ -7,7 +7,7 @@ use halo2_axiom::halo2curves::bn256::{Bn256, Fr, G1Affine};
 use halo2_axiom::halo2curves::ff::PrimeField;
 use halo2_axiom::plonk::ProvingKey;
 use halo2_axiom::poly::kzg::commitment::ParamsKZG;
-use light_client::settlement::{NamedInputs, public_inputs, weight_word};
+use light_client::settlement::{NAMED_INPUTS, NamedInputs, WEIGHT_BOUND, public_inputs, weight_word};
 use light_client::{OuterKey, ProofError, Settlement, SettlementError, Word, verify, verify_settlement};
 use prover::outer_key::{ExportError, outer_key, word_of};
 use prover::srs::Srs;
@@ -45,16 +45,21 @@ fn scalar(word: &Word) -> Fr {
 
 fn named() -> NamedInputs {
     let word = |i: u64| word_of(&(Fr::from(i + 1) * -Fr::from(0x1234_5678_9abc)));
-    NamedInputs { statement: word(0), base: word(1), adapter: word(2), index: word(3), index_statement: word(4), request: word(5), tokens: word(6) }
+    let [statement, base, adapter, index, index_statement, request, prompt, tokens] = std::array::from_fn(|i| word(i as u64));
+    NamedInputs { statement, base, adapter, index, index_statement, request, prompt, tokens }
 }
 
 fn weights() -> Vec<Word> {
-    [5, 0, (1 << 31) - 1, 1 << 20, 17].map(weight_word).to_vec()
+    [5, 0, 1 << 29, 1 << 20, 17].map(weight_word).to_vec()
+}
+
+fn settled(named: NamedInputs, weights: &[Word]) -> Settlement<'_> {
+    Settlement { named, contributors: weights.len(), weights }
 }
 
 static WIDE: LazyLock<Case> = LazyLock::new(|| {
     let params = Srs::insecure(K).unwrap().params().clone();
-    let inputs = public_inputs(&Settlement { named: named(), weights: &weights() }).unwrap().map(|word| scalar(&word));
+    let inputs = public_inputs(&settled(named(), &weights())).unwrap().map(|word| scalar(&word));
     let pk = keys(&params, &Wide::default(), false);
     let key = outer_key(&params, pk.get_vk(), &[INPUTS]).unwrap();
     let proof = prove(&params, &pk, Wide { inputs }, &[&inputs], 1);
@@ -103,7 +108,7 @@ fn compressed_selectors_are_accepted() {
     let case = &WIDE;
     let pk = keys(&case.params, &Wide::default(), true);
     let key = outer_key(&case.params, pk.get_vk(), &[INPUTS]).unwrap();
-    let inputs = [1, 2, 3, 4, 5, 6, 7, 8, 9].map(Fr::from);
+    let inputs = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(Fr::from);
     let proof = prove(&case.params, &pk, Wide { inputs }, &[&inputs], 3);
     assert_eq!(verify(&key, &inputs.map(|x| word_of(&x)), &proof), Ok(()));
 }
@@ -132,8 +137,8 @@ fn wrong_exports_are_refused() {
     let case = &WIDE;
     let other = Srs::insecure(K + 1).unwrap();
     let export = |params, lengths: &[usize]| outer_key(params, case.pk.get_vk(), lengths).unwrap_err();
-    assert_eq!(export(&case.params, &[9, 1]), ExportError::Instances { got: 2, expected: 1 });
-    assert_eq!(export(other.params(), &[9]), ExportError::Rows { key: K, params: K + 1 });
+    assert_eq!(export(&case.params, &[10, 1]), ExportError::Instances { got: 2, expected: 1 });
+    assert_eq!(export(other.params(), &[10]), ExportError::Rows { key: K, params: K + 1 });
     assert!(matches!(export(&case.params, &[60]), ExportError::Key(_)));
 }
 
@@ -205,7 +210,7 @@ fn agrees_with_halo2_on_tampered_inputs() {
 fn agrees_with_halo2_on_fresh_proofs() {
     let case = &WIDE;
     for seed in 10..14 {
-        let inputs = [seed, 1, 2, 3, 4, 5, 6, 7, 8].map(Fr::from);
+        let inputs = [seed, 1, 2, 3, 4, 5, 6, 7, 8, 9].map(Fr::from);
         let proof = prove(&case.params, &case.pk, Wide { inputs }, &[&inputs], seed);
         assert!(case.halo2(&[inputs.to_vec()], &proof));
         assert_eq!(verify(&case.key, &inputs.map(|x| word_of(&x)), &proof), Ok(()));
@@ -256,22 +261,30 @@ fn keys_are_not_interchangeable() {
     assert!(verify(&PHASED.key, &PHASED.words(), &case.proof).is_err());
 }
 
+/// Order of the inner proof's field.
+const KOALA_BEAR: u64 = (1 << 31) - (1 << 24) + 1;
+
 #[test]
 fn settlements_bind_their_weights() {
     let case = &WIDE;
     let (named, weights) = (named(), weights());
-    let check = |named, weights: &[Word]| verify_settlement(&case.key, &Settlement { named, weights }, &case.proof);
+    let check = |named, weights: &[Word]| verify_settlement(&case.key, &settled(named, weights), &case.proof);
     assert_eq!(check(named, &weights), Ok(()));
     let refused = Err(SettlementError::Proof(ProofError::Pairing));
     for i in 0..weights.len() {
         let mut other = weights.clone();
         other[i] = weight_word(123);
         assert_eq!(check(named, &other), refused);
-        for large in [weight_word(1 << 31), weight_word(1 << 32), weight_word(u64::MAX), plus(&weights[i], &order()), [0xff; 32]] {
+        // The first is the same element of the inner proof's field.
+        let large = [plus(&weights[i], &weight_word(KOALA_BEAR)), weight_word(WEIGHT_BOUND), weight_word(1 << 31), weight_word(1 << 32)];
+        for large in large.into_iter().chain([weight_word(u64::MAX), plus(&weights[i], &order()), [0xff; 32]]) {
             other[i] = large;
             assert_eq!(check(named, &other), Err(SettlementError::Weight { index: i }));
         }
     }
+    let mut heavy = weights.clone();
+    heavy[0] = weight_word(1 << 29);
+    assert_eq!(check(named, &heavy), Err(SettlementError::Total));
     let mut swapped = weights.clone();
     swapped.swap(0, 1);
     assert_eq!(check(named, &swapped), refused);
@@ -283,26 +296,36 @@ fn settlements_bind_their_weights() {
     assert_eq!(check(other, &weights), refused);
     other.request = plus(&named.request, &order());
     assert_eq!(check(other, &weights), Err(SettlementError::Proof(ProofError::Input { index: 5 })));
-    let settlement = Settlement { named, weights: &weights };
+    let mut other = named;
+    other.prompt = plus(&named.prompt, &one);
+    assert_eq!(check(other, &weights), refused);
+    // Zeros at the end change neither the polynomial nor, for a prover who expects them, what is proven: their number is checked.
+    let longer = [weights.as_slice(), &[[0; 32]]].concat();
+    let stretched = Settlement { named, contributors: weights.len(), weights: &longer };
+    let count = Err(SettlementError::Count { got: weights.len() + 1, expected: weights.len() });
+    assert_eq!(verify_settlement(&case.key, &stretched, &case.proof), count);
+    let settlement = settled(named, &weights);
     assert_eq!(verify_settlement(&PHASED.key, &settlement, &PHASED.proof), Err(SettlementError::Key { got: 5 }));
 }
 
-/// The contracts' own vector: the same point and value from the same inputs and weights.
+const PUBLIC_INPUTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/test/vectors/public-inputs.json");
+
+/// The contracts' own vector: the same point and value from the same inputs and weights, and the same bound.
 #[test]
 fn the_point_is_the_contracts() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/test/vectors/public-inputs.json");
-    let vector: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let vector: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(PUBLIC_INPUTS).unwrap()).unwrap();
+    assert_eq!(vector["weight_bound"].as_u64(), Some(WEIGHT_BOUND));
     let word = |value: &serde_json::Value| -> Word {
         let text = value.as_str().unwrap().strip_prefix("0x").unwrap();
         std::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
     };
     let inputs: Vec<Word> = vector["inputs"].as_array().unwrap().iter().map(word).collect();
-    let [statement, base, adapter, index, index_statement, request, tokens] = inputs[..].try_into().unwrap();
-    let named = NamedInputs { statement, base, adapter, index, index_statement, request, tokens };
+    let [statement, base, adapter, index, index_statement, request, prompt, tokens] = inputs[..].try_into().unwrap();
+    let named = NamedInputs { statement, base, adapter, index, index_statement, request, prompt, tokens };
     let weights: Vec<Word> = vector["weights"].as_array().unwrap().iter().map(|weight| weight_word(weight.as_u64().unwrap())).collect();
-    let derived = public_inputs(&Settlement { named, weights: &weights }).unwrap();
-    assert_eq!(derived[..7], inputs);
-    assert_eq!(derived[7..], [word(&vector["challenge"]), word(&vector["evaluation"])]);
+    let derived = public_inputs(&settled(named, &weights)).unwrap();
+    assert_eq!(derived[..NAMED_INPUTS], inputs);
+    assert_eq!(derived[NAMED_INPUTS..], [word(&vector["challenge"]), word(&vector["evaluation"])]);
 }
 
 #[test]
@@ -330,8 +353,17 @@ fn vectors_are_current() {
 }
 
 #[test]
-#[ignore = "writes the light client's test vectors"]
+#[ignore = "writes the light client's test vectors and the contracts'"]
 fn write_vectors() {
+    let hex = |word: &Word| format!("0x{}", word.iter().map(|b| format!("{b:02x}")).collect::<String>());
+    let weights = [0, 1, 5, WEIGHT_BOUND - 123_456_796, 0, 123_456_789, 0];
+    let derived = public_inputs(&settled(named(), &weights.map(weight_word))).unwrap();
+    let (inputs, bound) = derived.split_at(NAMED_INPUTS);
+    let inputs: Vec<String> = inputs.iter().map(hex).collect();
+    let vector = serde_json::json!({
+        "inputs": inputs, "weights": weights, "weight_bound": WEIGHT_BOUND, "challenge": hex(&bound[0]), "evaluation": hex(&bound[1]),
+    });
+    std::fs::write(PUBLIC_INPUTS, serde_json::to_string_pretty(&vector).unwrap() + "\n").unwrap();
     std::fs::create_dir_all(VECTORS).unwrap();
     std::fs::write(format!("{VECTORS}/wide.key"), WIDE.key.encoding()).unwrap();
     std::fs::write(format!("{VECTORS}/wide.proof"), &WIDE.proof).unwrap();

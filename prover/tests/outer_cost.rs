@@ -115,6 +115,6 @@ fn keys_and_proof() {
     clock("proof", since);
     println!("{} bytes", proof.len());
     if let Ok(path) = std::env::var("SOLIDITY") {
-        std::fs::write(path, solidity(&srs, &keys)).unwrap();
+        std::fs::write(path, solidity(&srs, &keys).unwrap()).unwrap();
     }
 }

@@ -58,20 +58,30 @@ fn token_digests_open() {
     let fixed = full.commit::<Native>(&witness);
     let mut statement = full.statement(&witness, &fixed);
     let request = &witness.ctx.requests[0];
-    let opening = TokenOpening { salt: [9; 32], tokens: request.tokens.clone(), prompt_len: request.prompt_len };
-    statement.requests[0].tokens = Tokens::Digest(opening.digest(full.relation.params.tokens));
+    let opening = TokenOpening { prompt_salt: [8; 32], salt: [9; 32], ..TokenOpening::public(&request.tokens, request.prompt_len) };
+    statement.requests[0].tokens = Tokens::Digests(opening.digests(full.relation.params.tokens));
     let inputs = Inputs { statement: &statement, relation: &full.relation, tokens: vec![Some(opening.clone())], fixed: fixed.iter().collect() };
     let proof = prove(inputs, witness, &mut Stages::new(&mut Silent)).unwrap();
     let bytes = proof.to_bytes();
     verify_bytes(&statement, &bytes).unwrap();
-    let wrong: [fn(&mut TokenOpening); 5] =
-        [|o| o.salt[0] ^= 1, |o| o.tokens[0] ^= 1, |o| o.prompt_len -= 1, |o| o.tokens.truncate(o.tokens.len() - 1), |o| o.tokens.push(0)];
+    let wrong: [fn(&mut TokenOpening); 6] = [
+        |o| o.prompt_salt[0] ^= 1,
+        |o| o.salt[0] ^= 1,
+        |o| o.tokens[0] ^= 1,
+        |o| o.prompt_len -= 1,
+        |o| o.tokens.truncate(o.tokens.len() - 1),
+        |o| o.tokens.push(0),
+    ];
     let refuse = |opening: Option<TokenOpening>| {
         let mut proof = Proof::<Native>::from_bytes(&bytes).unwrap();
         proof.tokens = vec![opening];
         assert!(matches!(verify(&statement, &proof), Err(VerifyError::Statement(_))));
     };
     refuse(None);
+    // A long opening is refused by its length, before it is hashed: this would take minutes.
+    let start = std::time::Instant::now();
+    refuse(Some(TokenOpening::public(&vec![0; 20_000_000], 3)));
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     for change in wrong {
         let mut other = opening.clone();
         change(&mut other);
@@ -82,7 +92,7 @@ fn token_digests_open() {
     other.salt[1] ^= 1;
     let mut proof = Proof::<Native>::from_bytes(&bytes).unwrap();
     let mut elsewhere = statement.clone();
-    elsewhere.requests[0].tokens = Tokens::Digest(other.digest(full.relation.params.tokens));
+    elsewhere.requests[0].tokens = Tokens::Digests(other.digests(full.relation.params.tokens));
     proof.tokens = vec![Some(other)];
     assert!(verify(&elsewhere, &proof).is_err());
 }

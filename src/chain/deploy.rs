@@ -5,7 +5,8 @@
 use super::abi::{
     AttributionSettlement, AttributionVerifier, DatanetRegistry, ModelRegistry, OpenToken, PoaGovernor, StakingPool, Timelock, governor, settlement,
 };
-use super::{Call, Chain, ChainError};
+use super::journal::Journal;
+use super::{Call, Chain, ChainError, Receipt};
 use crate::error::{Failure, While};
 use crate::store::read_json;
 use alloy::primitives::{Address, B256, Bytes, U256, uint};
@@ -128,8 +129,8 @@ impl Deployment {
 pub struct Settings {
     /// Gets the whole supply of OPEN.
     pub holder: Address,
-    /// Gets the platform's share.
-    pub platform: Address,
+    /// Gets the platform's share; none for governance itself, the timelock.
+    pub platform: Option<Address>,
     /// Basis points of platform, model owner, stakers, contributors.
     pub shares: [u16; 4],
     /// Seconds a decision of governance waits.
@@ -139,9 +140,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Everything to one account; a twentieth each to platform and stakers, a fifth to the model owner, the rest to contributors.
-    pub fn standard(account: Address) -> Self {
-        Self { holder: account, platform: account, shares: [500, 2000, 500, 7000], delay: 2 * 86_400, cooldown: 7 * 86_400 }
+    /// A twentieth each to platform and stakers, a fifth to the model owner, the rest to contributors; the platform is governance, and
+    /// whoever `holder` is has all the votes.
+    pub fn standard(holder: Address) -> Self {
+        Self { holder, platform: None, shares: [500, 2000, 500, 7000], delay: 2 * 86_400, cooldown: 7 * 86_400 }
+    }
+
+    /// One account holds all votes and gets the platform's share: for development chains.
+    pub fn for_trials(account: Address) -> Self {
+        Self { platform: Some(account), ..Self::standard(account) }
     }
 }
 
@@ -150,8 +157,14 @@ const SUPPLY: U256 = uint!(1_000_000_000_000_000_000_000_000_000_U256);
 const VOTING_DELAY: u64 = 86_400;
 const VOTING_PERIOD: u32 = 7 * 86_400;
 const QUORUM_PERCENT: u64 = 4;
-/// Transactions of a deployment before the settlement's.
+/// Transactions of a deployment before the verifier's front and the settlement.
+const BEFORE_VERIFIER: u64 = 5;
 const BEFORE_SETTLEMENT: u64 = 7;
+
+/// Address of the verifier's front that an account deploys with its next nonce being `nonce`.
+pub fn verifier_address(deployer: Address, nonce: u64) -> Address {
+    deployer.create(nonce + BEFORE_VERIFIER)
+}
 
 /// Address of the settlement that an account deploys with its next nonce being `nonce`.
 pub fn settlement_address(deployer: Address, nonce: u64) -> Address {
@@ -162,6 +175,7 @@ struct Deployer<'a, C> {
     chain: &'a mut C,
     from: Address,
     nonce: u64,
+    journal: Option<&'a mut Journal>,
 }
 
 impl<C: Chain> Deployer<'_, C> {
@@ -177,26 +191,64 @@ impl<C: Chain> Deployer<'_, C> {
 
     fn create_plain(&mut self, data: Bytes) -> Result<Address, ChainError> {
         let expected = self.ahead(0);
-        let receipt = self.chain.send(Call { from: self.from, data, ..Call::default() })?;
+        let call = Call { from: self.from, data, ..Call::default() };
+        if self.send(call, expected)?.created != Some(expected) {
+            return Err(ChainError::Nonce {
+                account: self.from,
+                nonce: self.nonce,
+                problem: "the contract has another address than expected".into(),
+            });
+        }
         self.nonce += 1;
-        match receipt.created {
-            Some(address) if address == expected => Ok(address),
-            _ => {
-                Err(ChainError::Nonce { account: self.from, nonce: self.nonce - 1, problem: "the contract has another address than expected".into() })
+        Ok(expected)
+    }
+
+    /// Sends a transaction unless the journal has it: that one is waited for.
+    fn send(&mut self, call: Call, expected: Address) -> Result<Receipt, ChainError> {
+        let Some(journal) = &mut self.journal else { return self.chain.send(call) };
+        let Some(kept) = journal.kept(self.nonce, &call.data)? else {
+            let data = call.data.clone();
+            return self.chain.send_kept(call, &mut |signed| journal.keep(self.nonce, &data, signed));
+        };
+        // Its receipt may be long gone; nobody else can have created a contract here.
+        if !self.chain.code(expected)?.is_empty() {
+            return Ok(Receipt { created: Some(expected), ..Receipt::default() });
+        }
+        match self.chain.resume(call.clone(), &kept) {
+            // The node doesn't have it. With the same nonce, at most one of the two gets into a block.
+            Err(ChainError::Underpriced { .. }) => {
+                let data = call.data.clone();
+                self.chain.send_kept(call, &mut |signed| journal.keep(self.nonce, &data, signed))
             }
+            outcome => outcome.map_err(|e| journal.overtaken(e)),
         }
     }
 }
 
-/// Deploys everything.
+/// Deploys everything, in one go.
 pub fn deploy(chain: &mut impl Chain, from: Address, raw: &RawVerifier, settings: &Settings) -> Result<Deployment, ChainError> {
     let (block, _) = chain.newest()?;
     let nonce = chain.nonce(from)?;
-    let mut d = Deployer { chain, from, nonce };
+    deploy_from(Deployer { chain, from, nonce, journal: None }, block, raw, settings)
+}
+
+/// Deploys what the journal says isn't deployed yet.
+pub fn deploy_kept(
+    chain: &mut impl Chain,
+    from: Address,
+    raw: &RawVerifier,
+    settings: &Settings,
+    journal: &mut Journal,
+) -> Result<Deployment, ChainError> {
+    let (block, nonce) = journal.start(chain, from)?;
+    deploy_from(Deployer { chain, from, nonce, journal: Some(journal) }, block, raw, settings)
+}
+
+fn deploy_from<C: Chain>(mut d: Deployer<'_, C>, block: u64, raw: &RawVerifier, settings: &Settings) -> Result<Deployment, ChainError> {
     let contracts = deploy_all(&mut d, raw, settings)?;
-    let chain_id = d.chain.chain_id();
+    let (chain_id, deployer) = (d.chain.chain_id(), d.from);
     let deployment =
-        Deployment { format: FORMAT.into(), chain_id, block, deployer: from, key_digest: raw.key_digest, insecure_srs: raw.insecure_srs, contracts };
+        Deployment { format: FORMAT.into(), chain_id, block, deployer, key_digest: raw.key_digest, insecure_srs: raw.insecure_srs, contracts };
     deployment.check(d.chain)?;
     Ok(deployment)
 }
@@ -229,7 +281,7 @@ fn deploy_all<C: Chain>(d: &mut Deployer<'_, C>, raw: &RawVerifier, s: &Settings
         modelOwnerBps: owner_bps,
         stakersBps: stakers_bps,
         contributorsBps: contributors_bps,
-        platform: s.platform,
+        platform: s.platform.unwrap_or(timelock),
         stakers: d.ahead(1),
     };
     let arguments = AttributionSettlement::constructorCall { open_: open, models_: models, split_: split, owner_: timelock };

@@ -2,13 +2,13 @@
 //!
 //! The keys are public. They are used on chains with the id of development nodes only.
 
-use super::deploy::{Deployment, RawVerifier, Settings, deploy, settlement_address};
+use super::deploy::{Deployment, RawVerifier, Settings, deploy, settlement_address, verifier_address};
 use super::evm::Evm;
-use super::register::{LICENCE, Publication, contribute, create_datanet, publish, register};
-use super::request::{self, Asset, Settlement, Terms};
+use super::register::{LICENCE, Publication, contribute, create_datanet, payees, publish, register};
+use super::request::{self, Asset, Conditions, Order, Service, Settlement, Terms};
 use super::{Call, Chain, ChainError};
 use crate::error::Failure;
-use crate::evm_proof::{EvmProof, only_request, token_digest};
+use crate::evm_proof::{EvmProof, only_request, prompt_digest, token_digest};
 use alloy::primitives::{Address, B256, U256, b256, keccak256};
 use alloy::signers::local::PrivateKeySigner;
 use circuits::statement::{Digest, IndexStatement, Statement, keccak};
@@ -37,7 +37,7 @@ fn signer(key: &B256) -> PrivateKeySigner {
     PrivateKeySigner::from_bytes(key).expect("a key below the order")
 }
 
-/// Deploys; owns datanet and model; is platform and holder of OPEN.
+/// Deploys; owns datanet and model; holds all OPEN and gets the platform's share, which is for trials only.
 pub fn deployer() -> PrivateKeySigner {
     signer(&DEPLOYER)
 }
@@ -57,15 +57,15 @@ pub fn contributor(name: &str) -> PrivateKeySigner {
 }
 
 /// Terms of the payment on a fresh in-process chain.
-fn terms(tokens: Digest) -> Terms {
-    request::terms(MODEL, SPLIT, Asset::Ether, ETHER, START + WINDOW, tokens)
+fn terms(conditions: Conditions, key_digest: Digest) -> Terms {
+    let order = Order { model: MODEL, asset: Asset::Ether, amount: ETHER, deadline: START + WINDOW, conditions };
+    request::terms(&order, &Service { split: SPLIT, verifier: verifier_address(deployer().address(), 0), key_digest })
 }
 
-/// The request id that [`settle_in_process`] gives: what to prove with. `tokens` is the token digest that is paid for; zero accepts any
-/// exchange with the model.
-pub fn request_id(tokens: Digest) -> Digest {
+/// The request id that [`settle_in_process`] gives with a verifier of this key: what to prove with.
+pub fn request_id(conditions: Conditions, key_digest: Digest) -> Digest {
     let settlement = settlement_address(deployer().address(), 0);
-    request::request_id(CHAIN_ID, settlement, payer().address(), 0, &terms(tokens))
+    request::request_id(CHAIN_ID, settlement, payer().address(), 0, &terms(conditions, key_digest))
 }
 
 /// A datanet with every contributor of an index, and its version published.
@@ -80,7 +80,9 @@ pub fn datanet(chain: &mut impl Chain, d: &Deployment, index: &IndexStatement, g
         let root = keccak(&[&index.datanet_root.0[..], name.as_bytes()].concat());
         contribute(chain, account, c, datanet, name, root, LICENCE)?;
     }
-    publish(chain, owner, d, &Publication { datanet, index, licence: LICENCE, chosen: &[] })?;
+    let publication = Publication { datanet, index, licence: LICENCE, chosen: &[] };
+    let payees = payees(chain, d, &publication)?;
+    publish(chain, owner, d, &publication, &payees)?;
     Ok(datanet)
 }
 
@@ -96,8 +98,8 @@ pub fn settle_in_process(statement: &Statement, proof: &EvmProof, raw: &RawVerif
 pub fn prepare(chain: &mut impl Chain, statement: &Statement, raw: &RawVerifier, gas_money: bool) -> Result<Deployment, Failure> {
     let index = statement.index.as_ref().ok_or_else(|| Failure::input("the statement claims no attribution"))?;
     let (owner, payer) = (deployer().address(), payer().address());
-    let terms = terms_of(statement)?;
-    let d = deploy(chain, owner, raw, &Settings::standard(owner))?;
+    let terms = terms_of(statement, raw.key_digest)?;
+    let d = deploy(chain, owner, raw, &Settings::for_trials(owner))?;
     let datanet = datanet(chain, &d, index, gas_money)?;
     register(chain, owner, &d.contracts, statement, raw.key_digest, datanet)?;
     let escrow = request::escrow(chain, payer, &d, terms)?;
@@ -131,11 +133,12 @@ fn pay_out(chain: &mut impl Chain, account: Address, d: &Deployment) -> Result<U
     request::withdraw(chain, account, d, Asset::Ether, account)
 }
 
-/// The terms under which the statement's request id is given.
-fn terms_of(statement: &Statement) -> Result<Terms, Failure> {
-    let request = only_request(statement)?;
-    let tokens = [token_digest(request, statement.relation.tokens), Digest::default()];
-    let matching = tokens.into_iter().find(|t| request_id(*t) == request.id);
+/// The terms under which the statement's request id is given: for its exchange, its prompt, or any.
+fn terms_of(statement: &Statement, key_digest: Digest) -> Result<Terms, Failure> {
+    let (request, capacity) = (only_request(statement)?, statement.relation.tokens);
+    let prompt = Conditions { prompt: prompt_digest(request, capacity), ..Conditions::default() };
+    let exchange = Conditions { tokens: token_digest(request, capacity), ..prompt };
+    let matching = [exchange, prompt, Conditions::default()].into_iter().find(|c| request_id(*c, key_digest) == request.id);
     let message = || Failure::input(format!("the statement's request id {} isn't one that a fresh development chain gives", request.id));
-    matching.map(terms).ok_or_else(message)
+    matching.map(|conditions| terms(conditions, key_digest)).ok_or_else(message)
 }

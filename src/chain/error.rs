@@ -34,12 +34,40 @@ pub enum ChainError {
         /// Its limit.
         gas: u64,
     },
+    /// No URL of a node.
+    #[error("{problem}")]
+    Url {
+        /// Why.
+        problem: String,
+    },
     /// The node can't be reached.
     #[error("the node at {place} doesn't answer: {problem}")]
     Unreachable {
         /// Its host.
         place: String,
         /// What happened.
+        problem: String,
+    },
+    /// The node asks to slow down, for longer than anyone waits.
+    #[error("the node at {place} takes no more requests for now: {problem}")]
+    Throttled {
+        /// Its host.
+        place: String,
+        /// What it says.
+        problem: String,
+    },
+    /// The node hasn't seen what another answer of it, or of a node behind the same address, was about.
+    #[error("the node is behind: {problem}")]
+    Behind {
+        /// What it lacks.
+        problem: String,
+    },
+    /// An answer that is too long to be read.
+    #[error("the node at {place} answers with more than is read: {problem}")]
+    TooLong {
+        /// Its host.
+        place: String,
+        /// Of what.
         problem: String,
     },
     /// The node went away, or no block came, after a transaction was sent.
@@ -60,6 +88,46 @@ pub enum ChainError {
         /// The nonce.
         nonce: u64,
         /// What the node says.
+        problem: String,
+    },
+    /// The transaction would replace another one of the account.
+    #[error("{account} has another transaction with nonce {nonce} under way, and replacing it would need a higher fee: {problem}")]
+    Replacement {
+        /// The account.
+        account: Address,
+        /// The nonce.
+        nonce: u64,
+        /// What the node says.
+        problem: String,
+    },
+    /// The fee is too low for the node.
+    #[error("the node takes no transaction for so low a fee: {problem}")]
+    Underpriced {
+        /// What the node says.
+        problem: String,
+    },
+    /// The gas could cost more than anyone wants to pay.
+    #[error("the transaction could cost {needed} ether in gas ({gas} gas at {price} gwei), more than --max-fee {most}")]
+    Fee {
+        /// What it could cost, in ether.
+        needed: String,
+        /// Its gas limit.
+        gas: u64,
+        /// Base fee and tip, in gwei.
+        price: String,
+        /// The most that may be paid, in ether.
+        most: String,
+    },
+    /// The chain has no base fee.
+    #[error("chain {chain} has no base fee (EIP-1559); transactions with a gas price aren't sent from here")]
+    NoBaseFee {
+        /// The chain.
+        chain: u64,
+    },
+    /// A journal that doesn't fit, or can't be written.
+    #[error("{problem}")]
+    Journal {
+        /// What is wrong.
         problem: String,
     },
     /// The account can't pay.
@@ -114,20 +182,60 @@ impl ChainError {
     fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Unreachable { .. } => "check --rpc-url, then run the same command again: nothing is paid twice",
-            Self::Unconfirmed { .. } => "run the same command again: if the transaction got through, it says so",
-            Self::Nonce { .. } => "wait until it is in a block, then run the same command again",
+            Self::Unconfirmed { .. } => {
+                "it may still get into a block: look it up first. Run again, deploy, settle and collect notice what got through; escrow pays again"
+            }
+            Self::Throttled { .. } => "wait, or give a node with room in --rpc-url, then run the same command again",
+            Self::Behind { .. } => "wait until it has caught up, then run the same command again",
+            Self::Nonce { .. } | Self::Replacement { .. } => {
+                "nothing was replaced: wait until that one is in a block or cancel it in the wallet that sent it, then run the same command again"
+            }
+            Self::Underpriced { .. } => "give a higher --priority-fee, or wait until fees have fallen",
+            Self::Fee { .. } => "wait until gas is cheaper, or raise --max-fee if the node is to be believed",
+            Self::NoBaseFee { .. } => "give a node of a chain with the London upgrade or later",
+            Self::Journal { .. } => "go on with the same key, node and options as before, or give another --out to deploy everything anew",
+            Self::TooLong { .. } => "give another node in --rpc-url",
             Self::Funds { .. } => "send ether to the account, or use another key",
             Self::NoContract { .. } | Self::Chain { .. } => "give the --deployment file of this chain, or run `poa deploy` first",
             Self::NoKey { .. } => "give --private-key-file, or set POA_PRIVATE_KEY",
             Self::OutOfGas { .. } => "leave out --gas-limit, or raise it",
             Self::Reverted { data } | Self::NoEffect { data, .. } => return advice(data),
+            Self::Url { .. } => "such as --rpc-url https://node.example or --rpc-url localhost:8545",
             Self::Refused { .. } | Self::Answer { .. } => return None,
         })
     }
 
     /// Whether trying again may help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Throttled { .. } | Self::Behind { .. })
+    }
+
+    /// Whether asking for less may help.
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::TooLong { .. })
+    }
+
+    /// What a node says about a transaction that it doesn't take; nothing if it has it already. Every client has its own words.
+    pub fn of_sending(error: Self, account: Address, nonce: u64, chain: u64) -> Option<Self> {
+        let Self::Refused { problem } = error else { return Some(error) };
+        let words = problem.to_lowercase();
+        let says = |list: &[&str]| list.iter().any(|w| words.contains(w));
+        if says(&["already known", "alreadyknown", "already imported", "known transaction"]) {
+            return None;
+        }
+        Some(if says(&["replace", "replacement"]) {
+            Self::Replacement { account, nonce, problem }
+        } else if says(&["type not supported", "unsupported transaction type", "eip-1559", "eip1559"]) {
+            Self::NoBaseFee { chain }
+        } else if says(&["underpriced", "fee too low", "feetoolow", "gas price too low", "below minimum", "less than block base fee", "tip cap"]) {
+            Self::Underpriced { problem }
+        } else if says(&["nonce"]) {
+            Self::Nonce { account, nonce, problem }
+        } else if says(&["insufficient funds", "insufficient balance", "insufficientfunds"]) {
+            Self::Funds { account, problem }
+        } else {
+            Self::Refused { problem }
+        })
     }
 
     /// Whether a contract said that the proof isn't valid.
@@ -195,6 +303,14 @@ fn settlement_words(error: &AttributionSettlement::AttributionSettlementErrors) 
         E::TokenDigestMismatch(e) => {
             format!("the payer asked for tokens with digest {}, the proof has {} (TokenDigestMismatch)", digest(e.expected), digest(e.found))
         }
+        E::PromptDigestMismatch(e) => {
+            format!("the payer asked for the prompt with digest {}, the proof has {} (PromptDigestMismatch)", digest(e.expected), digest(e.found))
+        }
+        E::NotSettler(e) => format!("only {} may settle request {}, not {} (NotSettler)", e.settler, e.requestId, e.caller),
+        E::VerifierDiffers(e) => format!(
+            "the chain offers verifier {} of key {}, the terms name {} of key {} (VerifierDiffers)",
+            e.found, e.foundKey, e.expected, e.expectedKey
+        ),
         E::WeightCount(e) => format!("the model has {} contributors, the proof {} weights (WeightCount)", e.expected, e.found),
         E::InvalidProof(e) => format!("the proof for request {} doesn't verify (InvalidProof)", e.requestId),
         E::EtherAmount(e) => format!("{} wei expected, {} sent (EtherAmount)", e.expected, e.found),
@@ -220,6 +336,9 @@ fn advice(data: &[u8]) -> Option<&'static str> {
         E::DeadlinePassed(_) => "the payer can have the fee back (`poa withdraw --refund`) and escrow again",
         E::DeadlineNotPassed(_) => "until its deadline a proof can still release the fee: wait, then run the same command again",
         E::TokenDigestMismatch(_) => "prove the exchange that was paid for, with the same --private-tokens choice",
+        E::PromptDigestMismatch(_) => "prove the prompt that was paid for, with the salt that the payer gives (`--prompt-salt`)",
+        E::NotSettler(_) => "settle with the account that the payer named",
+        E::VerifierDiffers(_) => "look at what the chain offers now: run the same command again, with --expect",
         E::StaleSplit(_) => "run the same command again",
         _ => return None,
     })
@@ -229,6 +348,22 @@ fn advice(data: &[u8]) -> Option<&'static str> {
 mod tests {
     use super::*;
     use alloy::primitives::U256;
+
+    #[test]
+    fn refused_transactions_are_told_apart() {
+        let of = |problem: &str| ChainError::of_sending(ChainError::Refused { problem: problem.into() }, Address::ZERO, 3, 1);
+        assert!(of("already known").is_none());
+        for problem in ["replacement transaction underpriced", "ReplacementNotAllowed", "could not replace existing tx"] {
+            assert!(matches!(of(problem), Some(ChainError::Replacement { nonce: 3, .. })), "{problem}");
+        }
+        for problem in ["transaction underpriced: tip needed 1", "max fee per gas less than block base fee", "FeeTooLow, MaxFeePerGas too low"] {
+            assert!(matches!(of(problem), Some(ChainError::Underpriced { .. })), "{problem}");
+        }
+        assert!(matches!(of("transaction type not supported"), Some(ChainError::NoBaseFee { chain: 1 })));
+        assert!(matches!(of("nonce too low"), Some(ChainError::Nonce { .. })));
+        assert!(matches!(of("insufficient funds for gas * price + value"), Some(ChainError::Funds { .. })));
+        assert!(matches!(of("paused"), Some(ChainError::Refused { .. })));
+    }
 
     #[test]
     fn reverts_are_explained() {

@@ -1,6 +1,6 @@
 //! What tests of the chain share, here and from the command line: a statement, a verifier that isn't one, anvil.
 
-use alloy::primitives::hex;
+use alloy::primitives::{hex, keccak256};
 use circuits::relation::{RelationParams, Scope, TableMode, WeightRanges};
 use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, Profile, RequestStatement, Statement, Tokens};
 use model_runtime::semantics::Semantics;
@@ -14,8 +14,8 @@ use std::process::{Child, Command, Stdio};
 pub const START: u64 = 1_800_000_000;
 /// Padded tokens of the statement.
 pub const TOKENS: usize = 8;
-/// Takes proofs that begin with the byte 1 and burns all gas on others, as generated verifiers do.
-pub const RAW: [u8; 27] = hex!("600f600c600039600f6000f3610120355f1a600114600d57fe5b00");
+/// Takes proofs whose last word is the hash of all that it gets before, and burns all gas on others, as generated verifiers do.
+pub const RAW: [u8; 32] = hex!("6014600c60003960146000f360203603805f5f37805f20903514601257fe5b00");
 /// Length of a proof.
 pub const PROOF_BYTES: usize = 3072;
 
@@ -26,13 +26,20 @@ pub fn small(value: u8) -> Digest {
     Digest(bytes)
 }
 
+/// Makes a proof one that [`RAW`] takes.
+pub fn seal(inputs: &[Digest], proof: &mut [u8]) {
+    let (body, last) = proof.split_at_mut(proof.len() - 32);
+    let before: Vec<u8> = inputs.iter().flat_map(|d| d.0).chain(body.iter().copied()).collect();
+    last.copy_from_slice(keccak256(before).as_slice());
+}
+
 fn relation(contributors: usize) -> RelationParams {
     let shape =
         ModelShape { layers: 1, width: 8, heads: 1, kv_heads: 1, head_dim: 8, ff: 8, vocab: 16, rope_theta: 10_000.0, norm_eps: 1e-5, context: 8 };
     let semantics = Semantics {
         shape,
         lora: None,
-        sketch_rows: None,
+        sketch: None,
         exps: BTreeMap::new(),
         weight_bits: BTreeMap::new(),
         ops: BTreeMap::new(),

@@ -9,19 +9,29 @@ pub mod devnet;
 pub mod error;
 pub mod evm;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
+#[cfg(test)]
+mod hostile;
+pub mod journal;
 pub mod node;
+pub mod offer;
+mod ranges;
 #[cfg(test)]
 mod recorded;
 pub mod register;
+pub mod rehearsal;
 pub mod request;
 #[cfg(test)]
+mod served;
+#[cfg(test)]
 mod tests;
+mod transport;
 pub mod watch;
 
 use alloy::primitives::{Address, B256, Bytes, Log, U256};
 use alloy::sol_types::{SolCall, SolEvent};
 pub use error::ChainError;
+use serde::{Deserialize, Serialize};
 
 /// A call or transaction.
 #[derive(Clone, Debug, Default)]
@@ -79,6 +89,22 @@ pub struct Search {
     pub to: Option<u64>,
 }
 
+/// A signed transaction, as it may be on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// Its hash.
+    pub transaction: B256,
+    /// Its nonce.
+    pub nonce: u64,
+    /// Its gas limit.
+    pub gas: u64,
+    /// What is sent.
+    pub bytes: Bytes,
+}
+
+/// Keeps a signed transaction before it is sent.
+pub type Keep<'a> = dyn FnMut(&Signed) -> Result<(), ChainError> + 'a;
+
 /// A chain with accounts that this process can act for.
 pub trait Chain {
     /// Its id.
@@ -95,6 +121,14 @@ pub trait Chain {
     fn call(&mut self, call: &Call) -> Result<Bytes, ChainError>;
     /// Carries out a transaction and waits for it. One that reverts is an error.
     fn send(&mut self, call: Call) -> Result<Receipt, ChainError>;
+    /// The same; the transaction is kept before anything leaves this process. A chain that ends with the process needs nothing kept.
+    fn send_kept(&mut self, call: Call, _keep: &mut Keep<'_>) -> Result<Receipt, ChainError> {
+        self.send(call)
+    }
+    /// Goes on with a transaction that was kept: sends the same again if it isn't in a block, never another one.
+    fn resume(&mut self, call: Call, _kept: &Signed) -> Result<Receipt, ChainError> {
+        self.send(call)
+    }
     /// Finds logs, oldest first.
     fn logs(&mut self, search: &Search) -> Result<Vec<Found>, ChainError>;
     /// The receipt of a transaction.

@@ -5,7 +5,8 @@
 use super::deploy::{RawVerifier, VERIFIER_GAS, bytecode};
 use super::evm::Evm;
 use super::node::Node;
-use super::request::{self, Settlement};
+use super::rehearsal::rehearse;
+use super::request::{self, Conditions, Settlement};
 use super::watch::examine;
 use super::{Chain, devnet, fixture, read};
 use crate::commands::keys;
@@ -26,7 +27,7 @@ struct Vector {
     key_digest: B256,
     gas_limit: u64,
     index: VectorIndex,
-    public_inputs: [B256; 9],
+    public_inputs: [B256; 10],
     weights: Vec<u64>,
     proof: Bytes,
 }
@@ -106,7 +107,7 @@ fn settle_in_process(r: &Recorded) -> Settlement {
 fn the_first_settlement_of_a_chain_stays_within_the_target() {
     let r = recorded();
     assert_eq!(r.raw.gas_limit, VERIFIER_GAS);
-    assert_eq!(r.proof.public_inputs[5], devnet::request_id(Digest::default()), "recorded by `poa demo`");
+    assert_eq!(r.proof.public_inputs[5], devnet::request_id(Conditions::default(), r.raw.key_digest), "recorded by `poa demo`");
     let settled = settle_in_process(&r);
     println!("{} gas, {} of it verification", settled.gas_used, settled.verify_gas);
     assert!((200_000..VERIFIER_GAS).contains(&settled.verify_gas), "{}", settled.verify_gas);
@@ -115,6 +116,15 @@ fn the_first_settlement_of_a_chain_stays_within_the_target() {
     for (payout, weight) in settled.payouts.iter().zip(&r.proof.weights) {
         assert_eq!(payout.amount, pot * U256::from(*weight) / U256::from(total), "{}", payout.contributor);
     }
+}
+
+#[test]
+fn the_generated_verifier_passes_its_rehearsal() {
+    let r = recorded();
+    rehearse(&r.raw, &r.proof).unwrap();
+    // With too little gas it refuses every proof.
+    let starved = RawVerifier { gas_limit: 100_000, ..r.raw };
+    assert!(rehearse(&starved, &r.proof).unwrap_err().message.contains("--verifier-gas"));
 }
 
 #[test]

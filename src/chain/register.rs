@@ -4,7 +4,7 @@ use super::abi::{DatanetRegistry, IModelRegistry, ModelRegistry};
 use super::deploy::{Contracts, Deployment};
 use super::{Chain, ChainError, Search, event, read, write};
 use crate::error::Failure;
-use alloy::primitives::{Address, B256, U256};
+use alloy::primitives::{Address, B256, U256, keccak256};
 use alloy::sol_types::SolEvent;
 use circuits::statement::{Digest, IndexStatement, Profile, Statement};
 
@@ -46,6 +46,30 @@ struct Offer {
     status: u8,
 }
 
+/// Why a name's account is paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The datanet's owner approved it before.
+    Approved,
+    /// It was named with this publication.
+    Chosen,
+    /// It is the only one that offers samples under the name: whoever came first.
+    First,
+}
+
+/// Who is paid for a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payee {
+    /// The name.
+    pub name: String,
+    /// The account.
+    pub account: Address,
+    /// Its contribution.
+    pub contribution: u64,
+    /// Why.
+    pub standing: Standing,
+}
+
 fn offers(chain: &mut impl Chain, c: &Contracts, from: u64, datanet: u64) -> Result<Vec<Offer>, ChainError> {
     let event = DatanetRegistry::Contributed::SIGNATURE_HASH;
     let first = Some(B256::from(U256::from(datanet)));
@@ -61,17 +85,25 @@ fn offers(chain: &mut impl Chain, c: &Contracts, from: u64, datanet: u64) -> Res
     Ok(offers)
 }
 
-/// The contribution that stands for a name: an approved one, or the only account's that offers it.
-fn offer_for<'a>(offers: &'a [Offer], name: &str, chosen: &[u64]) -> Result<&'a Offer, Failure> {
+/// The contribution that stands for a name: its holder's, the chosen one, or the only account's that offers it. `holder` is zero for none.
+fn offer_for(offers: &[Offer], name: &str, chosen: &[u64], holder: Address) -> Result<Payee, Failure> {
+    let payee = |o: &Offer, standing| Payee { name: o.name.clone(), account: o.account, contribution: o.id, standing };
     let of_name: Vec<&Offer> = offers.iter().filter(|o| o.name == name).collect();
-    let first = of_name.iter().find(|o| o.status == APPROVED).or_else(|| of_name.iter().find(|o| chosen.contains(&o.id)));
-    if let Some(offer) = first {
-        return Ok(offer);
+    let chosen = of_name.iter().find(|o| chosen.contains(&o.id));
+    if let Some(chosen) = chosen.filter(|o| !holder.is_zero() && o.account != holder) {
+        let message = format!("{name:?} is {holder}'s in this datanet; contribution {} is {}'s", chosen.id, chosen.account);
+        return Err(Failure::input(message).hint(format!("if that is wrong, `poa datanet correct --contribution {}` first", chosen.id)));
+    }
+    if let Some(held) = of_name.iter().find(|o| o.account == holder && o.status == APPROVED) {
+        return Ok(payee(held, Standing::Approved));
+    }
+    if let Some(offer) = chosen {
+        return Ok(payee(offer, Standing::Chosen));
     }
     match of_name.as_slice() {
         [] => Err(Failure::input(format!("nobody has contributed as {name:?}"))
             .hint("`poa datanet contribute --name` does, from the contributor's account")),
-        [first, rest @ ..] if rest.iter().all(|o| o.account == first.account) => Ok(first),
+        [first, rest @ ..] if rest.iter().all(|o| o.account == first.account) => Ok(payee(first, Standing::First)),
         several => {
             let ids: Vec<String> = several.iter().map(|o| format!("{} by {}", o.id, o.account)).collect();
             Err(Failure::input(format!("several accounts contribute as {name:?}: {}", ids.join(", "))).hint("name the right one with --contribution"))
@@ -80,6 +112,7 @@ fn offer_for<'a>(offers: &'a [Offer], name: &str, chosen: &[u64]) -> Result<&'a 
 }
 
 /// A version to publish.
+#[derive(Clone, Copy, Debug)]
 pub struct Publication<'a> {
     /// The datanet.
     pub datanet: u64,
@@ -91,29 +124,47 @@ pub struct Publication<'a> {
     pub chosen: &'a [u64],
 }
 
-/// Approves what an index's contributors have contributed and publishes the version that its statement names. A version that is there
-/// already, with these contributors, is left as it is.
-pub fn publish(chain: &mut impl Chain, owner: Address, d: &Deployment, publication: &Publication<'_>) -> Result<u64, Failure> {
+/// Whom the next version will pay, in the index's order; empty if the version is there already, with these contributors.
+pub fn payees(chain: &mut impl Chain, d: &Deployment, publication: &Publication<'_>) -> Result<Vec<Payee>, Failure> {
     let c = &d.contracts;
-    let Publication { datanet, index, licence, chosen } = *publication;
+    let Publication { datanet, index, chosen, .. } = *publication;
     let known = read(chain, c.datanets, &DatanetRegistry::datanetCall { datanetId: datanet })?;
     if known.versions >= index.datanet_version {
         check_version(chain, c, datanet, index)?;
-        return Ok(index.datanet_version);
+        return Ok(vec![]);
     }
     if known.versions + 1 != index.datanet_version {
         let message = format!("the index is of version {} of the datanet, the next one to publish is {}", index.datanet_version, known.versions + 1);
         return Err(Failure::input(message).hint("make the index with --datanet-version"));
     }
     let offers = offers(chain, c, d.block, datanet)?;
-    let mut ids = vec![];
+    let mut payees = vec![];
     for name in &index.contributors {
-        let offer = offer_for(&offers, name, chosen)?;
-        if offer.status == PENDING {
-            write(chain, owner, c.datanets, U256::ZERO, &DatanetRegistry::approveCall { contributionId: offer.id })?;
-        }
-        ids.push(offer.id);
+        let holder = holder(chain, c, datanet, name)?;
+        payees.push(offer_for(&offers, name, chosen, holder)?);
     }
+    Ok(payees)
+}
+
+/// Who holds a name in a datanet; zero if nobody.
+fn holder(chain: &mut impl Chain, c: &Contracts, datanet: u64, name: &str) -> Result<Address, ChainError> {
+    read(chain, c.datanets, &DatanetRegistry::nameHolderCall { datanetId: datanet, nameHash: keccak256(name) })
+}
+
+/// Publishes the version that an index' statement names, for these payees. A version that is there already is left as it is.
+pub fn publish(chain: &mut impl Chain, owner: Address, d: &Deployment, publication: &Publication<'_>, payees: &[Payee]) -> Result<u64, Failure> {
+    let c = &d.contracts;
+    let Publication { datanet, index, licence, .. } = *publication;
+    if payees.is_empty() {
+        return Ok(index.datanet_version);
+    }
+    for payee in payees {
+        let contribution = read(chain, c.datanets, &DatanetRegistry::contributionCall { contributionId: payee.contribution })?;
+        if contribution.status == PENDING {
+            write(chain, owner, c.datanets, U256::ZERO, &DatanetRegistry::approveCall { contributionId: payee.contribution })?;
+        }
+    }
+    let ids: Vec<u64> = payees.iter().map(|p| p.contribution).collect();
     let split = ids.len().saturating_sub(1) / BATCH * BATCH;
     let (drafted, last) = ids.split_at(split);
     for batch in drafted.chunks(BATCH) {
@@ -123,6 +174,38 @@ pub fn publish(chain: &mut impl Chain, owner: Address, d: &Deployment, publicati
     let call = DatanetRegistry::publishCall { datanetId: datanet, root, licence: licence.into(), contributionIds: last.to_vec() };
     let receipt = write(chain, owner, c.datanets, U256::ZERO, &call)?;
     Ok(event::<DatanetRegistry::Published>(&receipt, c.datanets)?.version)
+}
+
+/// A name that is to be another account's from the next version on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correction {
+    /// The name.
+    pub name: String,
+    /// Who holds it.
+    pub from: Address,
+    /// Whose it will be.
+    pub to: Address,
+}
+
+/// What correcting the account of a contribution's name would change.
+pub fn correction(chain: &mut impl Chain, d: &Deployment, datanet: u64, contribution: u64) -> Result<Correction, Failure> {
+    let offers = offers(chain, &d.contracts, d.block, datanet)?;
+    let Some(offer) = offers.into_iter().find(|o| o.id == contribution) else {
+        let message = format!("datanet {datanet} has no contribution {contribution} that isn't rejected");
+        return Err(Failure::input(message).hint("the right account contributes under the name first: `poa datanet contribute`"));
+    };
+    let from = holder(chain, &d.contracts, datanet, &offer.name)?;
+    if from.is_zero() || from == offer.account {
+        let whose = if from.is_zero() { "nobody's yet".into() } else { format!("{from}'s already") };
+        let message = format!("there is nothing to correct: {:?} is {whose}", offer.name);
+        return Err(Failure::input(message).hint("`poa datanet publish --contribution` says whose a name is that nobody holds"));
+    }
+    Ok(Correction { name: offer.name, from, to: offer.account })
+}
+
+/// Gives a contribution's name to its account, for later versions.
+pub fn correct(chain: &mut impl Chain, owner: Address, c: &Contracts, contribution: u64) -> Result<(), ChainError> {
+    write(chain, owner, c.datanets, U256::ZERO, &DatanetRegistry::correctCall { contributionId: contribution }).map(|_| ())
 }
 
 fn check_version(chain: &mut impl Chain, c: &Contracts, datanet: u64, index: &IndexStatement) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use super::abi::{AttributionSettlement, IAttributionSettlement, OpenToken};
 use super::deploy::Deployment;
 use super::{Call, Chain, ChainError, Found, Search, event, evm, read, write};
 use crate::error::Failure;
-use crate::evm_proof::{EvmProof, INPUT_NAMES, digest};
+use crate::evm_proof::{EvmProof, INPUT_NAMES, digest, word};
 use alloy::primitives::aliases::U40;
 use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy::sol_types::{SolCall, SolEvent, SolValue};
@@ -41,15 +41,63 @@ pub enum Status {
 }
 
 impl Status {
-    fn of(code: u8) -> Self {
+    pub(super) fn of(code: u8) -> Self {
         [Self::None, Self::Escrowed, Self::Settled, Self::Refunded].get(usize::from(code)).copied().unwrap_or(Self::None)
     }
 }
 
-/// Terms of a request.
-pub fn terms(model: u64, split: u32, asset: Asset, amount: u128, deadline: u64, tokens: Digest) -> Terms {
-    let (token_digest, deadline) = (U256::from_be_bytes(tokens.0), U40::saturating_from(deadline));
-    Terms { modelId: model, splitId: split, asset: asset.code(), amount, deadline, tokenDigest: token_digest }
+/// Which exchange is paid for, and who may settle it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// Salted digest of the prompt; zero accepts any exchange with the model.
+    pub prompt: Digest,
+    /// Salted digest of prompt and answer; zero accepts any answer.
+    pub tokens: Digest,
+    /// The only account that may settle; zero for anyone.
+    pub settler: Address,
+}
+
+/// What a payer offers.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    /// The model that must answer.
+    pub model: u64,
+    /// What the fee is paid in.
+    pub asset: Asset,
+    /// The fee.
+    pub amount: u128,
+    /// Last second in which a proof is accepted.
+    pub deadline: u64,
+    /// For what, by whom.
+    pub conditions: Conditions,
+}
+
+/// What a chain offers for a model now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The current split.
+    pub split: u32,
+    /// The verifier approved for the model's key.
+    pub verifier: Address,
+    /// Digest of that key.
+    pub key_digest: Digest,
+}
+
+/// Terms of a request: what the payer offers, under what the chain offers.
+pub fn terms(order: &Order, service: &Service) -> Terms {
+    let Conditions { prompt, tokens, settler } = order.conditions;
+    Terms {
+        modelId: order.model,
+        splitId: service.split,
+        asset: order.asset.code(),
+        amount: order.amount,
+        deadline: U40::saturating_from(order.deadline),
+        promptDigest: word(&prompt),
+        tokenDigest: word(&tokens),
+        settler,
+        verifier: service.verifier,
+        verifierKey: B256::from(service.key_digest.0),
+    }
 }
 
 /// The id that a request gets: `keccak256(abi.encode(chain, settlement, payer, nonce, terms))` without its three highest bits.
@@ -67,11 +115,6 @@ pub struct Escrow {
     pub transaction: B256,
     /// Its gas.
     pub gas_used: u64,
-}
-
-/// The split that requests are escrowed under now.
-pub fn current_split(chain: &mut impl Chain, d: &Deployment) -> Result<u32, ChainError> {
-    read(chain, d.contracts.settlement, &AttributionSettlement::currentSplitCall {})
 }
 
 /// Escrows a fee; in OPEN, approves it first.
@@ -160,6 +203,12 @@ fn weights(proof: &EvmProof) -> Vec<U256> {
     proof.weights.iter().map(|&w| U256::from(w)).collect()
 }
 
+/// The public inputs that the chain doesn't know by itself.
+fn digests(proof: &EvmProof) -> IAttributionSettlement::Digests {
+    let [statement, _, _, _, _, _, prompt, tokens, ..] = proof.inputs();
+    IAttributionSettlement::Digests { statement, prompt, tokens }
+}
+
 fn check_key(d: &Deployment, proof: &EvmProof) -> Result<(), Failure> {
     if proof.key_digest == d.key_digest {
         return Ok(());
@@ -171,13 +220,7 @@ fn check_key(d: &Deployment, proof: &EvmProof) -> Result<(), Failure> {
 /// What the contract will verify the proof against, compared here: says which part is wrong, which a failing proof doesn't.
 fn check_inputs(chain: &mut impl Chain, settlement: Address, proof: &EvmProof) -> Result<(), Failure> {
     let inputs = proof.inputs();
-    let (statement, tokens) = (inputs[0], inputs[6]);
-    let call = AttributionSettlement::publicInputsCall {
-        requestId: proof.request_id(),
-        statementDigest: statement,
-        tokenDigest: tokens,
-        weights: weights(proof),
-    };
+    let call = AttributionSettlement::publicInputsCall { requestId: proof.request_id(), digests: digests(proof), weights: weights(proof) };
     let expected = read(chain, settlement, &call)?;
     let different = expected.iter().zip(&inputs).zip(INPUT_NAMES).find(|((e, f), _)| e != f);
     different.map_or(Ok(()), |((expected, found), name)| {
@@ -187,11 +230,9 @@ fn check_inputs(chain: &mut impl Chain, settlement: Address, proof: &EvmProof) -
 }
 
 fn settle_now(chain: &mut impl Chain, from: Address, d: &Deployment, proof: &EvmProof, gas: Option<u64>) -> Result<(B256, u64, bool), Failure> {
-    let inputs = proof.inputs();
     let data = AttributionSettlement::settleCall {
         requestId: proof.request_id(),
-        statementDigest: inputs[0],
-        tokenDigest: inputs[6],
+        digests: digests(proof),
         weights: weights(proof),
         proof: Bytes::from(proof.proof.0.clone()),
     };

@@ -4,43 +4,54 @@ use super::deploy::{Deployment, RawVerifier};
 use super::devnet;
 use super::evm::Evm;
 use super::node::Node;
-use super::register::register;
-use super::request::{self, Asset};
+use super::offer::{Contributor, Expected, offer};
+use super::register::{self, LICENCE, Publication, Standing, contribute, payees};
+use super::request::{self, Asset, Conditions, Order, terms};
 use super::watch::{Judge, News, State, Verdict, Watch, examine};
 use super::{Chain, ChainError, fixture};
 use crate::error::Failure;
-use crate::evm_proof::{EvmProof, INPUTS, SrsMark, token_digest, word};
+use crate::evm_proof::{EvmProof, INPUTS, SrsMark, prompt_digest, token_digest, word};
 use alloy::primitives::U256;
-use circuits::statement::{Digest, Profile, Statement, Tokens};
+use circuits::statement::{Digest, IndexStatement, Profile, RequestStatement, Statement, Tokens};
 use fixture::{Anvil, PROOF_BYTES, RAW, anvil, small};
 use serde_json::json;
 use std::time::Duration;
 
 const KEY: Digest = Digest([0x17; 32]);
 
-fn raw() -> RawVerifier {
+pub(super) fn raw() -> RawVerifier {
     RawVerifier { code: RAW.into(), key_digest: KEY, proof_bytes: PROOF_BYTES, insecure_srs: true, gas_limit: 450_000 }
 }
 
 /// With the request id that a fresh chain gives for its tokens.
-fn statement(contributors: usize) -> Statement {
+pub(super) fn statement(contributors: usize) -> Statement {
     let mut statement = fixture::statement(contributors, Digest::default());
     let request = &mut statement.requests[0];
-    request.id = devnet::request_id(token_digest(request, fixture::TOKENS));
+    request.id = devnet::request_id(conditions(request), KEY);
     statement
 }
 
-fn proof_with(statement: &Statement, first: u8) -> EvmProof {
-    let mut bytes = vec![0xab; PROOF_BYTES];
-    bytes[0] = first;
-    EvmProof::new(statement, KEY, SrsMark { digest: small(1), insecure: true }, bytes).unwrap()
+/// A payment for this very exchange.
+fn conditions(request: &RequestStatement) -> Conditions {
+    let [prompt, tokens] = [prompt_digest, token_digest].map(|digest| digest(request, fixture::TOKENS));
+    Conditions { prompt, tokens, ..Conditions::default() }
 }
 
-fn proof(statement: &Statement) -> EvmProof {
+pub(super) fn proof_with(statement: &Statement, first: u8) -> EvmProof {
+    let mut bytes = vec![0xab; PROOF_BYTES];
+    bytes[0] = first;
+    let mut proof = EvmProof::new(statement, KEY, SrsMark { digest: small(1), insecure: true }, bytes).unwrap();
+    if first == 1 {
+        fixture::seal(&proof.public_inputs, &mut proof.proof.0);
+    }
+    proof
+}
+
+pub(super) fn proof(statement: &Statement) -> EvmProof {
     proof_with(statement, 1)
 }
 
-fn names(statement: &Statement) -> Vec<String> {
+pub(super) fn names(statement: &Statement) -> Vec<String> {
     statement.index.as_ref().unwrap().contributors.clone()
 }
 
@@ -67,9 +78,13 @@ fn a_settlement_in_process_pays_everyone() {
 #[test]
 fn the_request_id_is_known_before() {
     let mut open = statement(3);
-    assert_ne!(open.requests[0].id, devnet::request_id(Digest::default()));
-    open.requests[0].id = devnet::request_id(Digest::default());
-    devnet::settle_in_process(&open, &proof(&open), &raw()).unwrap();
+    assert_ne!(open.requests[0].id, devnet::request_id(Conditions::default(), KEY));
+    let prompt = Conditions { tokens: Digest::default(), ..conditions(&open.requests[0]) };
+    for conditions in [Conditions::default(), prompt] {
+        assert_ne!(devnet::request_id(conditions, KEY), devnet::request_id(conditions, small(1)), "it names the key");
+        open.requests[0].id = devnet::request_id(conditions, KEY);
+        devnet::settle_in_process(&open, &proof(&open), &raw()).unwrap();
+    }
     open.requests[0].id = small(1);
     let refused = devnet::settle_in_process(&open, &proof(&open), &raw()).unwrap_err();
     assert!(refused.message.contains("request id"), "{}", refused.message);
@@ -114,8 +129,136 @@ fn bad_claims_are_told_apart() {
         refused(&proof(&changed), if text == "WeightCount" { 2 } else { 1 }, text);
     }
     let mut tokens = statement.clone();
-    tokens.requests[0].tokens = Tokens::Digest(small(4));
+    let Tokens::Public { tokens: all, .. } = &mut tokens.requests[0].tokens else { unreachable!() };
+    all[0] += 1;
+    refused(&proof(&tokens), 2, "PromptDigestMismatch");
+    let Tokens::Public { tokens: all, .. } = &mut tokens.requests[0].tokens else { unreachable!() };
+    all[0] -= 1;
+    all[3] += 1;
     refused(&proof(&tokens), 2, "TokenDigestMismatch");
+}
+
+/// A contributor answers a prompt of their own choosing with the payer's model, proves it, and settles first.
+#[test]
+fn an_exchange_of_ones_own_choosing_settles_nothing() {
+    let statement = statement(4);
+    let (mut chain, d) = prepared(&statement);
+    let mut chosen = statement.clone();
+    chosen.requests[0].tokens = Tokens::Public { tokens: vec![9, 9, 9], prompt_len: 1 };
+    let refused = settle(&mut chain, &d, &chosen, &proof(&chosen)).unwrap_err();
+    assert!(refused.message.contains("another prompt") || refused.message.contains("PromptDigestMismatch"), "{refused:?}");
+    settle(&mut chain, &d, &statement, &proof(&statement)).unwrap();
+}
+
+#[test]
+fn a_named_settler_is_the_only_one() {
+    let mut statement = statement(2);
+    let (mut chain, d) = prepared(&statement);
+    let settler = devnet::contributor("provider").address();
+    let (_, now) = chain.newest().unwrap();
+    let conditions = Conditions { settler, ..conditions(&statement.requests[0]) };
+    let order = Order { model: 1, asset: Asset::Open, amount: 1000, deadline: now + 86_400, conditions };
+    let service = offer(&mut chain, &d, 1).unwrap().service;
+    let escrow = request::escrow(&mut chain, devnet::deployer().address(), &d, terms(&order, &service)).unwrap();
+    statement.requests[0].id = escrow.request_id;
+    let refused = settle(&mut chain, &d, &statement, &proof(&statement)).unwrap_err();
+    assert!(refused.message.contains("NotSettler"), "{refused:?}");
+    let settled = request::settle(&mut chain, settler, &d, &proof(&statement), &names(&statement), None).unwrap();
+    assert_eq!(settled.request_id, escrow.request_id);
+}
+
+/// What governance approves between a look at the chain and the payment binds nobody.
+#[test]
+fn terms_name_the_verifier() {
+    let statement = statement(2);
+    let (mut chain, d) = prepared(&statement);
+    let service = offer(&mut chain, &d, 1).unwrap().service;
+    assert_eq!((service.verifier, service.key_digest), (d.contracts.verifier, KEY));
+    let (_, now) = chain.newest().unwrap();
+    let order = Order { model: 1, asset: Asset::Open, amount: 1, deadline: now + 86_400, conditions: Conditions::default() };
+    for other in [request::Service { key_digest: small(1), ..service }, request::Service { verifier: d.contracts.models, ..service }] {
+        let refused = request::escrow(&mut chain, devnet::deployer().address(), &d, terms(&order, &other)).unwrap_err();
+        assert!(refused.to_string().contains("VerifierDiffers"), "{refused}");
+    }
+}
+
+#[test]
+fn what_an_escrow_binds_is_compared() {
+    let statement = statement(3);
+    let (mut chain, d) = prepared(&statement);
+    let found = offer(&mut chain, &d, 1).unwrap();
+    let whole = found.expectations(statement.relation.digest(), &names(&statement));
+    assert_eq!(found.check(&whole).unwrap(), 8);
+    assert_eq!(found.check(&Expected::default()).unwrap(), 0);
+    let read: Expected = serde_json::from_value(serde_json::to_value(&whole).unwrap()).unwrap();
+    assert_eq!(read, whole);
+    let unknown = json!({ "base": small(3), "colour": "green" });
+    assert!(serde_json::from_value::<Expected>(unknown).unwrap_err().to_string().contains("colour"));
+    type Change = (&'static str, fn(&mut Expected));
+    let mallory = || Contributor { name: "mallory".into(), account: devnet::payer().address() };
+    let changes: [Change; 8] = [
+        ("base", |e| e.base = Some(small(100))),
+        ("adapter", |e| e.adapter = Some(small(100))),
+        ("index", |e| e.index = Some(small(100))),
+        ("index_digest", |e| e.index_digest = Some(small(100))),
+        ("key_digest", |e| e.key_digest = Some(small(100))),
+        ("verifier", |e| e.verifier = Some(devnet::payer().address())),
+        ("split", |e| e.split.as_mut().unwrap().contributors_bps -= 1),
+        ("key_digest isn't expected", |e| e.key_digest = None),
+    ];
+    for (text, change) in changes {
+        let mut other = whole.clone();
+        change(&mut other);
+        let refused = found.check(&other).unwrap_err();
+        assert!(refused.message.contains(text), "{text}: {refused:?}");
+    }
+    let with = |change: &dyn Fn(&mut Vec<Contributor>)| {
+        let mut contributors = whole.contributors.clone().unwrap();
+        change(&mut contributors);
+        found.check(&Expected { contributors: Some(contributors), ..Expected::default() }).unwrap_err().message
+    };
+    assert!(with(&|c| c[1] = mallory()).contains("is paid at"));
+    assert!(with(&|c| c[1].name = "mallory".into()).contains("names"));
+    assert!(with(&|c| c.truncate(2)).contains("3 contributors on chain"));
+}
+
+#[test]
+fn names_are_whose_the_owner_says() {
+    let statement = statement(2);
+    let (mut chain, d) = prepared(&statement);
+    let (owner, c) = (devnet::deployer().address(), d.contracts);
+    let index = IndexStatement { datanet_version: 2, ..statement.index.clone().unwrap() };
+    let publication = Publication { datanet: 1, index: &index, licence: LICENCE, chosen: &[] };
+    let standing = |chain: &mut Evm, chosen: &[u64]| {
+        let payees = payees(chain, &d, &Publication { chosen, ..publication })?;
+        Ok::<_, Failure>(payees.iter().map(|p| (p.contribution, p.standing)).collect::<Vec<_>>())
+    };
+    assert_eq!(standing(&mut chain, &[]).unwrap(), [(1, Standing::Approved), (2, Standing::Approved)]);
+    // The account of the first name turns out to be the wrong one.
+    let right = devnet::contributor("the right one").address();
+    let wrong = devnet::contributor("contributor-0").address();
+    let id = contribute(&mut chain, right, &c, 1, "contributor-0", small(9), LICENCE).unwrap();
+    assert_eq!(standing(&mut chain, &[]).unwrap()[0], (1, Standing::Approved), "offering isn't enough");
+    assert!(standing(&mut chain, &[id]).unwrap_err().hint.unwrap().contains("datanet correct"));
+    let correction = register::correction(&mut chain, &d, 1, id).unwrap();
+    assert_eq!((correction.from, correction.to), (wrong, right));
+    register::correct(&mut chain, owner, &c, id).unwrap();
+    assert!(register::correction(&mut chain, &d, 1, id).unwrap_err().message.contains("nothing to correct"));
+    assert_eq!(standing(&mut chain, &[]).unwrap(), [(id, Standing::Approved), (2, Standing::Approved)]);
+    let payees = payees(&mut chain, &d, &publication).unwrap();
+    assert_eq!(register::publish(&mut chain, owner, &d, &publication, &payees).unwrap(), 2);
+    // The model is of version 1, which pays whom it paid.
+    assert_eq!(offer(&mut chain, &d, 1).unwrap().accounts[0], wrong);
+    // A name that nobody holds goes to whoever came first, unless the owner says otherwise.
+    let index = IndexStatement { datanet_version: 3, contributors: vec!["new".into()], ..index.clone() };
+    let first = contribute(&mut chain, wrong, &c, 1, "new", small(9), LICENCE).unwrap();
+    let publication = Publication { index: &index, ..publication };
+    let found = register::payees(&mut chain, &d, &publication).unwrap();
+    assert_eq!((found[0].contribution, found[0].standing, found[0].account), (first, Standing::First, wrong));
+    let chosen = [contribute(&mut chain, right, &c, 1, "new", small(9), LICENCE).unwrap()];
+    assert!(register::payees(&mut chain, &d, &publication).unwrap_err().message.contains("several accounts"));
+    let found = register::payees(&mut chain, &d, &Publication { chosen: &chosen, ..publication }).unwrap();
+    assert_eq!((found[0].standing, found[0].account), (Standing::Chosen, right));
 }
 
 #[test]
@@ -156,7 +299,7 @@ fn connect(anvil: &Anvil, statement: &Statement, wait: Duration) -> Node {
     node
 }
 
-const WAIT: Duration = Duration::from_secs(20);
+pub(super) const WAIT: Duration = Duration::from_secs(20);
 
 #[test]
 fn anvil_and_the_evm_in_process_agree() {
@@ -171,7 +314,7 @@ fn anvil_and_the_evm_in_process_agree() {
 }
 
 /// Accepts proofs that begin with 1 and aren't to be refused.
-struct Fake(bool);
+pub(super) struct Fake(pub bool);
 
 impl Judge for Fake {
     fn key_digest(&self) -> Digest {
@@ -255,14 +398,14 @@ fn settlements_are_examined() {
         let mut changed = event.clone();
         changed.publicInputs[i] += U256::from(1);
         let reason = examine(&changed, &model, &judges).unwrap_err();
-        // Whatever an input binds shows in it or, for the token digest, in the challenge.
-        let at = if i == 6 { 7 } else { i };
+        // Whatever an input binds shows in it or, for the digests of prompt and tokens, in the challenge.
+        let at = if [6, 7].contains(&i) { 8 } else { i };
         assert!(reason.contains(crate::evm_proof::INPUT_NAMES[at]), "{i}: {reason}");
     }
     let mut changed = event.clone();
     changed.weights[0] += U256::from(1);
     assert!(examine(&changed, &model, &judges).is_err());
-    changed.weights[0] = U256::from(1u64 << 31);
+    changed.weights[0] = event.weights[0] + U256::from((1u64 << 31) - (1 << 24) + 1);
     assert!(examine(&changed, &model, &judges).unwrap_err().contains("out of range"));
     changed.weights.pop();
     changed.weights[0] = U256::ZERO;
@@ -314,7 +457,7 @@ fn other_profiles_models_are_not_registered() {
     let mut native = statement(2);
     let (mut chain, d) = prepared(&native);
     native.profile = Profile::Native;
-    let refused = register(&mut chain, devnet::deployer().address(), &d.contracts, &native, KEY, 1).unwrap_err();
+    let refused = register::register(&mut chain, devnet::deployer().address(), &d.contracts, &native, KEY, 1).unwrap_err();
     assert!(refused.message.contains("native profile"), "{refused:?}");
 }
 
@@ -341,8 +484,9 @@ fn open_pays_too() {
     let (mut chain, d) = prepared(&statement);
     let (_, now) = chain.newest().unwrap();
     let owner = devnet::deployer().address();
-    let terms = request::terms(1, 1, Asset::Open, 1000, now + 86_400, Digest::default());
-    let escrow = request::escrow(&mut chain, owner, &d, terms).unwrap();
+    let order = Order { model: 1, asset: Asset::Open, amount: 1000, deadline: now + 86_400, conditions: Conditions::default() };
+    let service = offer(&mut chain, &d, 1).unwrap().service;
+    let escrow = request::escrow(&mut chain, owner, &d, terms(&order, &service)).unwrap();
     let mut paid = statement.clone();
     paid.requests[0].id = escrow.request_id;
     let settled = settle(&mut chain, &d, &paid, &proof(&paid)).unwrap();

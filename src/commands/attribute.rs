@@ -44,7 +44,7 @@ pub fn load(dir: &Path) -> Result<Loaded, Failure> {
         return Err(Failure::input(message).hint("run `poa infer` again"));
     }
     let semantics = work::semantics(&model, adapter.as_ref());
-    let dims = work::common_dims(semantics, work::Coverage::of(semantics), std::slice::from_ref(&info));
+    let dims = work::common_dims(semantics, work::span_of(semantics), std::slice::from_ref(&info));
     let trace = Trace { dims, tensors: RunInfo::trace(dir)?, tokens: info.tokens.clone(), prompt_len: info.prompt_len };
     Ok(Loaded { info, trace, model, adapter })
 }
@@ -72,11 +72,12 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let attribution = work::attribute(&index, &mut run.trace)?;
     let shares = show::attribution_shares(&attribution, &index);
     let all = show::scores_json(&attribution, &index, usize::MAX);
-    let report = json!({ "answer": run.info.answer, "scores": all, "weights": show::shares_json(&shares) });
+    let nothing = attribution.weights.values().all(|&w| w == 0);
+    let report = json!({ "answer": run.info.answer, "scores": all, "weights": show::shares_json(&shares), "nothing_relevant": nothing });
     write_json(&args.run.join("attribution.json"), &report)?;
     if json {
         let top = show::scores_json(&attribution, &index, args.top);
-        println!("{}", json!({ "answer": run.info.answer, "scores": top, "weights": show::shares_json(&shares) }));
+        println!("{}", json!({ "answer": run.info.answer, "scores": top, "weights": show::shares_json(&shares), "nothing_relevant": nothing }));
     } else {
         println!("{} {}", run.info.prompt, run.info.answer);
         show::print_attribution(&attribution, &index, args.top);

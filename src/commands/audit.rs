@@ -4,14 +4,13 @@ use crate::compare;
 use crate::error::{Failure, While};
 use crate::meter::say;
 use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo, read_json};
+use crate::texts::{self, Prepared, Window, Windows};
 use crate::work;
 use circuits::ir::Group;
 use circuits::relation::Relation;
 use circuits::statement::{Digest, IndexStatement, Profile, Statement, TokenOpening, Tokens};
-use model_runtime::int::index::IndexOptions;
 use model_runtime::semantics::{Dims, Semantics};
 use model_runtime::tensor::TensorMap;
-use model_runtime::text::Datanet;
 use prover::commit::digest_of;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -54,7 +53,8 @@ type Difference = Result<Option<String>, Failure>;
 
 struct Indexed {
     index: IndexDir,
-    datanet: Datanet,
+    /// Cut or split as the index says.
+    datanet: Prepared,
 }
 
 struct Audit {
@@ -84,7 +84,7 @@ impl Audit {
     /// Padded sizes of the stored trace.
     fn dims(&self) -> Dims {
         let semantics = work::semantics(&self.model, self.adapter.as_ref());
-        work::common_dims(semantics, work::Coverage::of(semantics), std::slice::from_ref(&self.run))
+        work::common_dims(semantics, work::span_of(semantics), std::slice::from_ref(&self.run))
     }
 
     /// The statement speaks of this run, under these parameters, of this index.
@@ -127,11 +127,11 @@ impl Audit {
         }
         let (tokens, prompt_len) = match (&stated.tokens, &self.opening) {
             (Tokens::Public { tokens, prompt_len }, _) => (tokens, *prompt_len),
-            (Tokens::Digest(digest), Some(opening)) if opening.digest(self.statement.relation.tokens) == *digest => {
-                (&opening.tokens, opening.prompt_len)
-            }
-            (Tokens::Digest(_), Some(_)) => return differs("the proof doesn't open the statement's token digest"),
-            (Tokens::Digest(_), None) => (&run.tokens, run.prompt_len),
+            (Tokens::Digests(digests), Some(opening)) => match self.statement.open(digests, opening) {
+                Ok(_) => (&opening.tokens, opening.prompt_len),
+                Err(e) => return differs(format!("the proof doesn't open the statement's digests: {e}")),
+            },
+            (Tokens::Digests(_), None) => (&run.tokens, run.prompt_len),
         };
         if tokens != &run.tokens || prompt_len != run.prompt_len {
             return differs("the statement's tokens are not the run's");
@@ -203,19 +203,21 @@ impl Audit {
     fn index(&self) -> Difference {
         let Some(Indexed { index, datanet }) = &self.indexed else { return Ok(None) };
         let Some(adapter) = &self.adapter else { return differs("there is an index but no adapter") };
-        let info = &index.info;
+        let (info, Prepared { datanet, sample_of_row, .. }) = (&index.info, datanet);
         let root = Digest(datanet.root());
         if root != info.datanet_root {
             return differs(format!("the datanet's root is {root}, the index says {}", info.datanet_root));
         }
-        let options = IndexOptions { rows: index.index.semantics.sketch_rows.unwrap_or(1), damping: info.damping };
         let floor = index.index.semantics.consts.get("theta").copied();
-        let again = work::index(&self.model, adapter, datanet, options, info.max_tokens, floor, (&info.model, &info.adapter))?;
+        let again = work::index(&self.model, adapter, datanet, info.options.clone(), info.max_tokens, floor, (&info.model, &info.adapter))?;
         if let Some(what) = compare::parameters(&again.index.semantics, &index.index.semantics) {
             return differs(format!("the index's semantics, {what}"));
         }
         if let Some(i) = again.info.rows.iter().zip(&info.rows).position(|(a, b)| a != b) {
             return differs(format!("the index's row {i} is not the datanet's sample"));
+        }
+        if *sample_of_row != info.sample_of_row {
+            return differs("the index's rows are not the windows of the datanet's samples");
         }
         if again.info.contributors != info.contributors {
             return differs("the index's contributors are not the datanet's");
@@ -237,15 +239,18 @@ fn needed<'a>(stated: bool, given: &'a Option<PathBuf>, what: &str) -> Result<Op
     }
 }
 
-fn load_indexed(index: &Path, datanet: &Path) -> Result<Indexed, Failure> {
+fn load_indexed(index: &Path, path: &Path, model: &ModelDir) -> Result<Indexed, Failure> {
     let index = IndexDir::load(index)?;
-    let mut datanet_ = Datanet::load(datanet).during_path("reading", datanet)?;
-    let (rows, samples) = (index.info.rows.len(), datanet_.samples.len());
+    let windows = if index.info.sample_of_row.is_empty() { Windows::Cut } else { Windows::Split };
+    let window = Window { max_tokens: index.info.max_tokens, windows };
+    let mut datanet = texts::prepare(texts::read(path, None)?, &model.tokenizer, window)?;
+    let (rows, samples) = (index.info.rows.len(), datanet.datanet.samples.len());
     if rows < samples {
-        say(format!("the index is of the datanet's first {rows} samples; {} has {samples}", datanet.display()));
+        say(format!("the index is of the datanet's first {rows} samples; {} has {samples}", path.display()));
     }
-    datanet_.samples.truncate(rows);
-    Ok(Indexed { index, datanet: datanet_ })
+    datanet.datanet.samples.truncate(rows);
+    datanet.sample_of_row.truncate(rows);
+    Ok(Indexed { index, datanet })
 }
 
 /// The request's token opening, out of the proof.
@@ -265,7 +270,7 @@ fn prepare(args: &Args) -> Result<Audit, Failure> {
     let model = ModelDir::load(&args.model)?;
     let adapter = needed(statement.adapter.is_some(), &args.adapter, "adapter")?.map(|dir| AdapterDir::load(dir, &model)).transpose()?;
     let indexed = match (needed(statement.index.is_some(), &args.index, "index")?, &args.datanet) {
-        (Some(index), Some(datanet)) => Some(load_indexed(index, datanet)?),
+        (Some(index), Some(datanet)) => Some(load_indexed(index, datanet, &model)?),
         _ => None,
     };
     let found = || statement.requests.iter().position(|r| r.id == run.request_id).unwrap_or(0);
@@ -273,7 +278,7 @@ fn prepare(args: &Args) -> Result<Audit, Failure> {
     let Some(stated) = statement.requests.get(request) else {
         return Err(Failure::input(format!("the statement has {} requests, there is no request {request}", statement.requests.len())));
     };
-    let hidden = matches!(stated.tokens, Tokens::Digest(_));
+    let hidden = matches!(stated.tokens, Tokens::Digests(_));
     let opening = match &args.proof {
         Some(path) if hidden => opening(path, statement.profile, request)?,
         _ => None,

@@ -6,12 +6,13 @@ use crate::kept::Shelves;
 use crate::meter::say;
 use crate::show;
 use crate::store::{IndexDir, IndexInfo, Row};
-use crate::work::{self, Coverage, Job};
+use crate::work::{self, Job};
 use circuits::relation::WeightRanges;
 use circuits::statement::{Digest, keccak};
 use model_runtime::int::adapter::IntAdapter;
 use model_runtime::int::index::{IndexOptions, build_index};
 use model_runtime::int::synthetic::synthetic_model;
+use model_runtime::int::trace::Span;
 use model_runtime::int::{IntModel, Runtime};
 use model_runtime::semantics::Dims;
 use model_runtime::shape::{LoraShape, ModelShape, Site};
@@ -122,9 +123,9 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let prompt: Vec<u32> = (0..args.tokens - answer).map(|i| ((i * 7919 + 1) % shape.vocab) as u32).collect();
     let mut tokens = prompt.clone();
     tokens.extend(runtime.generate(&prompt, answer, None).during("answering")?);
-    let coverage = if args.forward_only { Coverage::Answer } else { Coverage::Exchange };
-    let dims = Dims::new(semantics, args.tokens, args.tokens - coverage.first(prompt.len()));
-    let mut trace = work::trace(&runtime, &tokens, prompt.len(), coverage, dims)?;
+    let span = if args.forward_only { Span::Answer } else { Span::Exchange };
+    let dims = Dims::new(semantics, args.tokens, args.tokens - span.first(prompt.len()));
+    let mut trace = work::trace(&runtime, &tokens, prompt.len(), span, dims)?;
     drop(runtime);
     index.as_ref().map(|i| work::attribute(i, &mut trace)).transpose()?;
     let weight_ranges = if args.assume_weight_ranges { WeightRanges::AssumedInsecure } else { WeightRanges::Proven };
@@ -136,6 +137,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         weight_ranges,
         requests: vec![(trace, keccak(b"bench"))],
         private_tokens: false,
+        prompt_salts: vec![],
         shelves: Shelves::default(),
     };
     let proven = with_profile(args.profile, job)?;
@@ -160,7 +162,8 @@ fn synthetic_index(model: &IntModel, adapter: &IntAdapter, args: &ProveArgs) -> 
     let vocab = model.semantics.shape.vocab;
     let samples: Vec<Vec<u32>> =
         (0..args.rows).map(|i| (0..args.tokens.min(16)).map(|t| ((i * 31 + t * t * 17 + 3) % vocab) as u32).collect()).collect();
-    let index = build_index(model, adapter, &samples, IndexOptions { rows: 8, damping: 0.1 }, &|_, _| {}).during("making a synthetic index")?;
+    let options = IndexOptions::default();
+    let index = build_index(model, adapter, &samples, &vec![true; args.rows], &options, &|_, _| {}).during("making a synthetic index")?;
     let rows = (0..args.rows).map(|i| Row { contributor: format!("contributor-{}", i % 8), text: String::new() }).collect();
     let info = IndexInfo {
         rows,
@@ -168,7 +171,8 @@ fn synthetic_index(model: &IntModel, adapter: &IntAdapter, args: &ProveArgs) -> 
         datanet_root: Digest::default(),
         datanet_version: 1,
         max_tokens: args.tokens,
-        damping: 0.1,
+        options,
+        sample_of_row: vec![],
         model: PathBuf::new(),
         adapter: PathBuf::new(),
         made_with: Digest::default(),

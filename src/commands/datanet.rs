@@ -3,22 +3,33 @@
 use super::node_args::{DeploymentArgs, KeyArgs, NodeArgs};
 use crate::chain::deploy::Deployment;
 use crate::chain::devnet;
-use crate::chain::register::{self, LICENCE};
-use crate::error::Failure;
+use crate::chain::register::{self, Correction, LICENCE, Payee, Standing};
+use crate::error::{Failure, While};
+use crate::meter::say;
 use crate::store::read_json;
 use circuits::statement::{Digest, Statement};
 use clap::Subcommand;
 use serde_json::{Value, json};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
-/// Create a datanet, contribute to it, publish a version.
+/// Check a datanet; create one on chain, contribute to it, publish a version, correct whose a name is.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  poa datanet create recipes --rpc-url http://127.0.0.1:8545 --private-key-file owner\n  \
+#[command(
+    after_help = "Examples:\n  poa datanet check prompts.jsonl\n  poa datanet create recipes --rpc-url http://127.0.0.1:8545 --private-key-file owner\n  \
                         poa datanet contribute --datanet 1 --name ada --root 0123… --rpc-url http://127.0.0.1:8545 --private-key-file ada\n  \
-                        poa datanet publish --datanet 1 --statement statement.json --rpc-url http://127.0.0.1:8545 --private-key-file owner")]
+                        poa datanet publish --datanet 1 --statement statement.json --rpc-url http://127.0.0.1:8545 --private-key-file owner"
+)]
 pub struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Either,
+}
+
+#[derive(Subcommand)]
+enum Either {
+    Check(super::datanet_check::Args),
+    #[command(flatten)]
+    OnChain(Command),
 }
 
 #[derive(Subcommand)]
@@ -52,9 +63,26 @@ enum Command {
         /// A statement with the index.
         #[arg(long)]
         statement: PathBuf,
-        /// The right contribution where several accounts use one name.
+        /// The right contribution where several accounts use one name, or where one that merely came first would be paid.
         #[arg(long)]
         contribution: Vec<u64>,
+        /// Pay accounts that merely came first under a name without asking.
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give a name that the wrong account got to a contribution's account, for versions from now on.
+    Correct {
+        /// The datanet.
+        #[arg(long)]
+        datanet: u64,
+        /// A contribution of the right account under the name.
+        #[arg(long)]
+        contribution: u64,
+        /// Don't ask.
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -73,28 +101,75 @@ struct Common {
     licence: String,
 }
 
+/// Shows who will be paid for each name, and asks if some account merely came first.
+fn confirm_payees(payees: &[Payee], yes: bool) -> Result<(), Failure> {
+    let standing = |s| match s {
+        Standing::Approved => "approved before",
+        Standing::Chosen => "named with --contribution",
+        Standing::First => "NOT VERIFIED: came first",
+    };
+    for p in payees {
+        say(format!("  {:<24} -> {}  contribution {}, {}", format!("{:?}", p.name), p.account, p.contribution, standing(p.standing)));
+    }
+    let first = payees.iter().filter(|p| p.standing == Standing::First).count();
+    if first == 0 {
+        return Ok(());
+    }
+    say(format!("{first} of {} accounts would be paid only because nobody else has contributed under the name", payees.len()));
+    confirm(yes)
+}
+
+/// Asks on a terminal; elsewhere, `--yes` must be given.
+fn confirm(yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    let refused = || Failure::input("not confirmed").hint("check the accounts above, then give --yes; --contribution names the right ones");
+    if !std::io::stdin().is_terminal() {
+        return Err(refused());
+    }
+    say("Is that right? Type yes:");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).during("reading the answer")?;
+    if answer.trim() == "yes" { Ok(()) } else { Err(refused()) }
+}
+
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
-    let common = match &args.command {
-        Command::Create { common, .. } | Command::Contribute { common, .. } | Command::Publish { common, .. } => common,
+    let command = match args.command {
+        Either::Check(check) => return super::datanet_check::run(check, json),
+        Either::OnChain(command) => command,
+    };
+    let common = match &command {
+        Command::Create { common, .. } | Command::Contribute { common, .. } => common,
+        Command::Publish { common, .. } | Command::Correct { common, .. } => common,
     };
     let d = Deployment::load(&common.deployment.deployment)?;
-    let known = || match &args.command {
+    let known = || match &command {
         Command::Contribute { name, .. } => devnet::contributor(name),
         _ => devnet::deployer(),
     };
     let (mut node, account) = common.node.connect_with(&common.key, known)?;
     d.check(&mut node)?;
     let c = &d.contracts;
-    let (what, value): (&str, Value) = match &args.command {
+    let (what, value): (&str, Value) = match &command {
         Command::Create { name, .. } => ("datanet", register::create_datanet(&mut node, account, c, name)?.into()),
         Command::Contribute { datanet, name, root, .. } => {
             ("contribution", register::contribute(&mut node, account, c, *datanet, name, *root, &common.licence)?.into())
         }
-        Command::Publish { datanet, statement, contribution, .. } => {
+        Command::Publish { datanet, statement, contribution, yes, .. } => {
             let statement: Statement = read_json(statement)?;
             let index = statement.index.ok_or_else(|| Failure::input("the statement has no index"))?;
             let publication = register::Publication { datanet: *datanet, index: &index, licence: &common.licence, chosen: contribution };
-            ("version", register::publish(&mut node, account, &d, &publication)?.into())
+            let payees = register::payees(&mut node, &d, &publication)?;
+            confirm_payees(&payees, *yes)?;
+            ("version", register::publish(&mut node, account, &d, &publication, &payees)?.into())
+        }
+        Command::Correct { datanet, contribution, yes, .. } => {
+            let Correction { name, from, to } = register::correction(&mut node, &d, *datanet, *contribution)?;
+            say(format!("{name:?} is {from}'s and will be {to}'s, from the next version on; published versions stay as they are"));
+            confirm(*yes)?;
+            register::correct(&mut node, account, c, *contribution)?;
+            ("contribution", (*contribution).into())
         }
     };
     if json {

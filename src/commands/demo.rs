@@ -39,12 +39,6 @@ pub struct Args {
     /// Stop after the inner proof: no outer proof, no contracts, no payments.
     #[arg(long)]
     no_settlement: bool,
-    /// Sketch rows.
-    #[arg(long, default_value_t = 8)]
-    sketch_rows: usize,
-    /// Damping of the preconditioner.
-    #[arg(long, default_value_t = 0.1)]
-    damping: f64,
 }
 
 /// Answers of the demo are one fact and the end of the sentence.
@@ -91,11 +85,10 @@ fn prepare(args: &Args) -> Result<Stage, Failure> {
     };
     let paths = (crate::store::absolute(&model_dir)?, crate::store::absolute(&adapter_dir)?);
     let index = match IndexDir::load(&index_dir) {
-        Ok(index) if index.info.damping == args.damping && index.index.semantics.sketch_rows == Some(args.sketch_rows) => index,
+        Ok(index) if index.info.options == IndexOptions::default() => index,
         _ => {
             say("3/9 sketching every sample's gradient …");
-            let options = IndexOptions { rows: args.sketch_rows, damping: args.damping };
-            let index = work::index(&model, &adapter, &datanet, options, demo::CONTEXT, None, (&paths.0, &paths.1))?;
+            let index = work::index(&model, &adapter, &datanet, IndexOptions::default(), demo::CONTEXT, None, (&paths.0, &paths.1))?;
             index.save(&index_dir)?;
             index
         }
@@ -130,6 +123,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         weight_ranges: WeightRanges::Proven,
         requests: vec![(trace, info.request_id)],
         private_tokens: false,
+        prompt_salts: vec![],
         shelves: Shelves { model: Some(&stage.paths.0), adapter: Some(&stage.paths.1), index: Some(&index_dir) },
     };
     let proven = work::prove::<Native>(job.clone())?;

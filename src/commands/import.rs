@@ -4,10 +4,12 @@ use crate::error::{Failure, While};
 use crate::kept::Shelves;
 use crate::meter::say;
 use crate::store::ModelDir;
+use crate::texts::{self, Window, Windows};
 use crate::{show, work};
 use circuits::ir::Group;
-use model_runtime::import::{ImportOptions, load_model};
-use model_runtime::text::{Datanet, Tokenizer};
+use model_runtime::import::{ImportOptions, load_model, samples};
+use model_runtime::int::Headroom;
+use model_runtime::text::Tokenizer;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -29,6 +31,9 @@ pub struct Args {
     /// Largest number of tokens of prompt and answer together; smaller contexts leave gradients more bits.
     #[arg(long, default_value_t = 128)]
     context: usize,
+    /// Bits of the residual stream to leave free for adapters that make it grow (default: as many as cost no exactness, at most 2).
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=6))]
+    headroom: Option<u32>,
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
@@ -39,15 +44,19 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let float = load_model(&args.model, &options).during_path("importing", &args.model)?;
     let source = args.tokenizer.as_ref().unwrap_or(&args.model);
     let tokenizer = Tokenizer::load(source).during_path("loading the tokenizer of", source).map_err(|f| f.hint("name one with --tokenizer"))?;
+    let tokenizer = tokenizer.for_model(&args.model, float.shape.vocab).during("the tokenizer")?;
+    if samples(&args.model) {
+        say("note: generation_config.json asks for sampling; answers are greedy, which is what is proven");
+    }
     let texts = match &args.calibration {
         Some(path) => {
-            let datanet = Datanet::load(path).during_path("reading", path)?;
-            Some(work::sample_tokens(&tokenizer, &datanet, float.shape.context.min(64))?)
+            let window = Window { max_tokens: float.shape.context.min(64), windows: Windows::Cut };
+            Some(texts::prepare(texts::read(path, None)?, &tokenizer, window)?.tokens)
         }
         None => None,
     };
     say("quantising and measuring …");
-    let imported = work::import(float, tokenizer, texts)?;
+    let imported = work::import_with(float, tokenizer, texts, args.headroom.map_or(Headroom::Auto, Headroom::Bits))?;
     imported.model.save(&args.out)?;
     let int = &imported.model.int;
     let shelves = Shelves { model: Some(&args.out), ..Shelves::default() };

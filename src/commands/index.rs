@@ -1,13 +1,14 @@
 //! `poa index`: sketches of every sample, and the preconditioner.
 
-use crate::error::{Failure, While};
+use crate::error::Failure;
 use crate::kept::Shelves;
-use crate::meter::Meter;
+use crate::meter::{Meter, say};
 use crate::store::{AdapterDir, ModelDir, absolute};
+use crate::texts::{self, Copies, Window, WindowArgs};
 use crate::work;
 use circuits::ir::Group;
 use model_runtime::int::index::IndexOptions;
-use model_runtime::text::Datanet;
+use model_runtime::shape::Site;
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -28,17 +29,12 @@ pub struct Args {
     /// Where the index goes.
     #[arg(long)]
     out: PathBuf,
-    /// Rows of the sketch projection; a power of two.
-    #[arg(long, default_value_t = 8)]
-    sketch_rows: usize,
-    /// Damping of the preconditioner, as a share of the second moment's mean diagonal.
-    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
-    damping: f64,
-    /// Samples are cut after this many tokens.
-    #[arg(long, default_value_t = 64)]
-    max_tokens: usize,
-    /// Scores up to this count as noise (0 to 32767).
-    #[arg(long, value_parser = clap::value_parser!(u16).range(..=32767))]
+    #[command(flatten)]
+    sketch: SketchArgs,
+    #[command(flatten)]
+    window: WindowArgs,
+    /// Scores up to this count as noise (0 to 16383; a sample scores about 14,400 on itself).
+    #[arg(long, value_parser = clap::value_parser!(u16).range(..=16383))]
     noise_floor: Option<u16>,
     /// Use only the first samples.
     #[arg(long)]
@@ -48,30 +44,67 @@ pub struct Args {
     datanet_version: u64,
 }
 
+/// What is sketched.
+#[derive(clap::Args)]
+pub struct SketchArgs {
+    /// Rows of the projection of gradients; a power of two.
+    #[arg(long, default_value_t = 32)]
+    sketch_rows: usize,
+    /// Most entries of a sketch (up to 16384): where all ranks would exceed it, ranks are projected too.
+    #[arg(long, default_value_t = 4096)]
+    sketch_size: usize,
+    /// Sites to sketch, comma-separated (default: gate, up and down, as far as the adapter covers them, else all it covers).
+    #[arg(long, value_delimiter = ',', value_parser = site)]
+    sketch_sites: Option<Vec<Site>>,
+}
+
+impl SketchArgs {
+    /// As the index takes them.
+    pub fn options(self) -> IndexOptions {
+        IndexOptions { rows: self.sketch_rows, cap: self.sketch_size, sites: self.sketch_sites }
+    }
+}
+
+fn site(name: &str) -> Result<Site, String> {
+    let found = Site::ALL.into_iter().find(|s| s.name() == name);
+    found.ok_or_else(|| format!("expected one of {}", Site::ALL.map(|s| s.name()).join(", ")))
+}
+
+/// Says which rows copy earlier ones, and who was first.
+fn warn_of_copies(prepared: &texts::Prepared) -> Copies {
+    let copies = Copies::of(&prepared.tokens);
+    let mut lines = copies.lines(&prepared.datanet, false).into_iter();
+    lines.next().iter().for_each(|total| say(format!("warning: {total}")));
+    lines.for_each(say);
+    copies
+}
+
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let model = ModelDir::load(&args.model)?;
     let adapter = AdapterDir::load(&args.adapter, &model)?;
-    let mut datanet = Datanet::load(&args.datanet).during_path("reading", &args.datanet)?;
-    datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
-    let options = IndexOptions { rows: args.sketch_rows, damping: args.damping };
-    let max_tokens = args.max_tokens.min(model.float.shape.context);
-    work::check_max_tokens(max_tokens)?;
-    work::check_sketch_rows(args.sketch_rows, &adapter)?;
+    let trained = Window::of_adapter(&args.adapter)?;
+    let window = Window::new(&args.window, trained, model.float.shape.context)?;
+    window.compare(trained);
+    let prepared = texts::prepare(texts::read(&args.datanet, args.limit)?, &model.tokenizer, window)?;
+    let copies = warn_of_copies(&prepared);
+    let datanet = &prepared.datanet;
     let paths = (absolute(&args.model)?, absolute(&args.adapter)?);
     let floor = args.noise_floor.map(i64::from);
-    let mut index = work::index(&model, &adapter, &datanet, options, max_tokens, floor, (&paths.0, &paths.1))?;
+    let mut index = work::index(&model, &adapter, datanet, args.sketch.options(), window.max_tokens, floor, (&paths.0, &paths.1))?;
     index.info.datanet_version = args.datanet_version;
+    index.info.sample_of_row = prepared.sample_of_row;
     index.save(&args.out)?;
     let shelves = Shelves { index: Some(&args.out), ..Shelves::default() };
     let commitment = work::commit(Group::Index, &index.index.semantics, Some(&index), &index.committed(), shelves)?;
     let (seconds, cpu_seconds) = meter.read();
     let elements: usize = index.index.tensors.values().map(|t| t.data.len()).sum();
     let root = index.info.datanet_root;
+    let (identical, near) = copies.counts();
     if json {
         println!(
             "{}",
-            json!({ "samples": index.index.rows, "contributors": index.info.contributors.len(), "elements": elements, "datanet_root": root, "commitment": commitment, "seconds": seconds, "cpu_seconds": cpu_seconds })
+            json!({ "samples": index.index.rows, "contributors": index.info.contributors.len(), "elements": elements, "datanet_root": root, "commitment": commitment, "cut_samples": prepared.cut.samples, "cut_share": prepared.cut.share(), "identical_copies": identical, "near_copies": near, "seconds": seconds, "cpu_seconds": cpu_seconds })
         );
     } else {
         println!(

@@ -31,6 +31,9 @@ pub struct Args {
     /// Request id the proof is tied to, 64 hexadecimal digits (default: random).
     #[arg(long)]
     request_id: Option<Digest>,
+    /// The payer's salt of the prompt's digest, as `poa escrow` writes it, 64 hexadecimal digits; `poa prove --private-tokens` uses it.
+    #[arg(long)]
+    prompt_salt: Option<Digest>,
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
@@ -39,7 +42,8 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let adapter = args.adapter.as_ref().map(|dir| AdapterDir::load(dir, &model)).transpose()?;
     let paths = (absolute(&args.model)?, args.adapter.as_ref().map(|p| absolute(p)).transpose()?);
     let id = args.request_id.map_or_else(work::random_id, Ok)?;
-    let run = work::infer(&model, adapter.as_ref(), &args.prompt, args.max_new_tokens.get(), id, (&paths.0, paths.1.as_deref()))?;
+    let mut run = work::infer(&model, adapter.as_ref(), &args.prompt, args.max_new_tokens.get(), id, (&paths.0, paths.1.as_deref()))?;
+    run.prompt_salt = args.prompt_salt;
     let semantics = work::semantics(&model, adapter.as_ref());
     let runtime = work::runtime(semantics, &model, adapter.as_ref())?;
     let trace = work::trace_alone(&runtime, &run)?;

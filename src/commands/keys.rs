@@ -37,9 +37,11 @@ impl Judge for LightClient {
     }
 
     fn judge(&self, inputs: &[U256; INPUTS], weights: &[U256], proof: &[u8]) -> Result<(), String> {
-        let [statement, base, adapter, index, index_statement, request, tokens, ..] = inputs.map(|input| input.to_be_bytes::<32>());
-        let named = NamedInputs { statement, base, adapter, index, index_statement, request, tokens };
+        let [statement, base, adapter, index, index_statement, request, prompt, tokens, ..] = inputs.map(|input| input.to_be_bytes::<32>());
+        let named = NamedInputs { statement, base, adapter, index, index_statement, request, prompt, tokens };
         let weights: Vec<[u8; 32]> = weights.iter().map(|w| w.to_be_bytes::<32>()).collect();
-        verify_settlement(&self.0, &Settlement { named, weights: &weights }, proof).map_err(|e| e.to_string())
+        // `examine` has compared their number with the registry's.
+        let settlement = Settlement { named, contributors: weights.len(), weights: &weights };
+        verify_settlement(&self.0, &settlement, proof).map_err(|e| e.to_string())
     }
 }

@@ -4,6 +4,7 @@ mod attribute;
 mod audit;
 mod bench;
 mod datanet;
+mod datanet_check;
 mod demo;
 mod deploy;
 mod escrow;

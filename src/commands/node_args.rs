@@ -1,11 +1,13 @@
 //! What commands that talk to a node have in common: which node, whose key, which contracts.
 
 use crate::chain::devnet;
-use crate::chain::node::Node;
+use crate::chain::node::{FeeLimits, Node};
 use crate::chain::{Chain, ChainError};
 use crate::error::{Failure, While};
 use alloy::primitives::Address;
+use alloy::primitives::utils::parse_units;
 use alloy::signers::local::PrivateKeySigner;
+use std::env::VarError;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,9 +23,28 @@ pub struct NodeArgs {
     /// A development node (anvil, hardhat) with its well-known keys; without --rpc-url on 127.0.0.1:8545.
     #[arg(long)]
     pub devnet: bool,
-    /// Seconds to wait for a transaction.
+    /// Seconds to wait for a transaction, and for a node that asks to slow down.
     #[arg(long, default_value_t = 120)]
     pub timeout: u64,
+    /// Most ether that one transaction's gas may cost.
+    #[arg(long, default_value = "0.1", value_parser = wei_of_ether)]
+    pub max_fee: u128,
+    /// Tip in gwei per gas (default: what recent blocks paid).
+    #[arg(long, value_parser = wei_of_gwei)]
+    pub priority_fee: Option<u128>,
+}
+
+fn wei(text: &str, unit: &str) -> Result<u128, String> {
+    let amount = parse_units(text, unit).map_err(|e| e.to_string())?;
+    if amount.is_negative() { Err("it is negative".into()) } else { u128::try_from(amount.get_absolute()).map_err(|e| e.to_string()) }
+}
+
+fn wei_of_ether(text: &str) -> Result<u128, String> {
+    wei(text, "ether")
+}
+
+fn wei_of_gwei(text: &str) -> Result<u128, String> {
+    wei(text, "gwei")
 }
 
 /// A key to sign with. Keys are read from a file or from POA_PRIVATE_KEY, never from the command line, and never printed.
@@ -55,10 +76,11 @@ impl NodeArgs {
             (None, true) => devnet::URL,
             (None, false) => return Err(Failure::input("which node?").hint("give --rpc-url, or --devnet for a development node")),
         };
-        let node = match Node::connect(url, Duration::from_secs(self.timeout)) {
+        let mut node = match Node::connect(url, Duration::from_secs(self.timeout)) {
             Ok(node) => node,
             Err(error) => return Ok(Err(error)),
         };
+        node.limit_fees(FeeLimits { most: self.max_fee, tip: self.priority_fee });
         if self.devnet && node.chain_id() != devnet::CHAIN_ID {
             let message =
                 format!("--devnet uses keys that everyone knows: chain {} isn't a development chain ({})", node.chain_id(), devnet::CHAIN_ID);
@@ -92,7 +114,8 @@ impl KeyArgs {
             Some(path) => (path.display().to_string(), std::fs::read_to_string(path).during_path("reading", path)?),
             None => match std::env::var(KEY_VARIABLE) {
                 Ok(text) => (KEY_VARIABLE.to_owned(), text),
-                Err(_) => return Ok(None),
+                Err(VarError::NotPresent) => return Ok(None),
+                Err(VarError::NotUnicode(_)) => (KEY_VARIABLE.to_owned(), String::new()),
             },
         };
         // The error is left out: it might quote the key.

@@ -6,9 +6,10 @@ use crate::kept::Shelves;
 use crate::meter::say;
 use crate::show;
 use crate::store::{IndexDir, create_parent, write_file, write_json};
-use crate::work::{self, Coverage, Job, Proven};
+use crate::work::{self, Job, Proven};
 use circuits::relation::WeightRanges;
 use circuits::statement::Digest;
+use model_runtime::int::trace::Span;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -48,6 +49,9 @@ pub struct Args {
     /// Request id to prove with instead of the run's, 64 hexadecimal digits; as `poa escrow` prints it. For one run.
     #[arg(long)]
     request_id: Option<Digest>,
+    /// The payer's salt of the prompt's digest instead of the run's, as `poa escrow` writes it, 64 hexadecimal digits. For one run with --private-tokens.
+    #[arg(long)]
+    prompt_salt: Option<Digest>,
 }
 
 /// Proves under a profile.
@@ -63,6 +67,14 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     if let Some(id) = args.request_id {
         let [run] = runs.as_mut_slice() else { return Err(Failure::input("--request-id is for one run").hint("prove the runs separately")) };
         run.info.request_id = id;
+    }
+    if let Some(salt) = args.prompt_salt {
+        let [run] = runs.as_mut_slice() else { return Err(Failure::input("--prompt-salt is for one run").hint("prove the runs separately")) };
+        run.info.prompt_salt = Some(salt);
+    }
+    if !args.private_tokens && runs.iter().any(|run| run.info.prompt_salt.is_some()) {
+        let message = "the prompt is bound by a salted digest, which public tokens don't have";
+        return Err(Failure::input(message).hint("add --private-tokens, or answer again without --prompt-salt"));
     }
     let index = args.index.as_ref().map(|dir| IndexDir::load(dir)).transpose()?;
     for run in &runs {
@@ -82,9 +94,12 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     write_file(&args.out, &proven.bytes)?;
     write_json(&statement_path, &proven.statement)?;
     if json {
-        println!("{}", json!(proven.figures));
+        let mut value = json!(proven.figures);
+        value["requests"] = show::digests_json(&proven.statement);
+        println!("{value}");
     } else {
         println!("Proof in {}, statement in {}", args.out.display(), statement_path.display());
+        show::print_digests(&proven.statement);
         show::print_proof(&proven.figures, &proven.statement);
     }
     Ok(0)
@@ -94,15 +109,15 @@ fn prove_runs(runs: &[Loaded], index: Option<&IndexDir>, args: &Args) -> Result<
     let first = &runs[0];
     let semantics = index.map_or_else(|| work::semantics(&first.model, first.adapter.as_ref()), |i| &i.index.semantics);
     let infos: Vec<_> = runs.iter().map(|r| r.info.clone()).collect();
-    let coverage = if index.is_some() { Coverage::Exchange } else { Coverage::Answer };
-    let dims = work::common_dims(semantics, coverage, &infos);
+    let span = if index.is_some() { Span::Exchange } else { Span::Answer };
+    let dims = work::common_dims(semantics, span, &infos);
     let runtime = work::runtime(semantics, &first.model, first.adapter.as_ref())?;
     say("executing …");
     let request = |run: &Loaded| {
-        let stored = dims == run.trace.dims && coverage == Coverage::of(work::semantics(&run.model, run.adapter.as_ref()));
+        let stored = dims == run.trace.dims && span == work::span_of(work::semantics(&run.model, run.adapter.as_ref()));
         let mut trace = match stored {
             true => run.trace.clone(),
-            false => work::trace(&runtime, &run.info.tokens, run.info.prompt_len, coverage, dims)?,
+            false => work::trace(&runtime, &run.info.tokens, run.info.prompt_len, span, dims)?,
         };
         index.map(|index| work::attribute(index, &mut trace)).transpose()?;
         Ok((trace, run.info.request_id))
@@ -116,6 +131,7 @@ fn prove_runs(runs: &[Loaded], index: Option<&IndexDir>, args: &Args) -> Result<
         weight_ranges: WeightRanges::Proven,
         requests,
         private_tokens: args.private_tokens,
+        prompt_salts: runs.iter().map(|run| run.info.prompt_salt).collect(),
         shelves: Shelves { model: Some(&first.info.model), adapter: first.info.adapter.as_deref(), index: args.index.as_deref() },
     };
     with_profile(args.profile, job)

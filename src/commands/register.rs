@@ -2,9 +2,10 @@
 
 use super::node_args::{DeploymentArgs, KeyArgs, NodeArgs};
 use crate::chain::deploy::Deployment;
+use crate::chain::offer::offer;
 use crate::chain::{devnet, register};
 use crate::error::Failure;
-use crate::store::read_json;
+use crate::store::{create_parent, read_json, write_json};
 use circuits::statement::Statement;
 use serde_json::json;
 use std::path::PathBuf;
@@ -20,6 +21,9 @@ pub struct Args {
     /// The datanet; its version must be published. On a development node one is made if none is given.
     #[arg(long)]
     datanet: Option<u64>,
+    /// Where to write what payers and verifiers should expect of the model (`poa escrow --expect`, `poa verify --expect`).
+    #[arg(long)]
+    expect_out: Option<PathBuf>,
     #[command(flatten)]
     node: NodeArgs,
     #[command(flatten)]
@@ -31,6 +35,7 @@ pub struct Args {
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let statement: Statement = read_json(&args.statement)?;
     let (_, index) = register::registrable(&statement)?;
+    args.expect_out.iter().try_for_each(|path| create_parent(path))?;
     let d = Deployment::load(&args.deployment.deployment)?;
     let (mut node, account) = args.node.connect_with(&args.key, devnet::deployer)?;
     d.check(&mut node)?;
@@ -47,10 +52,18 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     };
     let model = register::register(&mut node, account, &d.contracts, &statement, d.key_digest, datanet)?;
     let version = index.datanet_version;
+    let expect = offer(&mut node, &d, model)?.expectations(statement.relation.digest(), &index.contributors);
+    args.expect_out.iter().try_for_each(|path| write_json(path, &expect))?;
     if json {
-        println!("{}", json!({ "model": model, "datanet": datanet, "version": version, "contributors": index.contributors.len(), "owner": account }));
+        let contributors = index.contributors.len();
+        println!(
+            "{}",
+            json!({ "model": model, "datanet": datanet, "version": version, "contributors": contributors, "owner": account, "expect": expect })
+        );
     } else {
         println!("Model {model}, with version {version} of datanet {datanet} and {} contributors, by {account}", index.contributors.len());
+        let written = |path: &PathBuf| println!("What payers should expect of it is in {}", path.display());
+        args.expect_out.iter().for_each(written);
     }
     Ok(0)
 }

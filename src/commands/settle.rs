@@ -9,6 +9,7 @@ use crate::error::Failure;
 use crate::evm_proof::EvmProof;
 use crate::meter::say;
 use crate::store::read_json;
+use crate::terminal::line;
 use alloy::primitives::U256;
 use alloy::primitives::utils::format_ether;
 use circuits::statement::Statement;
@@ -64,7 +65,7 @@ pub fn print_settlement(s: &Settlement) {
     println!("\nPayouts of {} {unit}", format_ether(s.amount));
     let mut list: Vec<&Payout> = s.payouts.iter().filter(|p| p.amount > U256::ZERO).collect();
     list.sort_by_key(|p| (std::cmp::Reverse(p.amount), p.contributor.clone()));
-    list.iter().for_each(|p| println!("  {:<20} {:>24} {unit}  {}", p.contributor, format_ether(p.amount), p.account));
+    list.iter().for_each(|p| println!("  {:<20} {:>24} {unit}  {}", line(&p.contributor), format_ether(p.amount), p.account));
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {

@@ -4,12 +4,12 @@ use crate::error::{Failure, While};
 use crate::kept::Shelves;
 use crate::meter::{self, Meter, say};
 use crate::store::{AdapterDir, ModelDir};
-use crate::work;
+use crate::texts::{self, Window, WindowArgs};
+use crate::{show, work};
 use circuits::ir::Group;
 use model_runtime::import::load_peft;
-use model_runtime::int::adapter::quantise_adapter;
+use model_runtime::int::{QuantiseError, quantise_adapter};
 use model_runtime::shape::{FloatAdapter, Site};
-use model_runtime::text::Datanet;
 use model_runtime::train::{EpochLoss, HoldOut, LoraConfig, Progress, Schedule, best_epoch, train_lora, train_lora_chosen};
 use serde_json::{Value, json};
 use std::num::NonZeroUsize;
@@ -54,9 +54,8 @@ pub struct Args {
     /// Peak learning rate.
     #[arg(long, default_value_t = 1e-2)]
     learning_rate: f64,
-    /// Samples are cut after this many tokens.
-    #[arg(long, default_value_t = 64)]
-    max_tokens: usize,
+    #[command(flatten)]
+    window: WindowArgs,
     /// Use only the first samples.
     #[arg(long)]
     limit: Option<NonZeroUsize>,
@@ -122,18 +121,37 @@ fn epochs_json(epochs: &[EpochLoss]) -> Value {
     json!({ "chosen": (!epochs.is_empty()).then(|| best_epoch(epochs)), "losses": losses })
 }
 
+/// Share of greedy tokens below which an adapted integer model isn't the float one's stand-in.
+const LEAST_AGREEMENT: f64 = 0.9;
+
+/// What to do about an adapter that can't be made exact, where its error doesn't say: one that training drove away is too large, one that it
+/// hardly moved too small.
+fn refused(error: &QuantiseError, losses: &[f32]) -> Failure {
+    let failure = Failure::input(format!("quantising the adapter: {error}"));
+    match error {
+        QuantiseError::TooNarrow { .. } | QuantiseError::Bound { .. } | QuantiseError::Undecided => failure.hint(quantise_hint(losses)),
+        _ => failure,
+    }
+}
+
+fn quantise_hint(losses: &[f32]) -> &'static str {
+    match curve(losses).as_slice() {
+        [] => "the PEFT adapter is too large or too small beside the model: check that it was made for this one",
+        [first, .., last] if last > first => "the loss has risen: lower --learning-rate",
+        _ => "where too few bits are left, the adapter is too small beside the model: train longer or raise --learning-rate",
+    }
+}
+
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let model = ModelDir::load(&args.model)?;
-    let mut datanet = Datanet::load(&args.datanet).during_path("reading", &args.datanet)?;
-    datanet.samples.truncate(args.limit.map_or(usize::MAX, NonZeroUsize::get));
-    let max_tokens = args.max_tokens.min(model.float.shape.context);
-    work::check_max_tokens(max_tokens)?;
-    let tokens = work::sample_tokens(&model.tokenizer, &datanet, max_tokens)?;
+    let window = Window::new(&args.window, None, model.float.shape.context)?;
+    let prepared = texts::prepare(texts::read(&args.datanet, args.limit)?, &model.tokenizer, window)?;
+    let tokens = prepared.tokens;
     let Trained { adapter: float, losses, epochs } = match &args.peft {
         Some(dir) => Trained { adapter: load_peft(dir, &model.float.shape).during_path("importing", dir)?, losses: vec![], epochs: vec![] },
         None => {
-            let ordinary = LoraConfig::ordinary(max_tokens, args.seed);
+            let ordinary = LoraConfig::ordinary(window.max_tokens, args.seed);
             let (batch, learning_rate) = (args.batch, args.learning_rate);
             let schedule = Schedule { epochs: args.epochs.unwrap_or(args.max_epochs), batch, learning_rate, ..ordinary.schedule };
             let alpha = args.alpha.unwrap_or(2.0 * args.rank as f32);
@@ -143,19 +161,23 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         }
     };
     say("quantising the adapter …");
-    let calibration: Vec<Vec<u32>> = tokens.iter().step_by(tokens.len().div_ceil(24)).cloned().collect();
-    let int = quantise_adapter(&model.int, &model.float, &float, &calibration).during("quantising the adapter");
-    let int =
-        int.map_err(|f| f.hint("where too few bits are left, the adapter is too small beside the model: train longer or raise --learning-rate"))?;
+    let int = quantise_adapter(&model.int, &model.float, &float, &tokens).map_err(|e| refused(&e, &losses))?;
     let adapter = AdapterDir { int, float };
+    let fidelity = work::adapted_fidelity(&model, &adapter, &tokens)?;
+    if fidelity.greedy_agreement < LEAST_AGREEMENT {
+        say("warning: the integers answer differently from the floats; import the base with another --headroom or --calibration, or train less");
+    }
     adapter.save(&args.out, &model.float, &args.model.display().to_string())?;
+    if args.peft.is_none() {
+        window.save(&args.out)?;
+    }
     let shelves = Shelves { adapter: Some(&args.out), ..Shelves::default() };
     let commitment = work::commit(Group::Adapter, &adapter.int.semantics, None, &adapter.int.tensors, shelves)?;
     let (seconds, cpu_seconds) = meter.read();
     if json {
         println!(
             "{}",
-            json!({ "rank": adapter.float.shape.rank, "sites": adapter.float.shape.sites, "samples": tokens.len(), "loss": curve(&losses), "epochs": epochs_json(&epochs), "commitment": commitment, "seconds": seconds, "cpu_seconds": cpu_seconds })
+            json!({ "rank": adapter.float.shape.rank, "sites": adapter.float.shape.sites, "samples": tokens.len(), "cut_samples": prepared.cut.samples, "cut_share": prepared.cut.share(), "loss": curve(&losses), "epochs": epochs_json(&epochs), "commitment": commitment, "fidelity": show::fidelity_json(&fidelity), "seconds": seconds, "cpu_seconds": cpu_seconds })
         );
     } else {
         println!("Adapter of rank {} in {}, {} samples, {seconds:.1} s", adapter.float.shape.rank, args.out.display(), tokens.len());
@@ -168,6 +190,19 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         if let (Some(first), Some(last)) = (curve.first(), curve.last()) {
             println!("  loss {first:.3} → {last:.3}   {}", curve.iter().map(|l| format!("{l:.2}")).collect::<Vec<_>>().join(" "));
         }
+        show::print_fidelity(&fidelity);
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_points_where_the_loss_says() {
+        assert!(quantise_hint(&[2.0, 9.0, 30.0]).contains("lower --learning-rate"));
+        assert!(quantise_hint(&[2.0, 1.9, 1.8]).contains("raise --learning-rate"));
+        assert!(!quantise_hint(&[]).contains("--learning-rate"));
+    }
 }

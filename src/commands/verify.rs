@@ -1,11 +1,13 @@
 //! `poa verify`: is a proof valid?
 
+use crate::chain::offer::Expected;
 use crate::error::{Failure, While};
-use crate::evm_proof::{EvmProof, public_inputs};
+use crate::evm_proof::EvmProof;
+use crate::expect::{Pins, compare};
 use crate::outer::{self, key_path, keys_directory};
 use crate::show;
 use crate::store::read_json;
-use circuits::relation::WeightRanges;
+use crate::terminal::line;
 use circuits::statement::{Digest, Statement, Tokens};
 use light_client::OuterKey;
 use serde_json::json;
@@ -15,7 +17,9 @@ use verifier::proof::MAX_PROOF_BYTES;
 
 /// Verify a proof, inner or outer, against its statement. Exit status: 0 valid, 1 not valid (with the reason), 2 unusable input.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  poa verify proof.bin --statement statement.json\n  poa verify evm-proof.json --statement statement.json")]
+#[command(
+    after_help = "Examples:\n  poa verify proof.bin --statement statement.json\n  poa verify evm-proof.json --statement statement.json --expect model.json"
+)]
 pub struct Args {
     /// The proof: an inner one, or an outer one as `poa wrap` writes it.
     proof: PathBuf,
@@ -28,6 +32,9 @@ pub struct Args {
     /// Of an outer proof: refuse keys of another digest, such as the registry's.
     #[arg(long)]
     key_digest: Option<Digest>,
+    /// What the model should be, as `poa register --expect-out` writes it: digests of relation, base, adapter, index, index statement, verifying key.
+    #[arg(long)]
+    expect: Option<PathBuf>,
 }
 
 /// An outer proof stands for an inner one of at least this many bits, under BN254's pairing assumptions.
@@ -46,19 +53,71 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let start = Instant::now();
     let result = verifier::verify_bytes(&statement, &bytes);
     let seconds = start.elapsed().as_secs_f64();
-    let (valid, reason, bits) = match &result {
-        Ok(verified) => (true, None, Some(verified.security_bits)),
-        Err(e) => (false, Some(e.to_string()), None),
-    };
+    let (bits, result) = (result.as_ref().ok().map(|v| v.security_bits), result.map(|_| ()).map_err(|e| e.to_string()));
+    let head = format!("valid: {:.1} bits of proven security, checked in {:.0} ms", bits.unwrap_or_default(), 1000.0 * seconds);
+    let checked = Checked { result, seconds, bits, head, key: None, insecure_srs: None };
+    report(&args, &statement, checked, json)
+}
+
+/// What a verifier found.
+struct Checked {
+    result: Result<(), String>,
+    seconds: f64,
+    bits: Option<f64>,
+    /// What is printed of a valid proof.
+    head: String,
+    /// Of an outer proof.
+    key: Option<Digest>,
+    insecure_srs: Option<bool>,
+}
+
+/// Compares with what is expected, and says what was found.
+fn report(args: &Args, statement: &Statement, checked: Checked, json: bool) -> Result<u8, Failure> {
+    let expected: Option<Expected> = args.expect.as_ref().map(|path| read_json(path)).transpose()?;
+    let mut pins = compare(&expected.unwrap_or_default(), statement, checked.key)?;
+    if args.key_digest.is_some() && checked.key.is_some() {
+        pins.compared.push("key_digest");
+    }
+    let result = checked.result.and_then(|()| pins.difference.clone().map_or(Ok(()), Err));
+    let (valid, reason) = (result.is_ok(), result.err());
     if json {
-        println!("{}", json!({ "valid": valid, "reason": reason, "seconds": seconds, "security_bits": bits, "statement": statement.digest() }));
-    } else if let Some(bits) = bits {
-        println!("valid: {bits:.1} bits of proven security, checked in {:.0} ms", 1000.0 * seconds);
-        print_statement(&statement);
+        let bits = checked.bits.filter(|_| valid);
+        let mut value =
+            json!({ "valid": valid, "reason": reason, "seconds": checked.seconds, "security_bits": bits, "statement": statement.digest() });
+        let index = statement.index.as_ref().map(|i| i.digest().truncated());
+        value["relation"] = json!(statement.relation.digest());
+        value["index_digest"] = json!(index);
+        value["requests"] = show::digests_json(statement);
+        value["pinned"] = json!(pins.compared);
+        value["not_pinned"] = json!(pins.left);
+        if let (Some(key), Some(insecure)) = (checked.key, checked.insecure_srs) {
+            value["key_digest"] = json!(key);
+            value["insecure_srs"] = json!(insecure);
+        }
+        println!("{value}");
+    } else if valid {
+        println!("{}", checked.head);
+        if checked.insecure_srs == Some(true) {
+            println!("  INSECURE reference string: anyone can forge proofs over it; for trials only");
+        }
+        print_statement(statement);
+        print_pins(&pins);
     } else {
-        println!("NOT VALID: {}", reason.unwrap_or_default());
+        println!("NOT VALID: {}", line(&reason.unwrap_or_default()));
     }
     Ok(u8::from(!valid))
+}
+
+fn print_pins(pins: &Pins) {
+    if pins.compared.is_empty() {
+        println!("\nNOTHING WAS PINNED: this proof is valid for the model that its statement names, whatever model that is.");
+        println!("Compare the digests above with those of the model that you mean, or give --expect (`poa register --expect-out` writes one).");
+    } else {
+        println!("\nAs expected: {}", pins.compared.join(", "));
+    }
+    if !pins.left.is_empty() {
+        println!("Not compared, since a proof doesn't show it: {}", pins.left.join(", "));
+    }
 }
 
 /// The light client: no inner proof, no witness.
@@ -77,47 +136,36 @@ fn run_outer(args: &Args, statement: &Statement, json: bool) -> Result<u8, Failu
     let result = statement
         .check()
         .map_err(|e| e.to_string())
-        .and_then(|_| public_inputs(statement).map_err(|e| e.message))
-        .and_then(|own| if own == proof.public_inputs { Ok(()) } else { Err("the proof is of another statement".to_owned()) })
-        .and_then(|()| outer::verify(&key, &proof).map_err(|e| e.message));
+        .and_then(|_| proof.check(statement).map_err(|e| e.message))
+        .and_then(|()| outer::verify(&key, &proof, outer::contributors(statement)).map_err(|e| e.message));
     let seconds = start.elapsed().as_secs_f64();
-    let (valid, reason) = (result.is_ok(), result.err());
-    let bits = valid.then_some(OUTER_SECURITY_BITS);
-    if json {
-        let insecure = key.insecure();
-        println!(
-            "{}",
-            json!({ "valid": valid, "reason": reason, "seconds": seconds, "security_bits": bits, "statement": statement.digest(), "key_digest": digest, "insecure_srs": insecure })
-        );
-    } else if valid {
-        println!("valid: outer proof under key {digest}, checked in {:.1} ms", 1000.0 * seconds);
-        if key.insecure() {
-            println!("  INSECURE reference string: anyone can forge proofs over it; for trials only");
-        }
-        print_statement(statement);
-    } else {
-        println!("NOT VALID: {}", reason.unwrap_or_default());
-    }
-    Ok(u8::from(!valid))
+    let head = format!("valid: outer proof under key {digest}, checked in {:.1} ms", 1000.0 * seconds);
+    let checked = Checked { result, seconds, bits: Some(OUTER_SECURITY_BITS), head, key: Some(digest), insecure_srs: Some(key.insecure()) };
+    report(args, statement, checked, json)
 }
 
 fn print_statement(statement: &Statement) {
     println!("  statement {}", statement.digest());
-    println!("  model     {}", statement.base);
+    println!("  relation  {}", statement.relation.digest());
+    println!("  base      {}", statement.base);
     if let Some(adapter) = &statement.adapter {
         println!("  adapter   {adapter}");
     }
-    if statement.relation.weight_ranges == WeightRanges::AssumedInsecure {
-        println!("  NOT A FULL PROOF: the weights' ranges are assumed");
+    if let Some(index) = &statement.index {
+        println!("  index     {}", index.commitment);
+        println!("  index statement {}", index.digest().truncated());
     }
     for request in &statement.requests {
+        let digests = request.token_digests(statement.relation.tokens);
         let tokens = match &request.tokens {
             Tokens::Public { tokens, prompt_len } => format!("{prompt_len} prompt and {} answer tokens", tokens.len() - prompt_len),
-            Tokens::Digest(digest) => format!("tokens hidden behind {digest}"),
+            Tokens::Digests(_) => "hidden tokens".to_owned(),
         };
         println!("  request   {}: {tokens}", request.id);
+        println!("    prompt digest {}", digests.prompt);
+        println!("    token digest  {}", digests.exchange);
         if let Some(index) = &statement.index {
-            show::print_shares(&show::shares(&request.weights, &index.contributors));
+            show::print_weights(&request.weights, &index.contributors);
         }
     }
 }

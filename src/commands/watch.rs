@@ -9,6 +9,7 @@ use crate::chain::watch::{Judge, News, State, Watch};
 use crate::error::Failure;
 use crate::meter::say;
 use crate::store::{create_parent, read_json, write_json};
+use crate::terminal::line;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -105,7 +106,7 @@ fn print_news(news: &News) {
     match news {
         News::Settlement(v) if v.accepted => println!("block {:<8} request {} settled: proof verified", v.block, v.request_id),
         News::Settlement(v) => {
-            let reason = v.reason.as_deref().unwrap_or("");
+            let reason = line(v.reason.as_deref().unwrap_or(""));
             println!("block {:<8} request {} SETTLED, BUT NOT ACCEPTED: {reason} (transaction {})", v.block, v.request_id, v.transaction);
         }
         News::Withdrawn(v) => println!("block {:<8} request {} isn't settled any more: the chain was reorganised", v.block, v.request_id),
@@ -146,8 +147,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
             Err(error) => backoff.wait(error, args.once.then_some(args.attempts))?,
         }
     }
-    let rejected = state.settlements.iter().filter(|s| !s.accepted).count();
-    let accepted = state.settlements.len() - rejected;
+    let (accepted, rejected) = state.totals();
     if json {
         println!("{}", json!({ "news": all, "accepted": accepted, "rejected": rejected, "next_block": state.next }));
     } else {

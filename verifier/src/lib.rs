@@ -19,5 +19,9 @@ pub mod verify;
 pub mod whir;
 
 pub use light_client as light;
+
+// The light client depends on nothing of the workspace, so it states the bound itself.
+const _: () = assert!(light::settlement::WEIGHT_BOUND == circuits::statement::WEIGHT_BOUND);
+
 pub use proof::Proof;
 pub use verify::{Verified, VerifyError, verify, verify_benchmark, verify_bytes};

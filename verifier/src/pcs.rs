@@ -2,12 +2,13 @@
 //!
 //! Source: "WHIR: Reed-Solomon Proximity Testing with Super-Fast Verification" (ePrint 2024/1586), Plonky3's implementation, Johnson bound.
 
-use crate::profile::HashProfile;
+use crate::profile::{HashProfile, NativeProfile};
 use crate::whir::{self, WhirError};
-use circuits::ir::Group;
+use circuits::ir::{EF, F, Group};
 use circuits::statement::Profile;
 use p3_commit::Mmcs;
-use p3_sumcheck::layout::PrefixProver;
+use p3_matrix::dense::DenseMatrix;
+use p3_sumcheck::layout::{Layout as _, PrefixProver, Table, Witness};
 use p3_sumcheck::{OpeningBatch, OpeningProtocol, PrescribedPointPcs, TableShape, TableSpec};
 use p3_whir::PcsProof;
 use p3_whir::parameters::{FoldingFactor, ProtocolParameters, SecurityAssumption, WhirConfig};
@@ -93,6 +94,23 @@ fn parameters(profile: Profile, group: Group, log: usize, pow_bits: usize) -> Re
 pub fn domain<C: HashProfile>(group: Group, log: usize) -> C::Domain {
     let (rate, fold) = rate_and_fold(C::PROFILE, group, log);
     C::domain((log + rate).saturating_sub(fold).max(log).min(MAX_DOMAIN_LOG))
+}
+
+/// The codeword with its Merkle tree.
+pub type Tree<C> = <<C as HashProfile>::Mmcs as Mmcs<F>>::ProverData<DenseMatrix<F>>;
+
+/// Values in the opening scheme's order.
+pub fn stacked<C: HashProfile>(group: Group, table: &Table<F>) -> Witness<F> {
+    let (_, fold) = rate_and_fold(C::PROFILE, group, table.num_variables());
+    PrefixProver::<F, EF>::new_witness(vec![table.clone()], fold)
+}
+
+/// Encodes values and hashes the codeword. The transcript absorbs the root later, in the schedule's order.
+pub fn encode<C: NativeProfile>(group: Group, table: &Table<F>) -> (Commitment<C>, PrefixProver<F, EF>, Tree<C>) {
+    let log = table.num_variables();
+    let (rate, fold) = rate_and_fold(C::PROFILE, group, log);
+    let (layout, root, tree) = PrefixProver::commit(&domain::<C>(group, log), &C::mmcs(), stacked::<C>(group, table), fold, rate);
+    (root, layout, tree)
 }
 
 /// The opening scheme for a group's polynomial of `2^log` elements.

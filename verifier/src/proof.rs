@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// First bytes of a proof file.
-pub const MAGIC: [u8; 4] = *b"poa\x01";
+pub const MAGIC: [u8; 4] = *b"poa\x02";
 /// Largest proof that is read.
 pub const MAX_PROOF_BYTES: usize = 16 << 20;
 
@@ -44,7 +44,7 @@ pub enum DecodeError {
         found: usize,
     },
     /// Not a proof file.
-    #[error("this isn't a proof of this version: it should begin with `poa`, version 1 and a hash profile")]
+    #[error("this isn't a proof of this version: it should begin with `poa`, version 2 and a hash profile")]
     Header,
     /// Not decodable.
     #[error("the proof is malformed: {0}")]

@@ -1,6 +1,7 @@
 //! The native verifier.
 //!
-//! Shapes are checked first; then the steps of `transcript` in order. Any bytes give `Ok` or a typed `Err`.
+//! The statement's clauses are checked first, then shapes, then the steps of `transcript` in order. Any bytes give `Ok` or a typed `Err`. What the
+//! other hosts do about each condition is [`circuits::statement::Clause`].
 
 use crate::fraction;
 use crate::interpolate::{cubic, quadratic};
@@ -14,7 +15,7 @@ use crate::transcript;
 use crate::whir::WhirError;
 use circuits::ir::{EF, Group};
 use circuits::public::{PublicContext, PublicView, eq_table};
-use circuits::relation::{Relation, WeightRanges};
+use circuits::relation::Relation;
 use circuits::statement::{Digest, Profile, Statement, StatementError};
 use circuits::witness::table_column;
 use p3_challenger::FieldChallenger;
@@ -49,9 +50,6 @@ pub enum VerifyError {
         /// What the calculator says.
         found: f64,
     },
-    /// The relation assumes the weights' ranges.
-    #[error("this is no full proof: it assumes the ranges of weights, adapter and index instead of proving them")]
-    AssumedRanges,
     /// More lookups than the field can count.
     #[error("the lookups need 2^{log} leaves, at most 2^{MAX_LEAVES_LOG} keep multiplicities below the field's order")]
     TooManyLookups {
@@ -119,8 +117,8 @@ pub fn verify_bytes(statement: &Statement, bytes: &[u8]) -> Result<Verified, Ver
 /// Says why the proof is refused.
 pub fn verify_benchmark(statement: &Statement, bytes: &[u8]) -> Result<Verified, VerifyError> {
     match profile_of(bytes)? {
-        Profile::Native => verify_relation::<Native>(statement, &Proof::from_bytes(bytes)?),
-        Profile::Evm => verify_relation::<Evm>(statement, &Proof::from_bytes(bytes)?),
+        Profile::Native => verify_checked::<Native>(statement, statement.check_benchmark()?, &Proof::from_bytes(bytes)?),
+        Profile::Evm => verify_checked::<Evm>(statement, statement.check_benchmark()?, &Proof::from_bytes(bytes)?),
     }
 }
 
@@ -130,17 +128,14 @@ pub fn verify_benchmark(statement: &Statement, bytes: &[u8]) -> Result<Verified,
 ///
 /// Says why the proof is refused.
 pub fn verify<C: NativeProfile>(statement: &Statement, proof: &Proof<C>) -> Result<Verified, VerifyError> {
-    if statement.relation.weight_ranges == WeightRanges::AssumedInsecure {
-        return Err(VerifyError::AssumedRanges);
-    }
-    verify_relation(statement, proof)
+    verify_checked(statement, statement.check()?, proof)
 }
 
-fn verify_relation<C: NativeProfile>(statement: &Statement, proof: &Proof<C>) -> Result<Verified, VerifyError> {
+/// What is left once the statement's own clauses hold and have given its relation.
+fn verify_checked<C: NativeProfile>(statement: &Statement, relation: Relation, proof: &Proof<C>) -> Result<Verified, VerifyError> {
     if statement.profile != C::PROFILE {
         return Err(VerifyError::Profile);
     }
-    let relation = statement.check()?;
     let requests = statement.public_requests(&proof.tokens)?;
     let ctx = PublicContext::new(&statement.relation, requests);
     let plan = Plan::new(&relation);

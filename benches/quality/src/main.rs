@@ -185,8 +185,8 @@ fn find_mislabelled(args: &Measure, stage: &Stage, run: (&str, u64, u64)) -> Res
     let stage = Stage::new(bank, run.2, Some(stage.config.schedule.epochs), Answers::Expected)?;
     let shared = Shared::new(&stage)?;
     let mut rows = Vec::new();
-    // The integer runtime traces its own greedy answers only; the oracle knows no labels.
-    for name in names(args).into_iter().filter(|n| !["r-integer", "oracle"].contains(n)) {
+    // The oracle knows no labels.
+    for name in names(args).into_iter().filter(|n| *n != "oracle") {
         let method = methods::method(name, &stage, &shared)?;
         let mut sums = vec![0.0; marked.len()];
         for (number, query) in stage.queries.iter().enumerate() {

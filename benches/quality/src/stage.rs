@@ -44,6 +44,8 @@ pub struct Stage {
     pub config: LoraConfig,
     /// The samples' tokens.
     pub samples: Vec<Vec<u32>>,
+    /// What the queries' answers are.
+    pub answers: Answers,
     /// One a question.
     pub queries: Vec<Query>,
 }
@@ -65,19 +67,19 @@ impl Stage {
             None => best_epoch(&held_out_curve(&model, &samples, &config, &HoldOut::default(), |_| {})?),
         };
         let adapter = train_lora(&model, &samples, &config, |_| {})?;
-        let mut stage = Self { bank, model, tokenizer, adapter, config, samples, queries: Vec::new() };
-        stage.queries = stage.ask(answers)?;
+        let mut stage = Self { bank, model, tokenizer, adapter, config, samples, answers, queries: Vec::new() };
+        stage.queries = stage.ask()?;
         Ok(stage)
     }
 
-    fn ask(&self, answers: Answers) -> Result<Vec<Query>, Failure> {
+    fn ask(&self) -> Result<Vec<Query>, Failure> {
         let net = Net::new(&self.model, Some(&self.adapter))?;
         let ask = |question: &crate::bank::Question| {
             let mut tokens = self.tokenizer.encode(&question.prompt)?;
             let prompt_len = tokens.len();
             let first = net.greedy(&tokens, 1, self.tokenizer.eos())?;
             let answered = self.tokenizer.decode(&first).trim() == question.answer;
-            match answers {
+            match self.answers {
                 Answers::Generated(limit) => tokens.extend(net.greedy(&tokens, limit, self.tokenizer.eos())?),
                 Answers::Expected => tokens = self.tokenizer.encode(&format!("{} {}", question.prompt, question.answer))?,
             }

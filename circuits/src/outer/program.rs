@@ -24,7 +24,7 @@ pub const SPLIT_LIMBS: usize = 7;
 /// One operation. Each says which registers it fills; they are numbered in order of appearance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
-    /// One small: an integer below `2^31` that the prover chooses, read modulo the order.
+    /// One small: an element that the prover chooses, by its canonical representative.
     Input,
     /// One small: a constant.
     Constant(u32),

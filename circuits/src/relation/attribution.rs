@@ -1,124 +1,144 @@
-//! Sketches, preconditioner, scores, policy and contributors' weights.
+//! Sketches, index rows, scores, relevance and contributors' weights.
 
-use super::gadget::Bound;
-use super::{Aggregation, Axes, Builder, Padding, RelationError, constant, product, public};
-use crate::ir::{Axis, Group, Index, Sum, Term, int};
+use super::gadget::{Bound, UnitPart};
+use super::{Aggregation, Axes, Builder, RelationError, constant, product, public};
+use crate::ir::{Axis, F, Group, Index, Sum, Term, int};
 use crate::public::Public;
 use crate::table::TableKind;
-use model_runtime::int::sketch::site_gradient;
+use model_runtime::int::index::SCORE_BITS;
+use model_runtime::int::sketch::{site_activation, site_gradient, sketch_length};
 use model_runtime::shape::Site;
+use model_runtime::tables::Side;
+use p3_field::PrimeCharacteristicRing;
 
-/// The preconditioner's residual is below the scale shifted right by this.
-const RESIDUAL_SHARE_LOG: u32 = 3;
+/// Relevances are below `2^13`: no score exceeds `(T + δ)/2^shift < 2^14`, and relevance begins at half the best.
+pub(super) const RELEVANCE_BITS: u32 = SCORE_BITS - 1;
 
 impl Builder<'_> {
     /// Everything from the sites' gradients to the contributors' weights.
     pub(super) fn attribution(&mut self) -> Result<(), RelationError> {
         let Axes { b, i, .. } = self.x;
         self.tensor("contributor", Group::Index, &[i]);
-        let mut score = Vec::new();
-        for (i, &site) in self.sem.sites().iter().enumerate() {
+        for &site in self.sem.sketched() {
             self.sketch(site)?;
-            self.index_tensors(site)?;
-            self.preconditioner(site)?;
-            score.push((self.coef("score", i)?, self.score_term(site)?));
         }
-        let free = [b, i];
-        let score = self.quotient("score", "score", &free, score, Bound::Widths)?;
-        self.trace("rel", &[i]);
-        let theta = self.constant("theta")?;
-        if !(0..1 << 15).contains(&theta) {
-            return Err(RelationError::Parameter { what: "noise floor theta".into(), found: theta.to_string(), expected: "0 to 32767" });
-        }
-        self.bounded("rel", 1 << 15);
-        let relevance = product([self.read("rel")]);
-        self.look_up("scores above the noise floor", TableKind::Relu(theta), &free, vec![score, vec![relevance]]);
-        self.aggregate(&free);
+        self.query()?;
+        self.index_rows()?;
+        self.scores()?;
+        self.best()?;
+        self.relevance();
+        self.aggregate(&[b, i]);
         Ok(())
     }
 
     fn sketch(&mut self, site: Site) -> Result<(), RelationError> {
-        let Axes { b, l, t, a, r, .. } = self.x;
+        let Axes { b, l, t, r, a, k, .. } = self.x;
         let name = site.name();
         let outputs = self.site_axes(site).0;
         let axes: Vec<Axis> = std::iter::once(a).chain(outputs).collect();
-        let projected = product([public(Public::Projection(site), &axes), self.read(site_gradient(site))]);
+        let projected = product([public(Public::Projection(site, Side::Output), &axes), self.read(site_gradient(site))]);
         let pd = format!("pd{name}");
         self.requantise_term(&pd, &[b, l, t, a], projected)?;
-        let outer = product([self.read(&pd), self.read(&format!("u{name}"))]);
-        self.requantise_term(&format!("sk{name}"), &[b, l, a, r], outer)
+        let activation = if self.sem.sketch.as_ref().is_some_and(|x| x.ranks.is_some()) {
+            let ru = site_activation(self.sem, site);
+            let projected = product([public(Public::Projection(site, Side::Rank), &[k, r]), self.read(&format!("u{name}"))]);
+            self.requantise_term(&ru, &[b, l, t, k], projected)?;
+            self.read(&ru)
+        } else {
+            self.read_as(&format!("u{name}"), &[(r, Index::Var(k))])
+        };
+        let outer = product([self.read(&pd), activation]);
+        self.requantise_term(&format!("sk{name}"), &[b, l, a, k], outer)
     }
 
-    fn index_tensors(&mut self, site: Site) -> Result<(), RelationError> {
-        let Axes { l, a, r, a2, r2, i, .. } = self.x;
-        let name = site.name();
-        self.weight(&format!("G{name}"), Group::Index, &[i, l, a, r], Padding::Zero)?;
-        // A preconditioner inverts `λ·I` in the padding; what it multiplies is zero there.
-        self.weight(&format!("M{name}"), Group::Index, &[l, a, r, a2, r2], Padding::Free)?;
-        let gram = format!("H{name}");
-        let bits = self.op(&gram)?.bits;
-        self.weight_of_bits(&gram, bits, Group::Index, &[l, a, r, a2, r2], Padding::Zero)
+    /// The query's sketch, brought to the length of index rows.
+    fn query(&mut self) -> Result<(), RelationError> {
+        let Axes { b, l, a, k, .. } = self.x;
+        let names: Vec<(String, String)> = self.sem.sketched().iter().map(|s| (format!("sk{}", s.name()), format!("qs{}", s.name()))).collect();
+        let entries = [l, a, k];
+        let parts: Vec<UnitPart<'_>> = names.iter().map(|(input, output)| UnitPart { input, output, entries: &entries }).collect();
+        self.unit("qs", &[b], &parts, sketch_length(self.sem))
     }
 
-    /// `H = RQ(GᵀG)` and `(H + λ)·M = c·I + residual`.
-    fn preconditioner(&mut self, site: Site) -> Result<(), RelationError> {
-        let Axes { l, a, r, a2, r2, a3, r3, .. } = self.x;
-        let name = site.name();
-        let (g, h, m) = (format!("G{name}"), format!("H{name}"), format!("M{name}"));
-        let free = [l, a, r, a2, r2];
-        let second = self.read_as(&g, &[(a, Index::Var(a2)), (r, Index::Var(r2))]);
-        let gram = vec![product([self.read(&g), second])];
-        self.gram_quotient(&h, &free, gram)?;
-        let lambda = self.constant(&format!("lambda.{name}"))?;
-        let scale = self.constant(&format!("m_scale.{name}"))?;
-        if !(1..1 << 24).contains(&lambda) || !(1 << 8..=1 << 24).contains(&scale) || scale.count_ones() != 1 {
+    /// Every row of the index has the length, or is zero.
+    fn index_rows(&mut self) -> Result<(), RelationError> {
+        let Axes { i, l, a, k, .. } = self.x;
+        let unit = sketch_length(self.sem);
+        self.tensor("G.live", Group::Index, &[i]);
+        self.range("G.live", 1);
+        let mut squares = vec![product([self.read("G.live")]).times(int(unit.slack() - unit.target()))];
+        for &site in self.sem.sketched() {
+            let name = format!("G{}", site.name());
+            self.weight_of_bits(&name, unit.log() + 1, Group::Index, &[i, l, a, k])?;
+            let all = [i, l, a, k];
+            let dead = vec![product([self.read(&name)]), product([self.read(&name), self.read("G.live")]).times(-F::ONE)];
+            self.constrain(&format!("{name} is zero in rows that don't earn"), Sum { free: all.to_vec(), terms: dead });
+            squares.push(product([self.read(&name), self.read(&name)]));
+        }
+        self.look_up("index rows have their length", TableKind::Range(unit.slack_log()), &[i], vec![squares]);
+        Ok(())
+    }
+
+    /// `score = RQ(Σ G·qs)`: both have lengths within `T ± δ`, so scores are below `2^14` (Cauchy-Schwarz).
+    fn scores(&mut self) -> Result<(), RelationError> {
+        let Axes { b, i, .. } = self.x;
+        let unit = sketch_length(self.sem);
+        let op = self.op("score")?;
+        if op.shift != (2 * unit.log() - SCORE_BITS).max(1) || op.coefs != [1] {
+            let found = format!("{op:?}");
             return Err(RelationError::Parameter {
-                what: format!("preconditioner of `{name}`"),
-                found: format!("damping {lambda}, scale {scale}"),
-                expected: "damping 1 to 2^24, scale a power of two from 2^8 to 2^24",
+                what: "operation `score`".into(),
+                found,
+                expected: "the shift of the sketch's length, coefficient 1",
             });
         }
-        // The residual stays within an eighth of the scale.
-        let half = scale.min(1 << 18) >> RESIDUAL_SHARE_LOG;
-        let (row, column) = ([(a2, Index::Var(a3)), (r2, Index::Var(r3))], [(a, Index::Var(a3)), (r, Index::Var(r3))]);
-        let residual = vec![
-            product([self.read_as(&h, &row), self.read_as(&m, &column)]),
-            product([self.read(&m)]).times(int(lambda)),
-            product([public(Public::Identity, &[a, r, a2, r2])]).times(int(-scale)),
-            constant(half),
-        ];
-        let bound = self.bound(&free, &[(1, &residual[0]), (lambda, &residual[1]), (scale, &residual[2])])?;
-        self.check_bound(&m, 1, bound, 1 << 16)?;
-        self.look_up(&format!("{m} inverts {h}"), TableKind::Range((2 * half).trailing_zeros()), &free, vec![residual]);
+        let term = |b: &Self, site: &Site| (1, product([b.read(&format!("G{}", site.name())), b.read(&format!("qs{}", site.name()))]));
+        let acc = self.sem.sketched().iter().map(|site| term(self, site)).collect();
+        self.trace("score", &[i]);
+        let quotient = self.quotient("score", "score", &[b, i], acc, Bound::Widths)?;
+        let score = product([self.read("score")]);
+        self.equal("score is rounded", &[b, i], quotient, score);
+        self.signed_range("score", 16);
         Ok(())
     }
 
-    /// `h = RQe(acc)` for a tensor of the index, whose remainder lives there too.
-    fn gram_quotient(&mut self, h: &str, free: &[Axis], acc: Vec<Term>) -> Result<(), RelationError> {
-        let shift = self.op(h)?.shift;
-        if self.coef(h, 0)? != 1 {
-            return Err(RelationError::Parameter { what: format!("coefficient of `{h}`"), found: self.coef(h, 0)?.to_string(), expected: "1" });
+    /// `m = max(2θ, max score)`: nothing exceeds it, and something attains it.
+    fn best(&mut self) -> Result<(), RelationError> {
+        let Axes { b, i, .. } = self.x;
+        let theta = self.constant("theta")?;
+        if !(0..1 << SCORE_BITS).contains(&theta) {
+            return Err(RelationError::Parameter { what: "noise floor theta".into(), found: theta.to_string(), expected: "0 to 16383" });
         }
-        self.check_bound(h, shift, self.bound(free, &[(1, &acc[0])])?, 1 << 15)?;
-        let remainder = format!("{h}.r");
-        self.tensor(&remainder, Group::Index, free);
-        self.range(&remainder, shift);
-        let mut terms = acc;
-        terms.push(constant(1 << (shift - 1)));
-        terms.push(product([self.read(&remainder)]).times(int(-1)));
-        let output = product([self.read(h)]).times(int(1 << shift));
-        self.equal(&format!("{h} is the Gram matrix"), free, terms, output);
+        for name in ["best", "best.half", "best.odd", "best.floor"] {
+            self.trace(name, &[]);
+        }
+        self.trace("best.top", &[i]);
+        self.range("best.half", 15);
+        self.range("best.odd", 1);
+        let halves = vec![product([self.read("best.half")]).times(int(2)), product([self.read("best.odd")])];
+        let best = product([self.read("best")]);
+        self.equal("the best score is halved", &[b], halves, best.clone());
+        let below = vec![best.clone(), product([self.read("score")]).times(-F::ONE)];
+        self.look_up("no score exceeds the best", TableKind::Range(16), &[b, i], vec![below]);
+        self.look_up("the best isn't below the floor", TableKind::Range(16), &[b], vec![vec![best, constant(-2 * theta)]]);
+        // What is marked attains it, and the marks add up to one, so something is marked.
+        let marked = vec![product([self.read("best.top"), self.read("best")]), product([self.read("best.top"), self.read("score")]).times(-F::ONE)];
+        self.constrain("marked rows attain the best", Sum { free: vec![b, i], terms: marked });
+        let floor = vec![product([self.read("best.floor"), self.read("best")]), product([self.read("best.floor")]).times(int(-2 * theta))];
+        self.constrain("a marked floor attains the best", Sum { free: vec![b], terms: floor });
+        let one = vec![product([self.read("best.top")]), product([self.read("best.floor")]), constant(-1)];
+        self.constrain("the best is attained", Sum { free: vec![b], terms: one });
         Ok(())
     }
 
-    fn score_term(&mut self, site: Site) -> Result<Term, RelationError> {
-        let Axes { b, l, a, r, a2, r2, .. } = self.x;
-        let name = site.name();
-        let sketch = self.read_as(&format!("sk{name}"), &[(a, Index::Var(a2)), (r, Index::Var(r2))]);
-        let mq = format!("mq{name}");
-        let conditioned = product([self.read(&format!("M{name}")), sketch]);
-        self.requantise_term(&mq, &[b, l, a, r], conditioned)?;
-        Ok(product([self.read(&format!("G{name}")), self.read(&mq)]))
+    /// `rel = max(0, score - ⌊m/2⌋)`.
+    fn relevance(&mut self) {
+        let Axes { b, i, .. } = self.x;
+        self.trace("rel", &[i]);
+        self.bounded("rel", 1 << 15);
+        let above = vec![product([self.read("score")]), product([self.read("best.half")]).times(-F::ONE)];
+        let relevance = product([self.read("rel")]);
+        self.look_up("scores above half the best", TableKind::Relu, &[b, i], vec![above, vec![relevance]]);
     }
 
     /// Sums the relevance of true rows by (request, contributor); the public side holds the published weights.

@@ -1,12 +1,12 @@
 //! The backward pass: the gradient of the answer's loss at every LoRA site's output.
 
-use super::gadget::{Bound, Layers, Scaled};
+use super::gadget::{Bound, Layers, Scaled, UnitPart};
 use super::{Axes, Builder, RelationError, product, public};
 use crate::ir::{Coupling, Factor, Index, int};
 use crate::public::Public;
+use model_runtime::int::backward::gradient_length;
 use model_runtime::semantics::OUT_PROB_BITS;
 use model_runtime::shape::Site;
-use model_runtime::tables::boost_limit;
 
 impl Builder<'_> {
     /// Everything from the output probabilities to `gin`.
@@ -15,60 +15,59 @@ impl Builder<'_> {
         self.output_gradient()?;
         self.trace("gout", &[l, t, d]);
         // Equal to `ghf` or to another layer's `gin`.
-        let bits = self.op("ghf")?.bits.max(self.op("gin")?.bits);
-        self.bounded("gout", 1 << (bits - 1));
+        let length = gradient_length(self.sem).map_err(|_| super::missing("constant within bounds", "ghf.length"))?.log();
+        let bits = (length + self.lift()?).max(self.op("gin")?.bits - 1);
+        self.bounded("gout", 1 << bits);
         self.feed_forward_gradient()?;
         self.norm_step("n2", "gm", "gout", Layers::All)?;
         self.attention_gradient()?;
         self.attention_input_gradient()?;
         // Nothing reads the first layer's.
         self.norm_step("n1", "gin", "gm", Layers::AfterFirst)?;
-        self.layer_gradients();
-        Ok(())
+        self.layer_gradients()
     }
 
-    /// `pr - 2^14·target`, through the head and the final norm, back to the answer's positions.
+    /// `pr - 2^14·target`, through the head and the final norm, each slot's part brought to one length.
     fn output_gradient(&mut self) -> Result<(), RelationError> {
         let Axes { b, s, v, d, .. } = self.x;
-        let limit = u32::try_from(self.constant("boost_limit")?).ok().filter(|&k| k <= boost_limit(self.sem.shape.vocab));
-        let limit = limit.ok_or_else(|| super::missing("constant", "boost_limit"))?;
-        let target = || public(Public::Target, &[b, s, v]);
-        let one = 1 << OUT_PROB_BITS;
-        // How far a target's probability is from one sets the scale of its slot's gradient.
-        let gap = vec![product([public(Public::LiveSlot, &[b, s])]).times(int(one)), product([target(), self.read("pr")]).times(int(-1))];
-        self.boost(gap, limit);
-        self.trace("dz", &[s, v]);
-        let scaled = vec![product([self.read("boost.scale"), self.read("pr")]), product([self.read("boost.scale"), target()]).times(int(-one))];
-        let dz = product([self.read("dz")]);
-        self.equal("the loss gradient is scaled", &[b, s, v], scaled, dz);
         let coef = self.coef("nf.dn", 0)?;
-        let acc = vec![(coef, product([self.read("head"), self.read("dz")]))];
-        // Σ_v |dz| of a slot: at most twice the scaled gap, and the roundings of all probabilities.
+        let target = public(Public::Target, &[b, s, v]);
+        let acc = vec![
+            (coef, product([self.read("head"), self.read("pr")])),
+            (coef.saturating_mul(-(1 << OUT_PROB_BITS)), product([self.read("head"), target])),
+        ];
+        // Σ_v |q - e_t| of a slot: two, and the roundings of all probabilities.
         let head = self.sem.weight_bits.get("head").copied().ok_or_else(|| super::missing("width", "head"))?;
-        let mass = (1 << 16) + ((self.sem.shape.vocab as i64 / 2 + 4) << limit);
+        let mass = (1 << (OUT_PROB_BITS + 1)) + self.sem.shape.vocab as i64 / 2 + 8;
         let bound = (mass << (head - 1)).saturating_mul(coef.saturating_abs());
         self.requantise_bounded("nf.dn", &[b, s, d], acc, Bound::Argued(bound))?;
         self.norm_backward("nf", &[b, s])?;
-        let factor = product([self.read("nf.fb"), self.read("boost.fine")]);
-        self.requantise_term("boost.fb", &[b, s], factor)?;
-        let gradient = product([self.read("nf.v"), self.read("boost.fb")]);
-        self.requantise_term("ghf", &[b, s, d], gradient)
+        let unit = gradient_length(self.sem).map_err(|_| super::missing("constant within bounds", "ghf.length"))?;
+        self.unit("ghf", &[b, s], &[UnitPart { input: "nf.v", output: "ghf", entries: &[d] }], unit)
     }
 
-    /// `gout[l] = gin[l+1]`; the last layer's comes from the answer's positions.
-    fn layer_gradients(&mut self) {
+    /// `gout[l] = gin[l+1]`; the last layer's is `2^lift·ghf` at the answer's positions.
+    fn layer_gradients(&mut self) -> Result<(), RelationError> {
         let Axes { b, l, t, d, s, .. } = self.x;
         let last = (1 << self.out.axes[l.0].log) - 1;
         let scattered = product([public(Public::Select, &[b, s, t]), self.read("ghf")]).coupled(l, Coupling::Only(last));
+        let scattered = scattered.times(int(1 << self.lift()?));
         let next = product([self.read("gin")]).coupled(l, Coupling::Previous);
         let gradient = product([self.read("gout")]);
         self.equal("layer gradients are chained", &[b, l, t, d], vec![scattered, next], gradient);
+        Ok(())
+    }
+
+    fn lift(&self) -> Result<u32, RelationError> {
+        let lift = u32::try_from(self.constant("ghf.lift")?).ok().filter(|lift| *lift <= 12);
+        lift.ok_or_else(|| super::missing("constant of at most 12", "ghf.lift"))
     }
 
     /// Norm backward of `x` and the residual: `y = 2^s·stream + v·fb`.
     fn norm_step(&mut self, x: &str, y: &str, stream: &str, layers: Layers) -> Result<(), RelationError> {
         let Axes { b, l, t, d, .. } = self.x;
         self.norm_backward(x, &[b, l, t])?;
+        self.coarse_factor(x, &[b, l, t])?;
         let acc = vec![
             (self.skip_coef(y)?, product([self.read(stream)])),
             (self.coef(y, 1)?, product([self.read(&format!("{x}.v")), self.read(&format!("{x}.fb"))])),

@@ -1,7 +1,7 @@
 //! The forward pass: the answer is the model's greedy continuation.
 
 use super::gadget::{Bound, Scaled};
-use super::{Axes, Builder, RelationError, constant, product, public};
+use super::{Axes, Builder, RelationError, Scope, constant, product, public};
 use crate::ir::{Axis, Coupling, F, Factor, Index, Sum, Term, int};
 use crate::public::Public;
 use crate::table::{TableKind, exp_is_strict};
@@ -192,16 +192,19 @@ impl Builder<'_> {
         self.logits(&[b, s, v], &[b, s])
     }
 
+    /// Every other token's logit is at most the target's; where a gradient follows, their softmax leaves the target out.
     fn logits(&mut self, cells: &[Axis], rows: &[Axis]) -> Result<(), RelationError> {
         let Axes { b, s, v, .. } = self.x;
-        self.trace("out.max", &rows[1..]);
+        for name in ["out.max", "out.margin", "out.tie"] {
+            self.trace(name, &rows[1..]);
+        }
         self.trace("out.w", &cells[1..]);
         self.trace("out.flag", &cells[1..]);
         self.signed_range("out.max", 16);
+        self.range("out.margin", 16);
+        self.range("out.tie", 1);
         let acc = vec![(self.coef("out", 0)?, product([self.read("head"), self.read("nf.n")]))];
         let logit = self.quotient_within("out", "out", cells, acc, Bound::Widths, 3 << 15)?;
-        let gap = below_max(self.read("out.max"), logit);
-        let live = vec![product([public(Public::Live, &[b, s, v])])];
         let exponent = self.exponent("out.exp_bits")?;
         if !exp_is_strict(exponent) {
             return Err(RelationError::Parameter {
@@ -210,24 +213,32 @@ impl Builder<'_> {
                 expected: "one at which EXP(1) < EXP(0)",
             });
         }
-        let kind = TableKind::Exp(exponent);
-        let weight = self.read("out.w");
-        let tuple = vec![gap.clone(), vec![product([weight.clone()])], vec![product([self.read("out.flag")])]];
-        self.look_up_where("output weights", kind, cells, Some(live), tuple);
-        let dead = vec![product([weight.clone()]), product([weight.clone(), public(Public::Live, &[b, s, v])]).times(-F::ONE)];
-        self.constrain("dead outputs have no weight", Sum { free: cells.to_vec(), terms: dead });
-        // The maximum is attained in every live slot …
-        let attained =
-            vec![product([public(Public::Live, &[b, s, v]), self.read("out.flag")]), product([public(Public::LiveSlot, &[b, s])]).times(-F::ONE)];
+        let target = || public(Public::Target, &[b, s, v]);
+        let (weight, flag) = (self.read("out.w"), self.read("out.flag"));
+        // At the target the row must be that of gap zero: its logit is exactly `max + margin`.
+        let mut gap = below_max(self.read("out.max"), logit);
+        gap.push(product([self.read("out.margin"), target()]));
+        let tuple = vec![
+            gap,
+            vec![product([weight.clone()]), product([target()]).times(int(EXP_ONE.into()))],
+            vec![product([flag.clone()]), product([target()])],
+        ];
+        let live = || public(Public::Live, &[b, s, v]);
+        self.look_up_where("output weights", TableKind::Exp(exponent), cells, Some(vec![product([live()])]), tuple);
+        let dead = vec![product([weight.clone()]), product([weight.clone(), live()]).times(-F::ONE), product([weight.clone(), target()])];
+        self.constrain("dead outputs and the target have no weight", Sum { free: cells.to_vec(), terms: dead });
+        // The maximum of the others is attained in every live slot …
+        let attained = vec![product([live(), flag.clone()]), product([public(Public::LiveSlot, &[b, s])]).times(-F::ONE)];
         self.look_up("output maximum is attained", TableKind::Range(16), rows, vec![attained]);
-        // … an answer's token attains it (only a gap of zero has this weight) …
-        let chosen = product([public(Public::AnswerTarget, &[b, s, v]), weight.clone()]);
-        let one = product([public(Public::AnswerSlot, &[b, s])]).times(int(EXP_ONE.into()));
-        self.equal("the chosen token has the largest logit", rows, vec![chosen], one);
-        // … and is the first that does.
-        let below = vec![product([public(Public::BelowTarget, &[b, s, v])])];
-        let strict = [gap, vec![constant(-1)]].concat();
-        self.look_up_where("ties go to the lowest token", TableKind::Range(16), cells, Some(below), vec![strict]);
+        // … and the target is above it, or equal if no lower token attains it.
+        let below = product([public(Public::BelowTarget, &[b, s, v]), flag]).times(-F::ONE);
+        let tied = vec![product([self.read("out.tie")]).times(int(1 << 16)), below];
+        self.look_up("ties are told", TableKind::Range(16), rows, vec![tied]);
+        let strict = vec![product([self.read("out.margin")]), product([self.read("out.tie")]).times(-F::ONE)];
+        self.look_up("ties go to the lowest token", TableKind::Range(16), rows, vec![strict]);
+        if self.params.scope == Scope::Forward {
+            return Ok(());
+        }
         self.softmax_row("out", rows, weight)?;
         self.expect_shift("pr", RECIP_BITS - OUT_PROB_BITS)?;
         let acc = self.times_factor("out", || self.read("out.w"));

@@ -2,8 +2,10 @@
 
 use super::{Builder, RelationError, constant, product};
 use crate::ir::{Axis, Factor, Sum, Term, int, inverse_power_of_two};
+use crate::public::Public;
 use crate::table::TableKind;
-use model_runtime::semantics::{BOOST_BITS, FIELD, RECIP_BITS, Rounding};
+use model_runtime::int::unit::{REMAINDER_LIMB, UnitLength};
+use model_runtime::semantics::{FIELD, RECIP_BITS, Rounding};
 use p3_field::PrimeCharacteristicRing;
 
 /// Which normaliser a row uses.
@@ -41,6 +43,17 @@ pub(super) enum Layers {
     All,
     /// Every one but the first.
     AfterFirst,
+}
+
+/// One tensor of the vectors that are brought to a length.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UnitPart<'n> {
+    /// 16-bit integers.
+    pub input: &'n str,
+    /// The scaled tensor.
+    pub output: &'n str,
+    /// Its axes after the rows'.
+    pub entries: &'n [Axis],
 }
 
 /// An integer multiple of a term.
@@ -135,7 +148,7 @@ impl Builder<'_> {
 
     /// One on every layer but the first.
     fn later_layers(&self) -> Vec<Term> {
-        let first = product([super::public(crate::public::Public::Below(1), &[self.x.l])]);
+        let first = product([super::public(Public::Below(1), &[self.x.l])]);
         vec![constant(1), first.times(-crate::ir::F::ONE)]
     }
 
@@ -258,18 +271,6 @@ impl Builder<'_> {
         self.below(&name("rem"), &name(power), rows, rem_bits);
     }
 
-    /// The scale of each slot's gradient, read off how far its target's probability is from one: a power of two and a fine factor of at most one.
-    pub(super) fn boost(&mut self, gap: Vec<Term>, limit: u32) {
-        let rows = [self.x.b, self.x.s];
-        self.normalise("boost", &rows, gap, Base::Two);
-        self.trace("boost.scale", &rows[1..]);
-        self.trace("boost.fine", &rows[1..]);
-        let tuple = ["man", "scale", "fine", "big"].map(|part| vec![product([self.read(&format!("boost.{part}"))])]).to_vec();
-        self.look_up("gradient scale", TableKind::Boost(limit), &rows, tuple);
-        self.bounded("boost.scale", 1 << limit);
-        self.bounded("boost.fine", 1 << BOOST_BITS);
-    }
-
     /// `0 ≤ value < bound ≤ 2^bits`.
     fn below(&mut self, value: &str, bound: &str, rows: &[Axis], bits: u32) {
         self.range(value, bits);
@@ -277,7 +278,7 @@ impl Builder<'_> {
         self.look_up(&format!("{value} below {bound}"), TableKind::Range(bits), rows, vec![gap]);
     }
 
-    /// Backward of norm `x`: from `x.dn` to `x.v` over `rows`, and the coarse factor `x.fb`.
+    /// Backward of norm `x`: from `x.dn` to `x.v` over `rows`.
     pub(super) fn norm_backward(&mut self, x: &str, rows: &[Axis]) -> Result<(), RelationError> {
         let name = |part: &str| format!("{x}.{part}");
         let all: Vec<Axis> = rows.iter().copied().chain([self.x.d]).collect();
@@ -290,8 +291,7 @@ impl Builder<'_> {
         self.bounded(&name("dot"), ((bound >> shift) + 1).min(1 << (bits - 1)));
         let (c, m) = (self.coef(&name("v"), 0)?, self.coef(&name("v"), 1)?);
         let acc = vec![(c, product([self.read(&name("dn"))])), (-m, product([self.read(&name("n")), self.read(&name("dot"))]))];
-        self.requantise(&name("v"), &all, acc)?;
-        self.coarse_factor(x, rows)
+        self.requantise(&name("v"), &all, acc)
     }
 
     /// Cauchy-Schwarz: `|Σ dn·n| ≤ √D·max|dn| · √Σn²` with `Σn² ≤ D·(2^U·√(1 + D/(2·eps)) + 1)²`; the widths' bound where it is smaller.
@@ -306,7 +306,7 @@ impl Builder<'_> {
     }
 
     /// `fb = min(f >> F, 2^15 - 1)`: `f = fb·2^F + fr + over`, and `over = 0` unless `fb` is at its limit.
-    fn coarse_factor(&mut self, x: &str, rows: &[Axis]) -> Result<(), RelationError> {
+    pub(super) fn coarse_factor(&mut self, x: &str, rows: &[Axis]) -> Result<(), RelationError> {
         let name = |part: &str| format!("{x}.{part}");
         let shift = u32::try_from(self.constant(&name("fb_shift"))?).ok().filter(|s| (1..=14).contains(s));
         let shift = shift.ok_or_else(|| super::missing("constant", &name("fb_shift")))?;
@@ -332,6 +332,58 @@ impl Builder<'_> {
             one(self, "o1", limit << 12),
         ];
         self.constrain(&format!("{x} coarse factor saturates"), Sum { free: rows.to_vec(), terms });
+        Ok(())
+    }
+
+    /// Brings vectors to one length: `output = ⌊(input·f·2^e + offset)/2^s⌋` for each part over its axes, `Σ output²` within `T ± δ` over all parts,
+    /// or every input is zero. Rows are the free axes in front (the request axis first); `x` names the witnesses.
+    pub(super) fn unit(&mut self, x: &str, rows: &[Axis], parts: &[UnitPart<'_>], unit: UnitLength) -> Result<(), RelationError> {
+        let name = |part: &str| format!("{x}.{part}");
+        for part in ["e", "p2", "f", "g", "live"] {
+            self.trace(&name(part), &rows[1..]);
+        }
+        let one = |b: &Self, part: &str| vec![product([b.read(&name(part))])];
+        let tuple = vec![one(self, "e"), one(self, "p2")];
+        self.look_up(&format!("{x} lift"), TableKind::Power2, rows, tuple);
+        self.range(&name("f"), 15);
+        self.range(&name("live"), 1);
+        let scale = product([self.read(&name("f")), self.read(&name("p2"))]);
+        let whole = product([self.read(&name("g"))]);
+        self.equal(&format!("{x} scale"), rows, vec![scale], whole);
+        let mut squares = vec![product([self.read(&name("live"))]).times(int(unit.slack() - unit.target()))];
+        for part in parts {
+            self.unit_part(x, rows, part, unit)?;
+            squares.push(product([self.read(part.output), self.read(part.output)]));
+        }
+        self.look_up(&format!("{x} length"), TableKind::Range(unit.slack_log()), rows, vec![squares]);
+        Ok(())
+    }
+
+    /// Lifted inputs have 16 bits and `f` has 15, so `|input·g| ≤ 2^30`; `2^s·|output| ≤ 2^29`: the identity holds over the integers.
+    fn unit_part(&mut self, x: &str, rows: &[Axis], part: &UnitPart<'_>, unit: UnitLength) -> Result<(), RelationError> {
+        let UnitPart { input, output, entries } = part;
+        let all: Vec<Axis> = [rows, entries].concat();
+        self.check_bound(output, unit.shift(), 1 << 30, 1 << unit.log())?;
+        let lifted = vec![product([self.read(input), self.read(&format!("{x}.p2"))]), constant(1 << 15)];
+        self.look_up(&format!("{output} lifted in range"), TableKind::Range(16), &all, vec![lifted]);
+        let dead = vec![product([self.read(input)]), product([self.read(input), self.read(&format!("{x}.live"))]).times(-crate::ir::F::ONE)];
+        self.constrain(&format!("{output} is zero only if its input is"), Sum { free: all.clone(), terms: dead });
+        let limbs = [format!("{output}.r0"), format!("{output}.r1")];
+        self.trace(output, &all[1..]);
+        limbs.iter().for_each(|limb| {
+            self.trace(limb, &all[1..]);
+        });
+        self.range(&limbs[0], REMAINDER_LIMB);
+        self.range(&limbs[1], unit.shift() - REMAINDER_LIMB);
+        self.signed_range(output, unit.log() + 1);
+        let scaled = vec![
+            product([self.read(input), self.read(&format!("{x}.g"))]),
+            product([super::public(Public::Offset(unit.shift()), entries)]),
+            product([self.read(&limbs[0])]).times(int(-1)),
+            product([self.read(&limbs[1])]).times(int(-(1 << REMAINDER_LIMB))),
+        ];
+        let whole = product([self.read(output)]).times(int(1 << unit.shift()));
+        self.equal(&format!("{output} is scaled"), &all, scaled, whole);
         Ok(())
     }
 }

@@ -10,7 +10,8 @@ mod gadget;
 use crate::ir::{Axis, AxisDef, Constraint, F, Factor, Group, Index, Lookup, Source, Sum, TableId, TensorDef, TensorId, Term, int};
 use crate::public::Public;
 use crate::table::TableKind;
-use model_runtime::semantics::{Dims, Op, ROPE_BITS, Semantics};
+use model_runtime::int::index::{MAX_ROWS, MAX_SKETCH};
+use model_runtime::semantics::{Dims, Op, ROPE_BITS, Semantics, SketchShape};
 use model_runtime::shape::Site;
 use p3_field::PrimeCharacteristicRing;
 use serde::{Deserialize, Serialize};
@@ -115,13 +116,10 @@ pub struct Axes {
     pub p: Axis,
     pub f: Axis,
     pub r: Axis,
-    pub r2: Axis,
-    pub r3: Axis,
     pub v: Axis,
     pub s: Axis,
     pub a: Axis,
-    pub a2: Axis,
-    pub a3: Axis,
+    pub k: Axis,
     pub i: Axis,
     pub c: Axis,
 }
@@ -210,6 +208,9 @@ impl Relation {
     }
 }
 
+// `MAX_ROWS` relevances of `RELEVANCE_BITS` stay within 2^30: no weight leaves the field, none is ambiguous.
+const _: () = assert!(MAX_ROWS << attribution::RELEVANCE_BITS <= 1 << 30);
+
 /// Largest tensor, in variables.
 const MAX_TENSOR_LOG: usize = 34;
 
@@ -228,12 +229,11 @@ fn check(params: &RelationParams) -> Result<(), RelationError> {
         }
     }
     check_shape(params)?;
-    let theta = params.semantics.consts.get("theta").copied().unwrap_or(0).clamp(0, 1 << 15);
-    if params.rows as i64 * ((1 << 15) - theta) > 1 << 30 {
+    if params.rows > MAX_ROWS {
         return Err(RelationError::Parameter {
             what: "index rows".into(),
             found: params.rows.to_string(),
-            expected: "so few that no sum of relevances reaches 2^30 (32768 without a noise floor)",
+            expected: "at most 131072: no sum of relevances may reach 2^30",
         });
     }
     if params.scope == Scope::Forward && (params.rows != 0 || params.contributors != 0) {
@@ -241,7 +241,7 @@ fn check(params: &RelationParams) -> Result<(), RelationError> {
         return Err(RelationError::Parameter { what: "index".into(), found, expected: "no rows and no contributors without attribution" });
     }
     if params.scope == Scope::Attribution
-        && (params.rows == 0 || params.contributors == 0 || params.semantics.lora.is_none() || params.semantics.sketch_rows.is_none())
+        && (params.rows == 0 || params.contributors == 0 || params.semantics.lora.is_none() || params.semantics.sketch.is_none())
     {
         return Err(RelationError::Parameter {
             what: "attribution".into(),
@@ -281,8 +281,8 @@ fn check_shape(params: &RelationParams) -> Result<(), RelationError> {
             return refuse("LoRA", format!("{lora:?}"), "rank 1 to 1024 and at least one site, each once, in order");
         }
     }
-    if params.semantics.sketch_rows.is_some_and(|k| !k.is_power_of_two() || k > 1 << 10) {
-        return refuse("sketch rows", format!("{:?}", params.semantics.sketch_rows), "a power of two up to 1024");
+    if let Some(sketch) = &params.semantics.sketch {
+        check_sketch(params, sketch)?;
     }
     if params.semantics.ops.values().flat_map(|op| &op.coefs).any(|c| c.unsigned_abs() > 1 << 30) {
         return refuse("coefficients", "one beyond 2^30".into(), "at most 2^30");
@@ -290,13 +290,21 @@ fn check_shape(params: &RelationParams) -> Result<(), RelationError> {
     Ok(())
 }
 
-/// What a long-lived tensor holds past its axes' true sizes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Padding {
-    /// Zeros, by constraint.
-    Zero,
-    /// Anything in range; the reader says why that does no harm.
-    Free,
+fn check_sketch(params: &RelationParams, sketch: &SketchShape) -> Result<(), RelationError> {
+    let refuse = |expected| Err(RelationError::Parameter { what: "sketch".into(), found: format!("{sketch:?}"), expected });
+    let power = |k: usize| k.is_power_of_two() && k <= 1 << 10;
+    if !power(sketch.rows) || !sketch.ranks.is_none_or(power) {
+        return refuse("rows and ranks that are powers of two up to 1024");
+    }
+    let sites = params.semantics.sites();
+    if sketch.sites.is_empty() || sketch.sites.windows(2).any(|w| w[0] >= w[1]) || !sketch.sites.iter().all(|s| sites.contains(s)) {
+        return refuse("at least one of the adapter's sites, each once, in order");
+    }
+    let len = params.semantics.sketch_len();
+    if len > MAX_SKETCH {
+        return refuse("at most 16384 entries");
+    }
+    Ok(())
 }
 
 /// Builds a relation section by section.
@@ -330,13 +338,10 @@ impl<'a> Builder<'a> {
             p: axis("p", d.p),
             f: axis("f", d.f),
             r: axis("r", d.r),
-            r2: axis("r'", d.r),
-            r3: axis("r''", d.r),
             v: axis("v", d.v),
             s: axis("s", d.s),
             a: axis("a", d.a),
-            a2: axis("a'", d.a),
-            a3: axis("a''", d.a),
+            k: axis("k", d.k),
             i: axis("i", rows),
             c: axis("c", params.contributors.max(1).next_power_of_two()),
         };
@@ -464,8 +469,7 @@ impl<'a> Builder<'a> {
             (x.v, s.vocab),
             (x.i, self.params.rows.max(1)),
             (x.r, rank),
-            (x.r2, rank),
-            (x.r3, rank),
+            (x.k, self.sem.sketch.as_ref().and_then(|x| x.ranks).unwrap_or(rank)),
         ];
         sizes.iter().find(|(a, _)| *a == axis).map_or(padded, |(_, size)| *size)
     }
@@ -525,31 +529,31 @@ impl<'a> Builder<'a> {
     /// Declares the base model and the adapter, with range checks.
     fn weights(&mut self) -> Result<(), RelationError> {
         let Axes { l, d, g, j, z, p, f, v, r, .. } = self.x;
-        self.weight("embed", Group::Base, &[v, d], Padding::Zero)?;
-        self.weight("head", Group::Base, &[v, d], Padding::Zero)?;
+        self.weight("embed", Group::Base, &[v, d])?;
+        self.weight("head", Group::Base, &[v, d])?;
         for site in Site::ALL {
             let (output, input) = self.site_axes(site);
             let axes: Vec<Axis> = [vec![l], output, input].concat();
-            self.weight(&format!("w{}", site.name()), Group::Base, &axes, Padding::Zero)?;
+            self.weight(&format!("w{}", site.name()), Group::Base, &axes)?;
         }
         debug_assert_eq!(self.site_axes(Site::Q).0, [g, j, z, p]);
         debug_assert_eq!(self.site_axes(Site::Up).0, [f]);
         for &site in self.sem.sites() {
             let (output, input) = self.site_axes(site);
-            self.weight(&format!("a{}", site.name()), Group::Adapter, &[vec![l, r], input].concat(), Padding::Zero)?;
-            self.weight(&format!("b{}", site.name()), Group::Adapter, &[vec![l], output, vec![r]].concat(), Padding::Zero)?;
+            self.weight(&format!("a{}", site.name()), Group::Adapter, &[vec![l, r], input].concat())?;
+            self.weight(&format!("b{}", site.name()), Group::Adapter, &[vec![l], output, vec![r]].concat())?;
         }
         Ok(())
     }
 
-    /// A long-lived tensor and its range check.
-    fn weight(&mut self, name: &str, group: Group, axes: &[Axis], padding: Padding) -> Result<(), RelationError> {
+    /// A long-lived tensor, its range check and its zeros past the axes' true sizes.
+    fn weight(&mut self, name: &str, group: Group, axes: &[Axis]) -> Result<(), RelationError> {
         let bits = self.sem.weight_bits.get(name).copied().ok_or_else(|| missing("width", name))?;
-        self.weight_of_bits(name, bits, group, axes, padding)
+        self.weight_of_bits(name, bits, group, axes)
     }
 
     /// The same with the width given.
-    fn weight_of_bits(&mut self, name: &str, bits: u32, group: Group, axes: &[Axis], padding: Padding) -> Result<(), RelationError> {
+    fn weight_of_bits(&mut self, name: &str, bits: u32, group: Group, axes: &[Axis]) -> Result<(), RelationError> {
         if !(2..=16).contains(&bits) {
             return Err(RelationError::Parameter { what: format!("width of `{name}`"), found: bits.to_string(), expected: "2 to 16 bits" });
         }
@@ -558,7 +562,7 @@ impl<'a> Builder<'a> {
             self.signed_range(name, bits);
         }
         self.bounded(name, 1 << (bits - 1));
-        for &axis in axes.iter().filter(|_| padding == Padding::Zero) {
+        for &axis in axes {
             if self.true_size(axis) < 1 << self.out.axes[axis.0].log {
                 self.zero_padding(name, axes, axis);
             }

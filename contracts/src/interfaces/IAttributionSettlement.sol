@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
+import {INPUTS} from "../libraries/PublicInputs.sol";
+
 /// @title Settlement of attribution proofs
 /// @notice A user escrows a fee for one answer of one model. A valid proof releases it, split by governed shares; without one until the
 /// deadline, the user gets it back. Everything a request is settled under is fixed when it is escrowed.
@@ -40,20 +42,38 @@ interface IAttributionSettlement {
     /// @param splitId The split agreed to; it must be the current one.
     /// @param asset What the fee is paid in.
     /// @param amount The fee.
-    /// @param deadline Last second in which a proof is accepted.
-    /// @param tokenDigest The digest of prompt and answer that the proof must have; zero accepts any exchange with the model.
+    /// @param deadline Last second in which a proof is accepted; later by as long as settling is paused in between.
+    /// @param promptDigest The salted digest of the prompt that must be answered; zero accepts any prompt, so any exchange with the model.
+    /// @param tokenDigest The salted digest of prompt and answer that the proof must have; zero accepts any answer.
+    /// @param settler The only account that may settle; zero for anyone.
+    /// @param verifier The contract whose word on the proof counts; it must be the one approved for the model's key.
+    /// @param verifierKey Digest of the verifying key, which the verifier must state.
     struct Terms {
         uint64 modelId;
         uint32 splitId;
         Asset asset;
         uint128 amount;
         uint40 deadline;
+        uint256 promptDigest;
         uint256 tokenDigest;
+        address settler;
+        address verifier;
+        bytes32 verifierKey;
+    }
+
+    /// @notice The public inputs of a proof that the chain doesn't know by itself.
+    /// @param statement Digest of the whole statement.
+    /// @param prompt Digest of the prompt.
+    /// @param tokens Digest of prompt and answer.
+    struct Digests {
+        uint256 statement;
+        uint256 prompt;
+        uint256 tokens;
     }
 
     /// @notice A request.
     /// @param payer Who escrowed, and is refunded.
-    /// @param deadline Last second in which a proof is accepted.
+    /// @param deadline Last second in which a proof is accepted, as far as pauses have moved it.
     /// @param splitId The split it is paid out by.
     /// @param asset What the fee is paid in.
     /// @param amount The fee.
@@ -61,7 +81,9 @@ interface IAttributionSettlement {
     /// @param totalWeight Sum of the weights; zero until settled.
     /// @param status What became of it; in the slot of `totalWeight`, since settling writes both.
     /// @param verifier The verifier whose word counts.
-    /// @param binding Until settled, the token digest that the proof must have, or `ANY_TOKENS`; once settled with weights, the root of their
+    /// @param bindsTokens Whether one answer only is accepted; then its digest is kept beside.
+    /// @param namesSettler Whether one account only may settle; then it is kept beside.
+    /// @param binding Until settled, the prompt digest that the proof must have, or `ANY_PROMPT`; once settled with weights, the root of their
     /// tree. One slot, written when escrowed, makes settling cheaper.
     struct Request {
         address payer;
@@ -73,6 +95,8 @@ interface IAttributionSettlement {
         uint56 totalWeight;
         Status status;
         address verifier;
+        bool bindsTokens;
+        bool namesSettler;
         bytes32 binding;
     }
 
@@ -107,9 +131,8 @@ interface IAttributionSettlement {
     event Escrowed(bytes32 indexed requestId, address indexed payer, uint64 indexed modelId, uint256 nonce, address verifier, Terms terms);
     /// @notice Everything that is needed to verify the settlement without the chain's word for it.
     event Settled(
-        bytes32 indexed requestId, uint64 indexed modelId, address indexed verifier, uint256[9] publicInputs, uint256[] weights, bytes proof
+        bytes32 indexed requestId, uint64 indexed modelId, address indexed verifier, uint256[INPUTS] publicInputs, uint256[] weights, bytes proof
     );
-    event Distributed(bytes32 indexed requestId, Asset asset, Distribution distribution);
     event Collected(bytes32 indexed requestId, uint256 indexed index, address indexed contributor, uint256 amount);
     event Refunded(bytes32 indexed requestId, address indexed payer, Asset asset, uint256 amount);
     event Withdrawn(Asset indexed asset, address indexed account, address to, uint256 amount);
@@ -138,8 +161,14 @@ interface IAttributionSettlement {
     error DeadlinePassed(bytes32 requestId, uint256 deadline);
     /// @notice The deadline isn't over yet.
     error DeadlineNotPassed(bytes32 requestId, uint256 deadline);
+    /// @notice The proof is about another prompt than the one paid for.
+    error PromptDigestMismatch(uint256 expected, uint256 found);
     /// @notice The proof is about another exchange than the one paid for.
     error TokenDigestMismatch(uint256 expected, uint256 found);
+    /// @notice The payer named another account to settle.
+    error NotSettler(bytes32 requestId, address settler, address caller);
+    /// @notice The verifier approved for the model isn't the one that the terms name, or is one of another key.
+    error VerifierDiffers(address expected, bytes32 expectedKey, address found, bytes32 foundKey);
     /// @notice There must be one weight per contributor.
     error WeightCount(uint256 expected, uint256 found);
     /// @notice The proof doesn't verify.
@@ -159,16 +188,14 @@ interface IAttributionSettlement {
     /// @return requestId What the proof must name; its top three bits are zero.
     function escrow(Terms calldata terms) external payable returns (bytes32 requestId);
 
-    /// @notice Releases a fee. Anyone may call: who is paid doesn't depend on the caller.
+    /// @notice Releases a fee. Who is paid doesn't depend on the caller, and unless the terms name a settler, anyone may call.
     /// @param requestId The request.
-    /// @param statementDigest Public input 0.
-    /// @param tokenDigest Public input 6.
+    /// @param digests Public inputs 0, 6 and 7.
     /// @param weights One per contributor, in the order of the datanet version.
     /// @param proof The outer proof.
-    function settle(bytes32 requestId, uint256 statementDigest, uint256 tokenDigest, uint256[] calldata weights, bytes calldata proof)
-        external;
+    function settle(bytes32 requestId, Digests calldata digests, uint256[] calldata weights, bytes calldata proof) external;
 
-    /// @notice After the deadline, credits the fee to its payer. Works while paused.
+    /// @notice After the deadline, credits the fee to its payer. Works while paused, if the deadline passed before.
     function refund(bytes32 requestId) external;
 
     /// @notice Credits contributors with their shares. Anyone may call; a contributor without weight has nothing to collect.
@@ -180,15 +207,20 @@ interface IAttributionSettlement {
     /// @notice Governance only: the split of requests from now on.
     function setSplit(Split calldata next) external returns (uint32 splitId);
 
-    /// @notice Stops escrow and settlement for a while. Refunds, collection and withdrawal go on, deadlines run on.
-    /// @dev Governance: up to `MAX_PAUSE`. The guardian: up to `GUARDIAN_PAUSE`, and only so long after a pause ended.
+    /// @notice Stops escrow and settlement for a while. Collection and withdrawal go on, and refunds of requests whose deadline has passed;
+    /// the deadlines of all others wait.
+    /// @dev Governance: up to `MAX_PAUSE`. The guardian: up to `GUARDIAN_PAUSE`. After a pause, none begins for as long as it was, so a deadline
+    /// moves by at most its request's window and `MAX_PAUSE`. Governance may change when a pause ends that is going on.
     function pause(uint256 duration) external;
 
-    /// @notice Governance only: ends a pause.
+    /// @notice Governance only: ends a pause, if there is one.
     function unpause() external;
 
     /// @notice Governance only: who may pause in an emergency; zero for nobody.
     function setGuardian(address guardian) external;
+
+    /// @notice When settling is possible again; in the past or now if it is.
+    function pausedUntil() external view returns (uint256);
 
     /// @notice A request.
     function request(bytes32 requestId) external view returns (Request memory);
@@ -212,10 +244,10 @@ interface IAttributionSettlement {
     function nextRequestId(address payer, Terms calldata terms) external view returns (bytes32);
 
     /// @notice The public inputs that a proof for this request is checked against. Reverts as `settle` would on weights.
-    function publicInputs(bytes32 requestId, uint256 statementDigest, uint256 tokenDigest, uint256[] calldata weights)
+    function publicInputs(bytes32 requestId, Digests calldata digests, uint256[] calldata weights)
         external
         view
-        returns (uint256[9] memory);
+        returns (uint256[INPUTS] memory);
 
     /// @notice Who would get what: the parts of the fee, and each contributor's account and amount.
     function preview(bytes32 requestId, uint256[] calldata weights)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity ^0.8.28;
 
+import {INPUTS} from "../libraries/PublicInputs.sol";
+
 /// @title Verifier of attribution proofs of one relation
 /// @notice One relation (model shape, quantisation, policy, sizes) has one verifying key and one verifier.
 interface IAttributionVerifier {
@@ -16,7 +18,7 @@ interface IAttributionVerifier {
     /// two different byte strings can both verify, so never identify anything by them.
     /// @param publicInputs In the order of the library `PublicInputs`.
     /// @param proof The outer proof's bytes.
-    function verify(uint256[9] calldata publicInputs, bytes calldata proof) external view returns (bool);
+    function verify(uint256[INPUTS] calldata publicInputs, bytes calldata proof) external view returns (bool);
 
     /// @notice Digest of the verifying key.
     function keyDigest() external view returns (bytes32);

@@ -51,6 +51,7 @@ interface IDatanetRegistry {
     );
     event Approved(uint64 indexed datanetId, uint64 indexed contributionId);
     event Rejected(uint64 indexed datanetId, uint64 indexed contributionId);
+    event NameCorrected(uint64 indexed datanetId, uint64 indexed contributionId, address from, address to);
     event Drafted(uint64 indexed datanetId, uint64 indexed listId, uint64[] contributionIds);
     event DraftDiscarded(uint64 indexed datanetId, uint64 indexed listId);
     event Published(uint64 indexed datanetId, uint64 indexed version, uint64 listId, bytes32 root, string licence, uint32 contributors);
@@ -69,6 +70,8 @@ interface IDatanetRegistry {
     error EmptyRoot();
     /// @notice The name belongs to another account in this datanet.
     error NameTaken(bytes32 nameHash, address holder);
+    /// @notice Nobody holds the name, or the contribution's account does already.
+    error NothingToCorrect(bytes32 nameHash, address holder);
     /// @notice A version needs at least one contributor and at most `MAX_CONTRIBUTORS`.
     error ContributorCount(uint256 count);
     /// @notice There is no contributor with this number.
@@ -91,6 +94,10 @@ interface IDatanetRegistry {
 
     /// @notice Turns a pending contribution down.
     function reject(uint64 contributionId) external;
+
+    /// @notice Gives a name that was given to the wrong account to this contribution's, for all versions published from now on; a draft is
+    /// discarded. Published versions pay whom they paid.
+    function correct(uint64 contributionId) external;
 
     /// @notice Adds approved contributions to the next version, for versions too long for one transaction.
     function draft(uint64 datanetId, uint64[] calldata contributionIds) external;

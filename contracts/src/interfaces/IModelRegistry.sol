@@ -106,7 +106,7 @@ interface IModelRegistry {
     /// @notice A registered model.
     function model(uint64 modelId) external view returns (Model memory);
 
-    /// @notice What settlements of a model rest on.
+    /// @notice What settlements of a model rest on; its ABI encoding lies, as code, at `CodeStore.placeOf(registry, modelId)`.
     function claimOf(uint64 modelId) external view returns (Claim memory);
 
     /// @notice The account of contributor `index` of a model.

@@ -4,8 +4,9 @@ pragma solidity ^0.8.28;
 import {IAttributionSettlement} from "./IAttributionSettlement.sol";
 
 /// @title Staking pool
-/// @notice Stakers of OPEN divide the stakers' share of every settlement in proportion to their stake at the time it is pulled. Stake that
-/// is leaving earns nothing and waits out a cooldown, so that staking around one settlement doesn't pay.
+/// @notice Stakers of OPEN divide the stakers' share of every settlement in proportion to stake and time: a share is paid out evenly over the
+/// days after it is pulled, to whoever stakes then. Who stakes for one block gets one block's part. Stake that is leaving earns nothing and
+/// waits out a cooldown.
 interface IStakingPool {
     event Staked(address indexed account, uint256 amount);
     event UnstakeStarted(address indexed account, uint256 amount, uint256 readyAt);
@@ -19,7 +20,7 @@ interface IStakingPool {
     error InsufficientStake(uint256 staked, uint256 asked);
     /// @notice The cooldown isn't over.
     error CoolingDown(uint256 readyAt);
-    /// @notice Rewards that arrive while nobody stakes would go to nobody.
+    /// @notice What is paid out while nobody stakes would go to nobody.
     error NoFallback();
     /// @notice There is nothing to claim.
     error NothingToClaim(IAttributionSettlement.Asset asset, address account);
@@ -49,7 +50,7 @@ interface IStakingPool {
     /// @notice OPEN at stake.
     function totalStaked() external view returns (uint256);
 
-    /// @notice What `claim` would send, not counting what hasn't been pulled.
+    /// @notice What `claim` would send now; what hasn't been pulled begins to count once it is.
     function claimable(IAttributionSettlement.Asset asset, address account) external view returns (uint256);
 
     /// @notice What is leaving, and when it can be had.

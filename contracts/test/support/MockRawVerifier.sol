@@ -13,13 +13,13 @@ contract MockRawVerifier {
     }
 
     fallback() external {
-        uint256[9] memory inputs;
-        for (uint256 i = 0; i < 9; ++i) {
+        uint256[10] memory inputs;
+        for (uint256 i = 0; i < 10; ++i) {
             inputs[i] = _word(i) % Scalar.ORDER;
         }
         bytes32 seed = keccak256(abi.encode(inputs));
         for (uint256 i = 0; i < WORDS; ++i) {
-            if (_word(9 + i) != uint256(keccak256(abi.encode(seed, i)))) {
+            if (_word(10 + i) != uint256(keccak256(abi.encode(seed, i)))) {
                 assembly {
                     invalid()
                 }
@@ -67,7 +67,7 @@ contract TalkativeRawVerifier {
 
 library MockProof {
     /// @notice The proof that `MockRawVerifier` takes for these inputs.
-    function make(uint256[9] memory inputs, uint256 words) internal pure returns (bytes memory proof) {
+    function make(uint256[10] memory inputs, uint256 words) internal pure returns (bytes memory proof) {
         bytes32 seed = keccak256(abi.encode(inputs));
         proof = new bytes(32 * words);
         for (uint256 i = 0; i < words; ++i) {

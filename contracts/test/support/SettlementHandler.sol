@@ -16,6 +16,11 @@ contract SettlementHandler is System {
     mapping(bytes32 requestId => uint256) public payments;
     mapping(IAttributionSettlement.Asset asset => uint256) public paidIn;
     mapping(IAttributionSettlement.Asset asset => uint256) public paidOut;
+    /// @dev Seconds that have passed in which settling was possible.
+    uint256 private running;
+    mapping(bytes32 requestId => uint256) private _lastRunning;
+    /// @notice Settlements and refunds at the wrong time, and refusals at the right one.
+    uint256 public untimely;
 
     constructor() {
         deployWithMock();
@@ -38,25 +43,37 @@ contract SettlementHandler is System {
         amount = within(amount, 1, 1e20);
         bytes32 id = escrow(byStranger ? STRANGER : PAYER, terms(modelId, asset, amount));
         requests.push(id);
+        _lastRunning[id] = running + 1 days;
         paidIn[asset] += amount;
     }
 
     function doSettle(uint256 which, uint256 seed) public {
         bytes32 id = pick(which);
         uint256[] memory weights = new uint256[](CONTRIBUTORS);
+        uint256 spread = uint256(keccak256(abi.encode(seed)));
         for (uint256 i = 0; i < CONTRIBUTORS && seed % 8 != 0; ++i) {
-            weights[i] = (seed >> (8 + 64 * i)) & ((1 << (seed >> 250)) - 1) & (2 ** 31 - 1);
+            weights[i] = (spread >> (8 + 64 * i)) & ((1 << (spread >> (248 - 8 * i) & 31)) - 1) & (2 ** 28 - 1);
         }
         bytes memory proof = proofOf(id, 0x70, weights);
-        settlement.settle(id, 0xd1, 0x70, weights, proof);
-        ++payments[id];
-        _weights[id] = weights;
+        bool possible = isEscrowed(id) && running <= _lastRunning[id] && block.timestamp >= settlement.pausedUntil();
+        try settlement.settle(id, digests(0xd1, 0x70), weights, proof) {
+            if (!possible) ++untimely;
+            ++payments[id];
+            _weights[id] = weights;
+        } catch {
+            if (possible) ++untimely;
+        }
     }
 
     function doRefund(uint256 which) public {
         bytes32 id = pick(which);
-        settlement.refund(id);
-        ++payments[id];
+        bool possible = isEscrowed(id) && running > _lastRunning[id];
+        try settlement.refund(id) {
+            if (!possible) ++untimely;
+            ++payments[id];
+        } catch {
+            if (possible) ++untimely;
+        }
     }
 
     function doCollect(uint256 which, uint256 index) public {
@@ -108,7 +125,11 @@ contract SettlementHandler is System {
     }
 
     function doWait(uint256 time) public {
-        vm.warp(block.timestamp + within(time, 1, 12 hours));
+        time = within(time, 1, 12 hours);
+        uint256 until = settlement.pausedUntil();
+        uint256 paused = until > block.timestamp ? until - block.timestamp : 0;
+        running += time > paused ? time - paused : 0;
+        vm.warp(block.timestamp + time);
     }
 
     function doSetSplit(uint16 a, uint16 b, uint16 c) public {
@@ -122,6 +143,11 @@ contract SettlementHandler is System {
     function doPause(uint256 time) public {
         vm.prank(address(timelock));
         settlement.pause(within(time, 0, 6 hours));
+    }
+
+    function doUnpause() public {
+        vm.prank(address(timelock));
+        settlement.unpause();
     }
 
     // ------------------------------------------------------------------ books
@@ -182,6 +208,10 @@ contract SettlementHandler is System {
     function countPull() private {
         paidOut[ETHER] += settlement.claimable(ETHER, address(pool));
         paidOut[OPEN] += settlement.claimable(OPEN, address(pool));
+    }
+
+    function isEscrowed(bytes32 id) private view returns (bool) {
+        return settlement.request(id).status == IAttributionSettlement.Status.Escrowed;
     }
 
     function pick(uint256 which) private view returns (bytes32) {

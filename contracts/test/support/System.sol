@@ -118,8 +118,19 @@ abstract contract System is Test {
             asset: asset,
             amount: uint128(amount),
             deadline: uint40(block.timestamp + 1 days),
-            tokenDigest: 0
+            promptDigest: 0,
+            tokenDigest: 0,
+            settler: address(0),
+            verifier: address(verifier),
+            verifierKey: verifier.keyDigest()
         });
+    }
+
+    /// @notice The prompt digest that is proven where a test doesn't say otherwise.
+    uint256 internal constant PROMPT = 0x99;
+
+    function digests(uint256 statement, uint256 tokens) internal pure returns (IAttributionSettlement.Digests memory) {
+        return IAttributionSettlement.Digests(statement, PROMPT, tokens);
     }
 
     function fund(address account, uint256 amount) internal {
@@ -143,12 +154,12 @@ abstract contract System is Test {
     }
 
     function proofOf(bytes32 requestId, uint256 tokenDigest, uint256[] memory weights) internal view returns (bytes memory) {
-        return MockProof.make(settlement.publicInputs(requestId, 0xd1, tokenDigest, weights), PROOF_WORDS);
+        return MockProof.make(settlement.publicInputs(requestId, digests(0xd1, tokenDigest), weights), PROOF_WORDS);
     }
 
     function settle(bytes32 requestId, uint256[] memory weights) internal {
         bytes memory proof = proofOf(requestId, 0x70, weights);
-        settlement.settle(requestId, 0xd1, 0x70, weights, proof);
+        settlement.settle(requestId, digests(0xd1, 0x70), weights, proof);
     }
 
     function collectAll(bytes32 requestId, uint256[] memory weights) internal {
@@ -175,7 +186,7 @@ abstract contract System is Test {
     function exampleWeights(uint256 count) internal pure returns (uint256[] memory weights) {
         weights = new uint256[](count);
         for (uint256 i = 0; i < count; ++i) {
-            weights[i] = i % 3 == 1 ? 0 : uint256(keccak256(abi.encode("weight", i))) >> 225;
+            weights[i] = i % 3 == 1 ? 0 : uint256(keccak256(abi.encode("weight", i))) % ((1 << 30) / count);
         }
     }
 }

@@ -13,7 +13,7 @@ abstract contract Tampering is Test {
     uint256 internal constant FORWARDED = 5_000_000;
 
     /// @return variants How many were tried.
-    function requireAllRefused(IAttributionVerifier verifier, uint256 gasLimit, uint256[9] memory inputs, bytes memory proof)
+    function requireAllRefused(IAttributionVerifier verifier, uint256 gasLimit, uint256[10] memory inputs, bytes memory proof)
         internal
         view
         returns (uint256 variants)
@@ -27,7 +27,7 @@ abstract contract Tampering is Test {
     }
 
     /// @notice Whether the verifier says yes; a revert counts as no. The gas spent is checked.
-    function attempt(IAttributionVerifier verifier, uint256[9] memory inputs, bytes memory proof, uint256 bound)
+    function attempt(IAttributionVerifier verifier, uint256[10] memory inputs, bytes memory proof, uint256 bound)
         internal
         view
         returns (bool)
@@ -44,7 +44,7 @@ abstract contract Tampering is Test {
 
     function _refused(
         IAttributionVerifier verifier,
-        uint256[9] memory inputs,
+        uint256[10] memory inputs,
         bytes memory proof,
         uint256 bound,
         string memory what,
@@ -54,12 +54,12 @@ abstract contract Tampering is Test {
     }
 
     /// @dev Each value plus one, plus the order (the same value to a verifier that reduces), as large as can be, and swapped with its neighbour.
-    function _inputs(IAttributionVerifier verifier, uint256[9] memory inputs, bytes memory proof, uint256 bound)
+    function _inputs(IAttributionVerifier verifier, uint256[10] memory inputs, bytes memory proof, uint256 bound)
         private
         view
         returns (uint256 variants)
     {
-        for (uint256 i = 0; i < 9; ++i) {
+        for (uint256 i = 0; i < 10; ++i) {
             uint256 honest = inputs[i];
             inputs[i] = addmod(honest, 1, Scalar.ORDER);
             _refused(verifier, inputs, proof, bound, "public input plus one:", i);
@@ -67,7 +67,7 @@ abstract contract Tampering is Test {
             _refused(verifier, inputs, proof, bound, "public input plus the order:", i);
             inputs[i] = type(uint256).max;
             _refused(verifier, inputs, proof, bound, "largest public input:", i);
-            inputs[i] = inputs[(i + 1) % 9];
+            inputs[i] = inputs[(i + 1) % 10];
             _refused(verifier, inputs, proof, bound, "public input of its neighbour:", i);
             inputs[i] = honest;
             variants += 4;
@@ -75,7 +75,7 @@ abstract contract Tampering is Test {
     }
 
     /// @dev Each word of the proof with one bit flipped, and zeroed.
-    function _words(IAttributionVerifier verifier, uint256[9] memory inputs, bytes memory proof, uint256 bound)
+    function _words(IAttributionVerifier verifier, uint256[10] memory inputs, bytes memory proof, uint256 bound)
         private
         view
         returns (uint256 variants)
@@ -91,7 +91,7 @@ abstract contract Tampering is Test {
         }
     }
 
-    function _lengths(IAttributionVerifier verifier, uint256[9] memory inputs, bytes memory proof, uint256 bound)
+    function _lengths(IAttributionVerifier verifier, uint256[10] memory inputs, bytes memory proof, uint256 bound)
         private
         view
         returns (uint256)

@@ -164,7 +164,12 @@ pub fn tokenizer_json<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
         "added_tokens": SPECIALS.iter().enumerate().map(special).collect::<Vec<_>>(),
         "normalizer": null,
         "pre_tokenizer": { "type": "Whitespace" },
-        "post_processor": null,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{ "SpecialToken": { "id": SPECIALS[1], "type_id": 0 } }, { "Sequence": { "id": "A", "type_id": 0 } }],
+            "pair": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "Sequence": { "id": "B", "type_id": 1 } }],
+            "special_tokens": { SPECIALS[1]: { "id": SPECIALS[1], "ids": [1], "tokens": [SPECIALS[1]] } },
+        },
         "decoder": { "type": "Sequence", "decoders": [{ "type": "WordPiece", "prefix": "##", "cleanup": true }, mark(":")] },
         "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": SPECIALS[0] },
     });

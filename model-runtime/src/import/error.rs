@@ -13,6 +13,12 @@ pub enum ImportError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A git-lfs pointer where the file itself should be.
+    #[error("{path}: a git-lfs pointer, not the file it stands for; fetch it with `git lfs pull`, or download the file itself")]
+    LfsPointer {
+        /// The file.
+        path: String,
+    },
     /// Neither a directory nor a `.bin` file.
     #[error("{path}: expected a Hugging Face model directory or a llama2.c `.bin` file")]
     UnknownFormat {
@@ -60,6 +66,24 @@ pub enum ImportError {
     MissingTensor {
         /// Its name.
         name: String,
+    },
+    /// Two shards that hold different values under one name.
+    #[error("tensor `{name}` differs between {first} and {second}: expected one value; keep the shards of one checkpoint only")]
+    ShardsDisagree {
+        /// The tensor.
+        name: String,
+        /// The shard read first.
+        first: String,
+        /// The shard that disagrees.
+        second: String,
+    },
+    /// A directory whose weights are in another format.
+    #[error("{path}: expected weights in safetensors files, found {found}; save them again with `save_pretrained(..., safe_serialization=True)`")]
+    OtherWeights {
+        /// The directory.
+        path: String,
+        /// The file in the other format.
+        found: String,
     },
     /// A tensor that a Llama model doesn't have.
     #[error("tensor `{name}` is unexpected: the supported architecture has no such tensor")]
@@ -116,6 +140,12 @@ pub enum ImportError {
         layer: usize,
         /// The missing tensor.
         tensor: String,
+    },
+    /// A tensor of a module that an adapter's configuration leaves out.
+    #[error("tensor `{name}`: expected only modules that target_modules, exclude_modules and layers_to_transform of adapter_config.json select")]
+    NotCovered {
+        /// Its name.
+        name: String,
     },
     /// A float tensor handed to a writer whose length isn't its shape's.
     #[error("`{name}`: expected {expected} values, found {found}")]

@@ -1,10 +1,11 @@
 //! Hugging Face Llama directories: `config.json` and `model.safetensors`, whole or in shards.
 //!
-//! Their q and k rows are already in the rotate-half convention. Anything that would change the forward pass and isn't executed here
-//! (biases, rotary scaling, other activations, unknown tensors) is refused by name.
+//! Fields mean what they mean in transformers. q and k rows are already in the rotate-half convention. Anything that would change the forward
+//! pass and isn't executed here (biases, rotary scaling, quantised weights, other activations, unknown tensors) is refused by name.
 
-use super::weights::{WeightFiles, read_json};
-use super::{ImportError, ImportOptions, check_shape, hf_module};
+use super::files::read_json;
+use super::weights::WeightFiles;
+use super::{ImportError, ImportOptions, check_shape, generation, hf_module};
 use crate::shape::{FloatLayer, FloatModel, ModelShape, Site};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -18,20 +19,33 @@ const NORM: &str = "model.norm.weight";
 pub fn load_hf(dir: &Path, options: &ImportOptions) -> Result<FloatModel, ImportError> {
     let path = dir.join("config.json");
     let config = Config::read(read_json(&path)?)?;
+    generation::check_greedy(dir)?;
     let shape = config.shape(options)?;
-    let tied = config.flag("tie_word_embeddings")?;
     let files = WeightFiles::open_model(dir)?;
     check_names(&files, &shape)?;
-    let table = [shape.vocab, shape.width];
-    // With tied weights either name may be the one stored.
-    let stored = if tied && !files.has(EMBED) && files.has(HEAD) { HEAD } else { EMBED };
+    let (embed, head) = load_tables(&files, &shape, config.flag("tie_word_embeddings")?)?;
     Ok(FloatModel {
-        embed: files.tensor(stored, &table)?,
+        embed,
         layers: (0..shape.layers).map(|l| load_layer(&files, &shape, l)).collect::<Result<_, _>>()?,
         final_norm: files.tensor(NORM, &[shape.width])?,
-        head: if tied { None } else { Some(files.tensor(HEAD, &table)?) },
+        head,
         shape,
     })
+}
+
+/// Embedding and head. With tied weights either name may be the one stored; where both are and they differ, the file counts, not the flag.
+fn load_tables(files: &WeightFiles, shape: &ModelShape, tied: bool) -> Result<(Vec<f32>, Option<Vec<f32>>), ImportError> {
+    let table = [shape.vocab, shape.width];
+    if tied && !files.has(EMBED) && files.has(HEAD) {
+        return Ok((files.tensor(HEAD, &table)?, None));
+    }
+    let embed = files.tensor(EMBED, &table)?;
+    if tied && !files.has(HEAD) {
+        return Ok((embed, None));
+    }
+    let head = files.tensor(HEAD, &table)?;
+    let same = tied && head == embed;
+    Ok((embed, (!same).then_some(head)))
 }
 
 fn load_layer(files: &WeightFiles, shape: &ModelShape, layer: usize) -> Result<FloatLayer, ImportError> {
@@ -74,13 +88,19 @@ impl Config {
         };
         let config = Self(map);
         config.require("model_type", &["llama"], None)?;
-        config.require("hidden_act", &["silu"], Some("silu"))?;
+        config.require("hidden_act", &["silu", "swish"], Some("silu"))?;
+        config.check_architectures()?;
         for feature in ["attention_bias", "mlp_bias"] {
             if config.flag(feature)? {
                 return Err(unsupported(feature, "false", "true"));
             }
         }
-        config.check_rotary()?;
+        for feature in ["quantization_config", "compression_config", "per_layer_config"] {
+            if let Some(value) = config.get(feature) {
+                return Err(unsupported(feature, "null: float weights, the same sizes in every layer", &value.to_string()));
+            }
+        }
+        config.rope_theta()?;
         Ok(config)
     }
 
@@ -91,7 +111,6 @@ impl Config {
             None => return Err(wrong("num_attention_heads", &format!("a divisor of {width}"), heads)),
             Some(_) => self.size("head_dim", None)?,
         };
-        let theta = self.get("rope_parameters").and_then(|p| p.get("rope_theta")).or(self.get("rope_theta"));
         let shape = ModelShape {
             layers: self.size("num_hidden_layers", None)?,
             width,
@@ -100,7 +119,7 @@ impl Config {
             head_dim,
             ff: self.size("intermediate_size", None)?,
             vocab: self.size("vocab_size", None)?,
-            rope_theta: number("rope_theta", theta, 10000.0)?,
+            rope_theta: self.rope_theta()?,
             norm_eps: number("rms_norm_eps", self.get("rms_norm_eps"), 1e-6)?,
             context: options.context(self.size("max_position_embeddings", Some(2048))?),
         };
@@ -133,19 +152,48 @@ impl Config {
         if allowed.contains(&found.as_str()) { Ok(()) } else { Err(unsupported(field, &allowed.join(" or "), &found)) }
     }
 
-    /// Only plain rotary embeddings over the whole head are executed.
-    fn check_rotary(&self) -> Result<(), ImportError> {
+    /// `LlamaForCausalLM`, where the file names its architectures at all.
+    fn check_architectures(&self) -> Result<(), ImportError> {
+        let causal = |list: &Value| list.as_array().is_some_and(|list| list.iter().any(|a| a == "LlamaForCausalLM"));
+        match self.get("architectures") {
+            Some(list) if !causal(list) => Err(unsupported("architectures", "LlamaForCausalLM", &list.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    /// The base of the rotary frequencies. Only plain rotary embeddings over the whole head are executed; `rope_parameters` (or `rope_scaling`,
+    /// its older name) may say so with a type or without one, and its `rope_theta` stands over the outer one.
+    fn rope_theta(&self) -> Result<f64, ImportError> {
+        let mut theta = None;
         for field in ["rope_scaling", "rope_parameters"] {
             let Some(value) = self.get(field) else { continue };
-            let kind = value.get("rope_type").or(value.get("type")).and_then(Value::as_str);
-            if kind != Some("default") {
-                return Err(unsupported(field, "null", &value.to_string()));
+            let parameters = value.as_object().ok_or_else(|| wrong(field, "an object or null", value))?;
+            let kind = parameters.get("rope_type").or(parameters.get("type")).filter(|kind| !kind.is_null() && *kind != "default");
+            if let Some(kind) = kind {
+                return Err(unsupported(&format!("{field}.rope_type"), "\"default\"", &kind.to_string()));
+            }
+            for (name, value) in parameters.iter().filter(|(_, v)| !v.is_null()) {
+                let field = format!("{field}.{name}");
+                match name.as_str() {
+                    "rope_type" | "type" => {}
+                    "rope_theta" => theta = Some(agree(theta, number(&field, Some(value), 0.0)?, &field)?),
+                    "partial_rotary_factor" if value.as_f64() == Some(1.0) => {}
+                    _ => return Err(unsupported(&field, "no setting but rope_type and rope_theta", &value.to_string())),
+                }
             }
         }
         match self.get("partial_rotary_factor") {
             Some(v) if v.as_f64() != Some(1.0) => Err(unsupported("partial_rotary_factor", "1", &v.to_string())),
-            _ => Ok(()),
+            _ => theta.map_or_else(|| number("rope_theta", self.get("rope_theta"), 10000.0), Ok),
         }
+    }
+}
+
+/// One value said twice must be the same.
+fn agree(earlier: Option<f64>, value: f64, field: &str) -> Result<f64, ImportError> {
+    match earlier {
+        Some(earlier) if earlier != value => Err(wrong(field, &format!("{earlier}, as said before"), value)),
+        _ => Ok(value),
     }
 }
 

@@ -71,13 +71,95 @@ fn features_are_refused_by_name() {
         ("mlp_bias", json!(true)),
         ("rope_scaling", json!({ "type": "linear", "factor": 2.0 })),
         ("partial_rotary_factor", json!(0.5)),
+        ("quantization_config", json!({ "quant_method": "gptq" })),
+        ("architectures", json!(["LlamaForSequenceClassification"])),
     ];
     for (field, value) in cases {
         match load_with(field, value) {
-            Err(ImportError::Unsupported { feature, .. }) => assert_eq!(feature, field),
+            Err(ImportError::Unsupported { feature, .. }) => assert!(feature.starts_with(field), "{feature}"),
             other => panic!("{field}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn plain_rotary_parameters_are_read_however_they_are_spelled() {
+    let theta = |field: &str, value: Value| load_with(field, value).unwrap().shape.rope_theta;
+    assert_eq!(theta("rope_parameters", json!({ "rope_theta": 50000.0 })), 50000.0);
+    assert_eq!(theta("rope_parameters", json!({ "rope_type": "default", "rope_theta": 500 })), 500.0);
+    assert_eq!(theta("rope_parameters", json!({})), 10000.0);
+    assert_eq!(theta("rope_scaling", json!({ "type": "default", "rope_theta": 7.0, "partial_rotary_factor": 1.0 })), 7.0);
+    for value in [json!({ "factor": 2.0 }), json!({ "full_attention": { "rope_theta": 1.0 } }), json!({ "partial_rotary_factor": 0.5 })] {
+        assert!(
+            matches!(load_with("rope_parameters", value), Err(ImportError::Unsupported { feature, .. }) if feature.starts_with("rope_parameters."))
+        );
+    }
+}
+
+#[test]
+fn a_head_of_its_own_counts_whatever_the_flag_says() {
+    let (dir, model) = exported(false);
+    let path = dir.path().join("config.json");
+    let mut config = read_json(&path).unwrap();
+    config["tie_word_embeddings"] = json!(true);
+    fs::write(&path, config.to_string()).unwrap();
+    assert_eq!(load_hf(dir.path(), &DEFAULTS).unwrap().head, model.head);
+    // A stored copy of the embedding is no head of its own.
+    let copied = FloatModel { head: Some(model.embed.clone()), ..model };
+    export_hf(dir.path(), &copied, StoredType::F32, 1, 2).unwrap();
+    fs::write(&path, config.to_string()).unwrap();
+    assert_eq!(load_hf(dir.path(), &DEFAULTS).unwrap().head, None);
+}
+
+#[test]
+fn shards_that_disagree_are_refused_by_tensor() {
+    let (dir, model) = exported(true);
+    let whole = dir.path().join("model.safetensors");
+    let names: Vec<String> = WeightFiles::open(&whole).unwrap().names().cloned().collect();
+    let write_shards = |second: &[u8], embed_in: &str| {
+        fs::write(dir.path().join("a.safetensors"), fs::read(dir.path().join("first")).unwrap()).unwrap();
+        fs::write(dir.path().join("b.safetensors"), second).unwrap();
+        let file = |name: &str| if name == EMBED { embed_in } else { "a.safetensors" };
+        let map: Map<String, Value> = names.iter().map(|n| (n.clone(), json!(file(n)))).collect();
+        fs::write(dir.path().join("model.safetensors.index.json"), json!({ "weight_map": map }).to_string()).unwrap();
+        load_hf(dir.path(), &DEFAULTS)
+    };
+    fs::rename(&whole, dir.path().join("first")).unwrap();
+    let shard = |name: &str, values: &[f32]| {
+        let tensors = [(name.to_string(), vec![model.shape.vocab, model.shape.width], values)];
+        crate::import::export::encode_safetensors(&tensors, StoredType::F32).unwrap()
+    };
+    let mut other = model.embed.clone();
+    assert_eq!(write_shards(&shard(EMBED, &other), "b.safetensors").unwrap().embed, model.embed);
+    assert!(matches!(write_shards(&shard("x", &other), "b.safetensors"), Err(ImportError::MissingTensor { name }) if name == EMBED));
+    other[0] += 1.0;
+    match write_shards(&shard(EMBED, &other), "b.safetensors") {
+        Err(ImportError::ShardsDisagree { name, first, second }) => {
+            assert_eq!((&name[..], &first[..], &second[..]), (EMBED, "a.safetensors", "b.safetensors"))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn files_that_stand_for_others_are_named() {
+    let (dir, _) = exported(true);
+    let weights = dir.path().join("model.safetensors");
+    for path in [weights.clone(), dir.path().join("config.json")] {
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n").unwrap();
+        assert!(matches!(load_hf(dir.path(), &DEFAULTS), Err(ImportError::LfsPointer { .. })));
+        fs::write(&path, bytes).unwrap();
+    }
+    fs::rename(weights, dir.path().join("pytorch_model.bin")).unwrap();
+    assert!(matches!(load_hf(dir.path(), &DEFAULTS), Err(ImportError::OtherWeights { found, .. }) if found == "pytorch_model.bin"));
+}
+
+#[test]
+fn greedy_answers_are_the_plain_ones() {
+    let (dir, _) = exported(true);
+    fs::write(dir.path().join("generation_config.json"), json!({ "repetition_penalty": 1.2 }).to_string()).unwrap();
+    assert!(matches!(load_hf(dir.path(), &DEFAULTS), Err(ImportError::Unsupported { feature, .. }) if feature.contains("repetition_penalty")));
 }
 
 #[test]

@@ -21,29 +21,74 @@ fn to_interleaved(matrix: &[f32], head_dim: usize, columns: usize) -> Vec<f32> {
     out
 }
 
-/// Writes the format (the model's `head_dim` must be `width / heads`).
-fn encode(model: &FloatModel) -> Vec<u8> {
+/// What each part of a file is.
+enum Part<'a> {
+    Norm(&'a [f32]),
+    Matrix(Vec<f32>),
+}
+
+fn linear(model: &FloatModel, sites: &[Site]) -> Vec<Part<'static>> {
     let s = &model.shape;
-    let vocab = if model.head.is_none() { s.vocab as i32 } else { -(s.vocab as i32) };
-    let header = [s.width, s.ff, s.layers, s.heads, s.kv_heads].map(|n| n as i32);
-    let mut bytes: Vec<u8> = header.into_iter().chain([vocab, s.context as i32]).flat_map(i32::to_le_bytes).collect();
-    let mut push = |values: &[f32]| bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
-    push(&model.embed);
-    model.layers.iter().for_each(|l| push(&l.attn_norm));
-    for site in [Site::Q, Site::K] {
-        model.layers.iter().for_each(|l| push(&to_interleaved(&l.linear[site as usize], s.head_dim, s.width)));
+    let matrix = |site: Site, l: &FloatLayer| match site {
+        Site::Q | Site::K => to_interleaved(&l.linear[site as usize], s.head_dim, s.width),
+        _ => l.linear[site as usize].clone(),
+    };
+    sites.iter().flat_map(|&site| model.layers.iter().map(move |l| Part::Matrix(matrix(site, l)))).collect()
+}
+
+/// Writes the format (the model's `head_dim` must be `width / heads`).
+fn encode_as(model: &FloatModel, format: Format) -> Vec<u8> {
+    let (s, tied) = (&model.shape, model.head.is_none());
+    let vocab = if tied || format != Format::Legacy { s.vocab as i32 } else { -(s.vocab as i32) };
+    let fields = [s.width, s.ff, s.layers, s.heads, s.kv_heads].map(|n| n as i32).into_iter().chain([vocab, s.context as i32]);
+    let fields: Vec<u8> = fields.flat_map(i32::to_le_bytes).collect();
+    let (attention, feed_forward) = (linear(model, &[Site::Q, Site::K, Site::V, Site::O]), linear(model, &[Site::Gate, Site::Down, Site::Up]));
+    let embed = || Part::Matrix(model.embed.clone());
+    let norms = |pick: fn(&FloatLayer) -> &[f32]| model.layers.iter().map(move |l| Part::Norm(pick(l)));
+    let (first, second) = (norms(|l| &l.attn_norm), norms(|l| &l.ffn_norm));
+    let (mut bytes, mut parts) = (Vec::new(), Vec::new());
+    let rotary = vec![0.0; s.context * s.head_dim];
+    if format == Format::Legacy {
+        bytes.extend(fields);
+        parts.extend([embed()].into_iter().chain(first).chain(attention).chain(second).chain(feed_forward));
+        parts.extend([Part::Norm(&model.final_norm), Part::Norm(&rotary)]);
+    } else {
+        bytes.extend([MAGIC.to_le_bytes(), format.version().to_le_bytes()].concat());
+        bytes.extend(fields);
+        bytes.push(u8::from(tied));
+        if let Format::Groups { size } = format {
+            bytes.extend((size as i32).to_le_bytes());
+        }
+        bytes.resize(256, 0);
+        parts.extend(first.chain(second).chain([Part::Norm(&model.final_norm), embed()]).chain(attention).chain(feed_forward));
     }
-    for site in [Site::V, Site::O] {
-        model.layers.iter().for_each(|l| push(&l.linear[site as usize]));
-    }
-    model.layers.iter().for_each(|l| push(&l.ffn_norm));
-    for site in [Site::Gate, Site::Down, Site::Up] {
-        model.layers.iter().for_each(|l| push(&l.linear[site as usize]));
-    }
-    push(&model.final_norm);
-    push(&vec![0.0; s.context * s.head_dim]);
-    model.head.iter().for_each(|h| push(h));
+    parts.extend(model.head.iter().map(|h| Part::Matrix(h.clone())));
+    parts.iter().for_each(|part| write_part(&mut bytes, part, format));
     bytes
+}
+
+fn write_part(bytes: &mut Vec<u8>, part: &Part, format: Format) {
+    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    match (part, format) {
+        (Part::Matrix(values), Format::Groups { size }) => {
+            let (integers, scales) = groups(values, size);
+            bytes.extend(integers.iter().map(|&q| q as u8));
+            bytes.extend(floats(&scales));
+        }
+        (Part::Matrix(values), _) => bytes.extend(floats(values)),
+        (Part::Norm(values), _) => bytes.extend(floats(values)),
+    }
+}
+
+/// `quantize_q80`: integers within 127, one scale a group.
+fn groups(values: &[f32], size: usize) -> (Vec<i8>, Vec<f32>) {
+    let scales: Vec<f32> = values.chunks(size).map(|g| g.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0).collect();
+    let integers = values.chunks(size).zip(&scales).flat_map(|(g, s)| g.iter().map(move |v| (v / s).round() as i8)).collect();
+    (integers, scales)
+}
+
+fn encode(model: &FloatModel) -> Vec<u8> {
+    encode_as(model, Format::Legacy)
 }
 
 fn shape() -> ModelShape {
@@ -54,9 +99,51 @@ fn shape() -> ModelShape {
 fn round_trip_permutes_back() {
     for tied in [false, true] {
         let model = random_model(&shape(), tied, 3);
-        let back = parse_llama2c("test", &encode(&model), &DEFAULTS).unwrap();
-        assert_eq!(format!("{model:?}"), format!("{back:?}"));
+        for format in [Format::Legacy, Format::Float] {
+            let back = parse_llama2c("test", &encode_as(&model, format), &DEFAULTS).unwrap();
+            assert_eq!(format!("{model:?}"), format!("{back:?}"));
+        }
     }
+}
+
+#[test]
+fn version_2_is_read_as_its_products() {
+    for tied in [false, true] {
+        let model = random_model(&shape(), tied, 3);
+        let back = parse_llama2c("test", &encode_as(&model, Format::Groups { size: 8 }), &DEFAULTS).unwrap();
+        assert_eq!((back.final_norm, back.head.is_none()), (model.final_norm, tied));
+        let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 0.02);
+        assert!(near(&model.embed, &back.embed) && model.embed != back.embed);
+        for (ours, theirs) in model.layers.iter().zip(&back.layers) {
+            assert!(ours.linear.iter().zip(&theirs.linear).all(|(a, b)| a.len() == b.len() && near(a, b)));
+        }
+    }
+}
+
+#[test]
+fn wrong_headers_of_later_versions_are_named() {
+    let refused = |at: usize, value: i32| {
+        let mut bytes = encode_as(&random_model(&shape(), true, 3), Format::Groups { size: 8 });
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        match parse_llama2c("t", &bytes, &DEFAULTS) {
+            Err(ImportError::Config { field, .. }) => field,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refused(4, 3), "version");
+    assert_eq!(refused(37, 0), "group_size");
+    assert_eq!(refused(37, 7), "group_size");
+    assert_eq!(refused(36, 2 + (8 << 8)), "shared_classifier");
+    assert_eq!(refused(28, -16), "vocab_size");
+    let short = encode_as(&random_model(&shape(), true, 3), Format::Float);
+    assert!(matches!(parse_llama2c("t", &short[..100], &DEFAULTS), Err(ImportError::Length { expected: 256, .. })));
+}
+
+#[test]
+fn a_pointer_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n").unwrap();
+    assert!(matches!(load_llama2c(file.path(), &DEFAULTS), Err(ImportError::LfsPointer { .. })));
 }
 
 /// Rotates neighbours `(2p, 2p+1)` of one head's channels, as llama2.c does.
@@ -116,7 +203,7 @@ fn wrong_lengths_are_refused() {
 #[test]
 fn a_nan_is_refused() {
     let mut bytes = encode(&random_model(&shape(), true, 3));
-    bytes[HEADER + 4..HEADER + 8].copy_from_slice(&f32::NAN.to_le_bytes());
+    bytes[32..36].copy_from_slice(&f32::NAN.to_le_bytes());
     match parse_llama2c("t", &bytes, &DEFAULTS) {
         Err(ImportError::NotFinite { name, index, .. }) => assert_eq!((name.as_str(), index), ("token embedding", 1)),
         other => panic!("{other:?}"),

@@ -4,13 +4,18 @@
 
 mod error;
 mod export;
+mod files;
+mod generation;
 mod hf;
 mod llama2c;
 mod peft;
+mod peft_config;
 mod weights;
 
 pub use error::ImportError;
 pub use export::{StoredType, export_hf, write_atomic};
+pub(crate) use files::is_lfs_pointer;
+pub use generation::{EndIds, end_ids, samples};
 pub use hf::load_hf;
 pub use llama2c::{load_llama2c, parse_llama2c};
 pub use peft::{load_peft, write_peft};
@@ -39,7 +44,7 @@ impl ImportOptions {
 pub fn load_model(path: &Path, options: &ImportOptions) -> Result<FloatModel, ImportError> {
     if path.is_dir() {
         load_hf(path, options)
-    } else if path.extension().is_some_and(|e| e == "bin") {
+    } else if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("bin")) {
         load_llama2c(path, options)
     } else {
         Err(ImportError::UnknownFormat { path: path.display().to_string() })
@@ -96,3 +101,6 @@ const MAX_SIZE: usize = 1 << 18;
 fn invalid(field: &str, expected: impl ToString, found: impl ToString) -> ImportError {
     ImportError::Config { field: field.into(), expected: expected.to_string(), found: found.to_string() }
 }
+
+#[cfg(test)]
+mod reference_tests;

@@ -1,10 +1,13 @@
 //! PEFT LoRA adapters: `adapter_config.json` and `adapter_model.safetensors`, read and written.
 //!
-//! `y = W x + scale · B (A x)`, `scale = alpha / r`, or `alpha / √r` with `use_rslora`. One rank and one scale, the same sites in every layer;
-//! PEFT's other variants (DoRA, biases, patterns, saved modules …) are refused by name.
+//! `y = W x + scale · B (A x)`, `scale = alpha / r`, or `alpha / √r` with `use_rslora`. Ranks and alphas may differ between modules, and a site
+//! may be adapted in some layers only: such an adapter becomes one of the largest rank on its sites in every layer, with zeros in A and B where
+//! there was nothing and the modules' scales in B.
 
 use super::export::{NamedTensor, encode_safetensors};
-use super::weights::{WeightFiles, read_json};
+use super::files::read_json;
+use super::peft_config::{Branch, Branches, branches, leaf, unknown_module};
+use super::weights::WeightFiles;
 use super::{ImportError, StoredType, hf_module, write_atomic};
 use crate::shape::{FloatAdapter, LoraShape, ModelShape, Site};
 use serde_json::{Value, json};
@@ -14,43 +17,64 @@ use std::path::Path;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
-/// Largest rank that is read.
-const MAX_RANK: u64 = 1 << 16;
 
 /// Loads a PEFT adapter directory for a base model of the given shape.
 pub fn load_peft(dir: &Path, base: &ModelShape) -> Result<FloatAdapter, ImportError> {
-    let config = Config(read_json(&dir.join(CONFIG))?);
-    config.refuse_variants()?;
-    let rank = config.rank()?;
-    let scale = config.scale(rank)?;
-    let targets = config.targets()?;
-    let files = WeightFiles::open(&dir.join(WEIGHTS))?;
-    let sites = covered_sites(&files, base)?;
-    if let Some(site) = targets.difference(&sites).next() {
-        return Err(ImportError::MissingTensor { name: tensor_name(0, *site, 'A') });
-    }
-    let pairs = read_pairs(&files, base, rank, &sites)?;
-    Ok(FloatAdapter { shape: LoraShape { rank, sites: sites.into_iter().collect() }, scale, pairs })
+    let branches = branches(&read_json(&dir.join(CONFIG))?, base)?;
+    let files = WeightFiles::open_adapter(dir, WEIGHTS)?;
+    check_names(&files, base)?;
+    let pairs = read_pairs(&files, base, &branches)?;
+    check_covered(&files, &branches)?;
+    Ok(unify(pairs, base, &branches))
 }
 
 type Pairs = BTreeMap<(usize, Site), (Vec<f32>, Vec<f32>)>;
 
-fn read_pairs(files: &WeightFiles, base: &ModelShape, rank: usize, sites: &BTreeSet<Site>) -> Result<Pairs, ImportError> {
+fn read_pairs(files: &WeightFiles, base: &ModelShape, branches: &Branches) -> Result<Pairs, ImportError> {
     let mut pairs = BTreeMap::new();
-    for layer in 0..base.layers {
-        for &site in sites {
-            let (rows, columns) = base.site_dims(site);
-            let read = |half, shape: &[usize]| {
-                let tensor = tensor_name(layer, site, half);
-                if !files.has(&tensor) {
-                    return Err(ImportError::PartialSite { module: hf_module(site).into(), layer, tensor });
-                }
-                files.tensor(&tensor, shape)
-            };
-            pairs.insert((layer, site), (read('A', &[rank, columns])?, read('B', &[rows, rank])?));
-        }
+    for (&(layer, site), branch) in branches {
+        let (rows, columns) = base.site_dims(site);
+        let read = |half, shape: &[usize]| {
+            let tensor = tensor_name(layer, site, half);
+            if files.has(&tensor) {
+                return files.tensor(&tensor, shape);
+            }
+            let anywhere = (0..base.layers).any(|l| files.has(&tensor_name(l, site, half)));
+            let module = hf_module(site).into();
+            Err(if anywhere { ImportError::PartialSite { module, layer, tensor } } else { ImportError::MissingTensor { name: tensor } })
+        };
+        pairs.insert((layer, site), (read('A', &[branch.rank, columns])?, read('B', &[rows, branch.rank])?));
     }
     Ok(pairs)
+}
+
+/// One rank and one scale on the same sites in every layer.
+fn unify(mut pairs: Pairs, base: &ModelShape, branches: &Branches) -> FloatAdapter {
+    let rank = branches.values().map(|b| b.rank).max().unwrap_or(1);
+    let sites: BTreeSet<Site> = branches.keys().map(|&(_, site)| site).collect();
+    let scales: Vec<f32> = branches.values().map(|b| b.scale).collect();
+    let one_scale = scales.windows(2).all(|w| w[0] == w[1]);
+    let scale = scales.first().copied().filter(|_| one_scale).unwrap_or(1.0);
+    for layer in 0..base.layers {
+        for &site in &sites {
+            let (rows, columns) = base.site_dims(site);
+            let absent = Branch { rank: 0, scale };
+            let branch = branches.get(&(layer, site)).unwrap_or(&absent);
+            let (a, b) = pairs.entry((layer, site)).or_default();
+            a.resize(rank * columns, 0.0);
+            *b = widened(b, rows, branch.rank, rank);
+            if branch.scale != scale {
+                b.iter_mut().for_each(|x| *x = (f64::from(*x) * f64::from(branch.scale)) as f32);
+            }
+        }
+    }
+    FloatAdapter { shape: LoraShape { rank, sites: sites.into_iter().collect() }, scale, pairs }
+}
+
+/// Rows of `from` values, each filled up with zeros to `to`.
+fn widened(b: &[f32], rows: usize, from: usize, to: usize) -> Vec<f32> {
+    let row = |r: usize| (0..to).map(move |c| if c < from { b[r * from + c] } else { 0.0 });
+    (0..rows).flat_map(row).collect()
 }
 
 /// Writes an adapter as PEFT does; `base_name` is its `base_model_name_or_path`.
@@ -100,28 +124,28 @@ fn tensor_name(layer: usize, site: Site, half: char) -> String {
     format!("base_model.model.model.layers.{layer}.{}.lora_{half}.weight", hf_module(site))
 }
 
-/// The last component of a module path.
-fn leaf(module: &str) -> &str {
-    module.rsplit('.').next().unwrap_or(module)
-}
-
-fn site_of(module: &str) -> Option<Site> {
-    Site::ALL.into_iter().find(|&site| leaf(hf_module(site)) == leaf(module))
-}
-
-/// The sites that the tensors name; any other tensor is refused.
-fn covered_sites(files: &WeightFiles, base: &ModelShape) -> Result<BTreeSet<Site>, ImportError> {
-    let mut sites = BTreeSet::new();
+/// Refuses tensors that aren't LoRA halves of the model's linear layers.
+fn check_names(files: &WeightFiles, base: &ModelShape) -> Result<(), ImportError> {
     for name in files.names() {
         let (layer, module) = split_name(name).ok_or_else(|| ImportError::UnexpectedTensor { name: name.clone() })?;
-        let site = Site::ALL.into_iter().find(|&site| hf_module(site) == module).ok_or_else(|| unknown_module(module))?;
+        if !Site::ALL.iter().any(|&site| hf_module(site) == module) {
+            return Err(unknown_module(module));
+        }
         if layer >= base.layers {
             let expected = format!("layers below {}", base.layers);
             return Err(ImportError::Config { field: name.clone(), expected, found: format!("layer {layer}") });
         }
-        sites.insert(site);
     }
-    if sites.is_empty() { Err(ImportError::MissingTensor { name: tensor_name(0, Site::Q, 'A') }) } else { Ok(sites) }
+    Ok(())
+}
+
+/// Refuses tensors of modules that the configuration leaves out.
+fn check_covered(files: &WeightFiles, branches: &Branches) -> Result<(), ImportError> {
+    let covered: BTreeSet<String> = branches.keys().flat_map(|&(l, site)| ['A', 'B'].map(|half| tensor_name(l, site, half))).collect();
+    match files.names().find(|name| !covered.contains(*name)) {
+        Some(name) => Err(ImportError::NotCovered { name: name.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// Layer and module path of an adapter tensor's name.
@@ -131,95 +155,6 @@ fn split_name(name: &str) -> Option<(usize, &str)> {
     let module = rest.strip_suffix(".lora_A.weight").or(rest.strip_suffix(".lora_B.weight"))?;
     // Only the canonical spelling of a number names the tensor that is read later.
     layer.parse().ok().filter(|n: &usize| n.to_string() == layer).map(|n| (n, module))
-}
-
-fn unknown_module(module: &str) -> ImportError {
-    let expected = Site::ALL.map(|site| leaf(hf_module(site))).join(", ");
-    ImportError::Unsupported { feature: format!("adapter module `{module}`"), expected, found: format!("`{module}`") }
-}
-
-/// `adapter_config.json`.
-struct Config(Value);
-
-impl Config {
-    fn refuse_variants(&self) -> Result<(), ImportError> {
-        let refuse = |field: &str, expected: &str, value: &Value| {
-            Err(ImportError::Unsupported { feature: field.into(), expected: expected.into(), found: value.to_string() })
-        };
-        for (field, only) in [("peft_type", "LORA"), ("bias", "none")] {
-            match self.get(field) {
-                Some(v) if v.as_str() != Some(only) => return refuse(field, only, v),
-                None if field == "peft_type" => return refuse(field, only, &Value::Null),
-                _ => {}
-            }
-        }
-        let absent = ["use_dora", "use_qalora", "lora_bias", "fan_in_fan_out", "modules_to_save", "rank_pattern", "alpha_pattern"];
-        let more = ["layer_replication", "trainable_token_indices", "target_parameters", "exclude_modules"];
-        for field in absent.into_iter().chain(more) {
-            match self.get(field) {
-                Some(v) if !is_empty(v) => return refuse(field, "none", v),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn get(&self, field: &str) -> Option<&Value> {
-        self.0.get(field).filter(|v| !v.is_null())
-    }
-
-    fn wrong<T>(&self, field: &str, expected: &str) -> Result<T, ImportError> {
-        let found = self.get(field).map_or("nothing".into(), Value::to_string);
-        Err(ImportError::Config { field: field.into(), expected: expected.into(), found })
-    }
-
-    fn rank(&self) -> Result<usize, ImportError> {
-        match self.get("r").and_then(Value::as_u64) {
-            Some(rank) if (1..=MAX_RANK).contains(&rank) => Ok(rank as usize),
-            _ => self.wrong("r", "a positive integer"),
-        }
-    }
-
-    fn scale(&self, rank: usize) -> Result<f32, ImportError> {
-        let rs = match self.get("use_rslora") {
-            None => false,
-            Some(Value::Bool(rs)) => *rs,
-            Some(_) => return self.wrong("use_rslora", "true or false"),
-        };
-        let divisor = if rs { (rank as f64).sqrt() } else { rank as f64 };
-        match self.get("lora_alpha").and_then(Value::as_f64).map(|alpha| (alpha / divisor) as f32) {
-            Some(scale) if scale.is_finite() => Ok(scale),
-            _ => self.wrong("lora_alpha", "a number"),
-        }
-    }
-
-    /// The listed sites; none for a pattern (then the tensors alone say what is covered).
-    fn targets(&self) -> Result<BTreeSet<Site>, ImportError> {
-        match self.get("target_modules") {
-            None | Some(Value::String(_)) => Ok(BTreeSet::new()),
-            Some(Value::Array(modules)) => modules.iter().map(|m| self.target(m)).collect(),
-            Some(_) => self.wrong("target_modules", "a list of module names or a pattern"),
-        }
-    }
-
-    fn target(&self, module: &Value) -> Result<Site, ImportError> {
-        match module.as_str() {
-            None => self.wrong("target_modules", "module names"),
-            Some(name) => site_of(name).ok_or_else(|| unknown_module(name)),
-        }
-    }
-}
-
-/// `false`, `null`, `[]`, `{}`, `""`.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(b) => !b,
-        Value::Number(_) => false,
-        Value::String(s) => s.is_empty(),
-        Value::Array(a) => a.is_empty(),
-        Value::Object(o) => o.is_empty(),
-    }
 }
 
 #[cfg(test)]

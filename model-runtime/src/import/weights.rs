@@ -1,12 +1,12 @@
 //! Float tensors out of safetensors files (F32, F16, BF16), checked for shape and finiteness.
 
 use super::ImportError;
+use super::files::{read, read_json};
 use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 /// The bytes of one or more safetensors files and where each tensor is.
@@ -19,7 +19,18 @@ impl WeightFiles {
     /// Reads `<dir>/model.safetensors`, or the shards named by `<dir>/model.safetensors.index.json`.
     pub(super) fn open_model(dir: &Path) -> Result<Self, ImportError> {
         let (single, index) = (dir.join("model.safetensors"), dir.join("model.safetensors.index.json"));
-        if single.exists() || !index.exists() { Self::open(&single) } else { Self::open_shards(dir, &index) }
+        match (single.exists(), index.exists()) {
+            (false, true) => Self::open_shards(dir, &index),
+            (false, false) => Err(other_weights(dir).unwrap_or_else(|| ImportError::io(&single, std::io::ErrorKind::NotFound.into()))),
+            _ => Self::open(&single),
+        }
+    }
+
+    /// Reads an adapter's weights.
+    pub(super) fn open_adapter(dir: &Path, file: &str) -> Result<Self, ImportError> {
+        let path = dir.join(file);
+        let other = if path.exists() { None } else { other_weights(dir) };
+        other.map_or_else(|| Self::open(&path), Err)
     }
 
     /// Reads one file.
@@ -36,28 +47,37 @@ impl WeightFiles {
             expected: "an object of tensor names and file names".into(),
             found: json.get("weight_map").map_or("nothing".into(), Value::to_string),
         })?;
-        let mut shards = BTreeSet::new();
+        let mut shards: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
         for (tensor, file) in map {
-            shards.insert(shard_name(tensor, file)?);
+            shards.entry(shard_name(tensor, file)?).or_default().insert(tensor);
         }
         let mut files = Self { files: Vec::new(), index: BTreeMap::new() };
-        for shard in shards {
-            files.add(&dir.join(shard))?;
+        for (shard, tensors) in shards {
+            let names = files.add(&dir.join(shard))?;
+            if let Some(name) = tensors.into_iter().find(|name| !names.contains(*name)) {
+                return Err(ImportError::MissingTensor { name: name.into() });
+            }
         }
-        match map.keys().find(|name| !files.index.contains_key(*name)) {
-            Some(name) => Err(ImportError::MissingTensor { name: name.clone() }),
-            None => Ok(files),
-        }
+        Ok(files)
     }
 
-    fn add(&mut self, path: &Path) -> Result<(), ImportError> {
-        let bytes = fs::read(path).map_err(|e| ImportError::io(path, e))?;
+    /// Adds a file; returns the names of its tensors.
+    fn add(&mut self, path: &Path) -> Result<BTreeSet<String>, ImportError> {
+        let bytes = read(path)?;
+        let tensors = parse(path, &bytes)?;
         let number = self.files.len();
-        for name in parse(path, &bytes)?.names() {
+        for name in tensors.names() {
+            if let Some((first, earlier)) = self.index.get(name).and_then(|&i| self.files.get(i))
+                && !same_tensor(name, &tensors, &parse(first, earlier)?)
+            {
+                let file = |p: &Path| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                return Err(ImportError::ShardsDisagree { name: name.into(), first: file(first), second: file(path) });
+            }
             self.index.insert(name.to_string(), number);
         }
+        let names = tensors.names().into_iter().map(str::to_string).collect();
         self.files.push((path.to_path_buf(), bytes));
-        Ok(())
+        Ok(names)
     }
 
     /// All tensor names, sorted.
@@ -118,8 +138,15 @@ fn shard_name(tensor: &str, file: &Value) -> Result<String, ImportError> {
     })
 }
 
-/// Reads and parses a JSON file.
-pub(super) fn read_json(path: &Path) -> Result<Value, ImportError> {
-    let bytes = fs::read(path).map_err(|e| ImportError::io(path, e))?;
-    serde_json::from_slice(&bytes).map_err(|e| ImportError::Json { path: path.display().to_string(), reason: e.to_string() })
+/// Whether two files hold the same type, shape and bytes under a name.
+fn same_tensor(name: &str, a: &SafeTensors, b: &SafeTensors) -> bool {
+    let same = |a: TensorView, b: TensorView| a.dtype() == b.dtype() && a.shape() == b.shape() && a.data() == b.data();
+    a.tensor(name).ok().zip(b.tensor(name).ok()).is_some_and(|(a, b)| same(a, b))
+}
+
+/// Names weights that are there in a format that isn't read.
+fn other_weights(dir: &Path) -> Option<ImportError> {
+    let others = ["pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "adapter_model.bin"];
+    let found = others.into_iter().find(|name| dir.join(name).exists())?;
+    Some(ImportError::OtherWeights { path: dir.display().to_string(), found: found.into() })
 }

@@ -3,13 +3,14 @@
 //! The base weights stay as they are; every other exponent and shift is planned again for the model with its adapter.
 
 use super::calibrate::Ranges;
-use super::engine::{site_lens, weight_dims};
+use super::engine::{Runtime, exponent, site_lens, weight_dims};
 use super::plan::{Fixed, Planner, WeightStats};
 use super::quantise::{Axis, IntModel, QuantiseError, base_stats, check_calibration, check_model, place, site_axis_kinds};
 use super::reference::{Folded, FoldedPair};
-use crate::semantics::{Dims, Semantics};
+use crate::semantics::{Dims, RESIDUAL_BITS, Semantics};
 use crate::shape::{FloatAdapter, FloatModel, ModelShape, Site};
 use crate::tensor::TensorMap;
+use rayon::prelude::*;
 
 /// An adapter in integers.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,7 +72,29 @@ fn adapter_tensors(folded: &Folded, sem: &Semantics) -> TensorMap {
     tensors
 }
 
+/// Refuses an adapter whose residual stream can't be written in the base's unit.
+fn check_stream(model: &IntModel, ranges: &Ranges) -> Result<(), QuantiseError> {
+    let largest = f64::from(exponent(&model.semantics, "embed")?).exp2() * ranges.stream();
+    let growth = largest / f64::from(RESIDUAL_BITS - 1).exp2();
+    match largest < 32767.0 {
+        true => Ok(()),
+        false => Err(QuantiseError::Stream { growth, bits: growth.log2().ceil() as u32 }),
+    }
+}
+
+/// Runs every sequence; the first that leaves its ranges is named.
+pub(super) fn check_runs(model: &IntModel, adapter: &IntAdapter, sequences: &[Vec<u32>]) -> Result<(), QuantiseError> {
+    let runtime = Runtime::new(adapter.semantics.clone(), &model.tensors, Some(&adapter.tensors))?;
+    let failed = |(sample, tokens): (usize, &Vec<u32>)| {
+        let result = if tokens.is_empty() { Ok(Vec::new()) } else { runtime.logits(tokens) };
+        result.err().map(|source| QuantiseError::Sample { sample, source })
+    };
+    sequences.par_iter().enumerate().find_map_first(failed).map_or(Ok(()), Err)
+}
+
 /// Quantises an adapter of a quantised model; `float` is the model that `model` was made from.
+///
+/// `calibration` are the sequences that the model with its adapter must run: a datanet's samples, all of them. One that doesn't fit is an error.
 pub fn quantise_adapter(model: &IntModel, float: &FloatModel, adapter: &FloatAdapter, calibration: &[Vec<u32>]) -> Result<IntAdapter, QuantiseError> {
     check_model(float)?;
     if float.shape != model.semantics.shape {
@@ -82,6 +105,7 @@ pub fn quantise_adapter(model: &IntModel, float: &FloatModel, adapter: &FloatAda
     let folded = Folded::new(float, Some(adapter));
     let mut ranges = Ranges::measure(&folded, calibration);
     ranges.include("hin", &folded.embed);
+    check_stream(model, &ranges)?;
     let mut stats = base_stats(&folded);
     for &site in &adapter.shape.sites {
         let pairs = || folded.lora.iter().filter(move |((_, s), _)| *s == site).map(|(_, pair)| pair);
@@ -96,5 +120,7 @@ pub fn quantise_adapter(model: &IntModel, float: &FloatModel, adapter: &FloatAda
     planner.fixed = Some(Fixed { exps, bits: model.semantics.weight_bits.clone() });
     let (semantics, calibrated) = planner.plan()?;
     let tensors = adapter_tensors(&folded, &semantics);
-    Ok(IntAdapter { semantics, tensors, calibrated })
+    let adapter = IntAdapter { semantics, tensors, calibrated };
+    check_runs(model, &adapter, calibration)?;
+    Ok(adapter)
 }

@@ -1,11 +1,10 @@
-//! Scores of the index rows for one request, and the contributors' shares.
+//! Scores of the index rows for one request, their relevance, and the contributors' shares.
 
 use super::engine::{RunError, constant};
 use super::gemm::{dot, narrow};
 use super::index::Index;
 use super::sketch::requantised;
-use crate::semantics::Dims;
-use crate::tensor::TensorMap;
+use crate::tensor::{Tensor, TensorMap};
 use std::collections::BTreeMap;
 
 /// Basis points of the whole.
@@ -14,11 +13,13 @@ pub const BPS: u128 = 10_000;
 /// What one request owes to whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attribution {
-    /// `mqS`, `mqS.r`, `score.r`.
+    /// `score`, `score.r`, `rel` of every padded row, and `best.*`.
     pub tensors: TensorMap,
     /// Score of every (padded) index row.
     pub scores: Vec<i32>,
-    /// `max(0, score - θ)` of every true row.
+    /// `m = max(2·θ, max score)`: relevance begins above its half.
+    pub best: i64,
+    /// `max(0, score - ⌊m/2⌋)` of every true row.
     pub rel: Vec<i64>,
     /// Sum of `rel` over each contributor's rows.
     pub weights: BTreeMap<u32, u64>,
@@ -28,18 +29,31 @@ pub struct Attribution {
     pub dust: u32,
 }
 
-fn rank_rows(contributors: &[u32], scores: &[i32], theta: i64) -> (Vec<i64>, BTreeMap<u32, u64>) {
-    let rel: Vec<i64> = contributors.iter().zip(scores).map(|(_, &s)| (i64::from(s) - theta).max(0)).collect();
-    let mut weights = BTreeMap::new();
-    for (&c, &rel) in contributors.iter().zip(&rel) {
-        *weights.entry(c).or_insert(0u64) += rel as u64;
-    }
-    (rel, weights)
+/// `m`, and which rows (or the floor) attain it: one of them is marked.
+fn best_of(scores: &[i32], theta: i64) -> (i64, TensorMap) {
+    let largest = scores.iter().copied().max().map_or(0, i64::from);
+    let best = largest.max(2 * theta);
+    let mut top = vec![0; scores.len()];
+    let attained = scores.iter().position(|&s| i64::from(s) == best);
+    attained.into_iter().for_each(|i| top[i] = 1);
+    let single = |x: i64| Tensor { dims: vec![], data: vec![x as i32] };
+    let map = TensorMap::from([
+        ("best".to_owned(), single(best)),
+        ("best.half".to_owned(), single(best / 2)),
+        ("best.odd".to_owned(), single(best % 2)),
+        ("best.floor".to_owned(), single(i64::from(attained.is_none()))),
+        ("best.top".to_owned(), Tensor { dims: vec![scores.len()], data: top }),
+    ]);
+    (best, map)
 }
 
-/// Attributes a request with sketch tensors `skS` to the index rows; `contributors[i]` made row `i`.
+/// Attributes a request with the sketch `qsS` to the index rows; `contributors[i]` made row `i`.
 ///
 /// `theta` defaults to the index's own noise floor.
+///
+/// # Errors
+///
+/// When the sketch or the index don't fit the index's semantics.
 pub fn attribute(index: &Index, sketch: &TensorMap, contributors: &[u32], theta: Option<i64>) -> Result<Attribution, RunError> {
     let sem = &index.semantics;
     if contributors.len() != index.rows {
@@ -47,34 +61,29 @@ pub fn attribute(index: &Index, sketch: &TensorMap, contributors: &[u32], theta:
         return Err(RunError::BadLength { what: "contributors", expected, found: contributors.len() });
     }
     let theta = theta.map_or_else(|| constant(sem, "theta"), Ok)?;
-    let d = Dims::new(sem, 1, 1);
-    let get = |map: &TensorMap, name: &str| map.get(name).cloned().ok_or_else(|| RunError::MissingTensor { name: name.to_owned() });
-    let (n, per_row) = (d.a * d.r, d.l * d.a * d.r);
     let padded = index.rows.next_power_of_two();
-    let (mut tensors, mut acc) = (TensorMap::new(), vec![0i32; padded]);
-    for (i, site) in sem.sites().iter().enumerate() {
-        let name = site.name();
-        let sk = get(sketch, &format!("sk{name}"))?;
-        let (m, g) = (get(&index.tensors, &format!("M{name}"))?, get(&index.tensors, &format!("G{name}"))?);
-        if sk.data.len() != per_row || g.data.len() != padded * per_row || m.data.len() != per_row * n {
-            return Err(RunError::WrongShape { name: format!("sk{name}"), expected: vec![d.l, d.a, d.r], found: sk.dims });
+    let mut acc = vec![0i32; padded];
+    for site in sem.sketched() {
+        let get = |map: &'_ TensorMap, name: String| map.get(&name).map(|t| narrow(&t.data)).ok_or(RunError::MissingTensor { name });
+        let (query, rows) = (get(sketch, format!("qs{}", site.name()))?, get(&index.tensors, format!("G{}", site.name()))?);
+        if query.is_empty() || rows.len() != padded * query.len() {
+            let name = format!("G{}", site.name());
+            return Err(RunError::WrongShape { name, expected: vec![padded, query.len()], found: vec![rows.len()] });
         }
-        let (m, sk, g) = (narrow(&m.data), narrow(&sk.data), narrow(&g.data));
-        let sums = m.chunks_exact(n).enumerate().map(|(x, row)| dot(row, &sk[x / n * n..(x / n + 1) * n])).collect();
-        let op = format!("mq{name}");
-        let (mq, rest) = requantised(sem, &op, &[d.l, d.a, d.r], sums)?;
-        let (wide, coef) = (narrow(&mq.data), super::engine::operation(sem, "score")?.coefs[i] as i32);
-        for (acc, g) in acc.iter_mut().zip(g.chunks_exact(per_row)) {
-            *acc = acc.wrapping_add(dot(g, &wide).wrapping_mul(coef));
-        }
-        tensors.insert(format!("{op}.r"), rest);
-        tensors.insert(op, mq);
+        acc.iter_mut().zip(rows.chunks_exact(query.len())).for_each(|(acc, row)| *acc = acc.wrapping_add(dot(row, &query)));
     }
     let (scores, rest) = requantised(sem, "score", &[padded], acc)?;
+    let (best, mut tensors) = best_of(&scores.data, theta);
+    let rel: Vec<i64> = scores.data.iter().map(|&s| (i64::from(s) - best / 2).max(0)).collect();
+    tensors.insert("rel".to_owned(), Tensor { dims: vec![padded], data: rel.iter().map(|&x| x as i32).collect() });
+    tensors.insert("score".to_owned(), scores.clone());
     tensors.insert("score.r".to_owned(), rest);
-    let (rel, weights) = rank_rows(contributors, &scores.data, theta);
+    let mut weights = BTreeMap::new();
+    for (&c, &rel) in contributors.iter().zip(&rel) {
+        *weights.entry(c).or_insert(0u64) += rel as u64;
+    }
     let total = weights.values().map(|&w| u128::from(w)).sum::<u128>().max(1);
     let bps: BTreeMap<u32, u32> = weights.iter().map(|(&c, &w)| (c, (BPS * u128::from(w) / total) as u32)).collect();
     let dust = BPS as u32 - bps.values().sum::<u32>();
-    Ok(Attribution { tensors, scores: scores.data, rel, weights, bps, dust })
+    Ok(Attribution { tensors, scores: scores.data, best, rel: rel[..index.rows].to_vec(), weights, bps, dust })
 }

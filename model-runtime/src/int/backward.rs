@@ -1,12 +1,11 @@
-//! The gradient of `loss = -Σ_s log p(target)` with respect to every site's output.
+//! The gradient of `loss = -Σ_s log p(target)` with respect to every site's output, each token's part brought to one length (`super::unit`).
 
 use super::engine::{Run, RunError, constant};
-use super::forward::{ForwardState, LayerState, Normed, columns, rotate};
-use super::gadgets::softmax_row;
+use super::forward::{ForwardState, LayerState, LiveSlot, Normed, columns, rotate};
 use super::gemm::{gemm, gemm_slices, narrow, transpose16};
-use crate::semantics::OUT_PROB_BITS;
+use super::unit::{REMAINDER_LIMB, UnitLength, UnitRow};
+use crate::semantics::{OUT_PROB_BITS, Semantics};
 use crate::shape::Site;
-use crate::tables::boost;
 
 /// Gradient through a norm: `dn` to `v` (the factor `1/rms` is applied by the caller).
 fn norm_backward(run: &mut Run, name: &str, l: Option<usize>, lead: usize, dn: &[i32], normed: &Normed) -> Result<Vec<i32>, RunError> {
@@ -48,51 +47,52 @@ fn join(run: &mut Run, name: &str, l: usize, g: &[i32], v: &[i32], fb: &[i32]) -
     run.rq(name, Some(l), &[run.d.t, run.d.d], acc)
 }
 
-/// The scale of each slot's gradient, by how far its target's probability is from one.
-struct GradientScales {
-    /// The power of two that multiplies `dz`.
-    coarse: Vec<i32>,
-    /// The rest, which multiplies the final norm's factor.
-    fine: Vec<i32>,
+/// Keeps the witnesses of rows brought to one length, except for their outputs.
+pub(crate) fn unit_witnesses(name: &str, rows: &[UnitRow], mut keep: impl FnMut(String, Vec<i32>)) {
+    let fields: [(&str, fn(&UnitRow) -> i32); 5] =
+        [("e", |x| x.e), ("p2", |x| 1 << x.e), ("f", |x| x.f), ("g", |x| x.f << x.e), ("live", |x| i32::from(x.live))];
+    for (field, get) in fields {
+        keep(format!("{name}.{field}"), rows.iter().map(get).collect());
+    }
 }
 
-fn gradient_scales(run: &mut Run, gaps: Vec<i64>) -> Result<GradientScales, RunError> {
-    let limit = u32::try_from(constant(&run.rt.sem, "boost_limit")?).unwrap_or(0);
-    let none = vec![0; 1 << 16];
-    let rows: Vec<_> = gaps.into_iter().map(|gap| softmax_row(gap, &none)).collect();
-    let scales = rows.iter().map(|row| boost(i64::from(row.man), limit)).map(|(coarse, fine)| (coarse as i32, fine as i32));
-    let (coarse, fine): (Vec<i32>, Vec<i32>) = scales.unzip();
-    let mut keep = |part: &str, values: Vec<i32>| run.keep(&format!("boost.{part}"), None, &[values.len()], &values);
-    keep("e", rows.iter().map(|row| row.e).collect());
-    keep("man", rows.iter().map(|row| row.man).collect());
-    keep("rem", rows.iter().map(|row| row.rem).collect());
-    keep("big", rows.iter().map(|row| i32::from(row.man >= 1 << 15)).collect());
-    keep("p2", rows.iter().map(|row| 1 << row.e).collect());
-    keep("scale", coarse.clone());
-    keep("fine", fine.clone());
-    Ok(GradientScales { coarse, fine })
+/// A remainder's limbs.
+pub(crate) fn remainder_limbs(r: &[i32]) -> [Vec<i32>; 2] {
+    [r.iter().map(|r| r & ((1 << REMAINDER_LIMB) - 1)).collect(), r.iter().map(|r| r >> REMAINDER_LIMB).collect()]
 }
 
-/// Gradient at the final residual stream's answer rows, `[s, d]`.
-fn output_gradient(run: &mut Run, state: &ForwardState, targets: &[u32]) -> Result<Vec<i32>, RunError> {
+/// `ghf`: the rows of `v`, each brought to the length of the semantics.
+fn unit_gradients(run: &mut Run, v: &[i32]) -> Result<Vec<i32>, RunError> {
+    let d = run.d;
+    let unit = gradient_length(&run.rt.sem)?;
+    let scale = |x: &[i32]| unit.scale(x, d.d).map_err(|bad| RunError::Length { what: "ghf".to_owned(), target: unit.target(), found: bad.nearest });
+    let rows: Vec<UnitRow> = v.chunks_exact(d.d).map(scale).collect::<Result<_, _>>()?;
+    unit_witnesses("ghf", &rows, |name, data| run.keep(&name, None, &[d.s], &data));
+    let [low, high] = remainder_limbs(&rows.iter().flat_map(|x| &x.r).copied().collect::<Vec<i32>>());
+    let ghf: Vec<i32> = rows.into_iter().flat_map(|x| x.y).collect();
+    for (name, data) in [("ghf", &ghf), ("ghf.r0", &low), ("ghf.r1", &high)] {
+        run.keep(name, None, &[d.s, d.d], data);
+    }
+    Ok(ghf)
+}
+
+/// The length of token gradients.
+pub fn gradient_length(sem: &Semantics) -> Result<UnitLength, RunError> {
+    let log = constant(sem, "ghf.length")?;
+    let unit = u32::try_from(log).ok().and_then(|log| UnitLength::with_log(sem.shape.width, log));
+    unit.ok_or_else(|| RunError::MissingEntry { name: format!("ghf.length within bounds (found {log})") })
+}
+
+/// Gradient at the final residual stream's live rows, `[s, d]`.
+fn output_gradient(run: &mut Run, state: &ForwardState, slots: &[LiveSlot]) -> Result<Vec<i32>, RunError> {
     let d = run.d;
     let mut dz = state.pr.clone();
-    for (s, &target) in targets.iter().enumerate() {
-        dz[s * d.v + target as usize] -= 1 << OUT_PROB_BITS;
-    }
-    let gaps = (0..d.s).map(|s| targets.get(s).map_or(0, |&target| -i64::from(dz[s * d.v + target as usize])));
-    let scales = gradient_scales(run, gaps.collect())?;
-    dz.chunks_exact_mut(d.v).zip(&scales.coarse).for_each(|(row, scale)| row.iter_mut().for_each(|x| *x *= scale));
-    run.keep("dz", None, &[d.s, d.v], &dz);
+    slots.iter().for_each(|x| dz[x.slot * d.v + x.target] -= 1 << OUT_PROB_BITS);
     let mut acc = vec![0; d.s * d.d];
     gemm(&mut acc, run.coef("nf.dn", 0)?, &narrow(&dz), &run.rt.head_t);
     let dn = run.rq("nf.dn", None, &[d.s, d.d], acc)?;
     let v = norm_backward(run, "nf", None, d.s, &dn, &state.nf)?;
-    let factors = state.nf.fb.iter().zip(&scales.fine).map(|(fb, fine)| fb * fine).collect();
-    let factors = run.rq("boost.fb", None, &[d.s], factors)?;
-    let mut acc = vec![0; d.s * d.d];
-    scale_rows(&mut acc, run.coef("ghf", 0)?, &v, &factors, d.d);
-    run.rq("ghf", None, &[d.s, d.d], acc)
+    unit_gradients(run, &v)
 }
 
 /// `acc += coef_w·Wᵀ g + coef_lora·Aᵀ e`, with `e = RQ(Bᵀ g)` kept as `eS`.
@@ -246,12 +246,15 @@ fn attention(run: &mut Run, l: usize, state: &LayerState, gm: &[i32]) -> Result<
 }
 
 /// Runs the whole backward pass; everything it computes is kept by the run's store.
-pub(crate) fn backward(run: &mut Run, state: &ForwardState, prompt_len: usize, targets: &[u32]) -> Result<(), RunError> {
+pub(crate) fn backward(run: &mut Run, state: &ForwardState, slots: &[LiveSlot]) -> Result<(), RunError> {
     let d = run.d;
-    let ghf = output_gradient(run, state, targets)?;
+    let ghf = output_gradient(run, state, slots)?;
+    let lift = constant(&run.rt.sem, "ghf.lift")?;
     let mut g = vec![0; d.t * d.d];
-    let at = (prompt_len - 1) * d.d;
-    g[at..at + targets.len() * d.d].copy_from_slice(&ghf[..targets.len() * d.d]);
+    for x in slots {
+        let row = &ghf[x.slot * d.d..][..d.d];
+        g[x.position * d.d..][..d.d].iter_mut().zip(row).for_each(|(g, y)| *g = y << lift);
+    }
     for (l, layer) in state.layers.iter().enumerate().rev() {
         run.keep("gout", Some(l), &[d.t, d.d], &g);
         let gm = feed_forward(run, l, layer, &g)?;

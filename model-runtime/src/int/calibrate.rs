@@ -1,6 +1,7 @@
 //! Ranges of the float tensors over calibration sequences.
 
 use super::reference::{Folded, run};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 
 /// Largest magnitude of every tensor, and the 99.99 % quantile of the magnitudes.
@@ -46,13 +47,27 @@ impl Histogram {
 impl Ranges {
     /// Runs the float model forward and backward on every sequence (at least two tokens each; shorter ones are skipped).
     pub fn measure(model: &Folded, sequences: &[Vec<u32>]) -> Self {
-        let mut ranges = Self::default();
-        for tokens in sequences.iter().filter(|t| t.len() >= 2) {
+        let add = |mut ranges: Self, tokens: &Vec<u32>| {
             let trace = run(model, tokens, Some(1));
             ranges.add("out", &trace.logits);
             trace.tensors.iter().for_each(|(name, layers)| layers.iter().for_each(|x| ranges.add(name, x)));
+            ranges
+        };
+        // Largest values and counts don't depend on the order of the sequences.
+        sequences.par_iter().filter(|t| t.len() >= 2).fold(Self::default, add).reduce(Self::default, Self::join)
+    }
+
+    fn join(mut self, other: Self) -> Self {
+        for (name, theirs) in other.stats {
+            let Some(ours) = self.stats.get_mut(&name) else {
+                self.stats.insert(name, theirs);
+                continue;
+            };
+            ours.max = ours.max.max(theirs.max);
+            ours.min_positive = ours.min_positive.min(theirs.min_positive);
+            ours.bins.iter_mut().zip(&theirs.bins).for_each(|(a, b)| *a += b);
         }
-        ranges
+        self
     }
 
     /// Adds further values of a tensor.
@@ -68,6 +83,11 @@ impl Ranges {
     /// Largest magnitude; a tiny positive number for a tensor that was always zero or never seen.
     pub fn max(&self, name: &str) -> f64 {
         self.stats.get(name).map_or(1e-9, |h| f64::from(h.max).max(1e-9))
+    }
+
+    /// Largest magnitude of the residual stream.
+    pub fn stream(&self) -> f64 {
+        ["hin", "m", "hout"].iter().map(|name| self.max(name)).fold(0.0, f64::max)
     }
 
     /// Smallest nonzero magnitude (1 if there was none).

@@ -45,7 +45,11 @@ pub enum RunError {
         name: String,
     },
     /// A value left the range that the relation can express.
-    #[error("operation `{op}` (layer {layer:?}): value {value} is outside [{low}, {high}]")]
+    #[error(
+        "operation `{op}`{}: value {value} is outside [{low}, {high}], beyond what calibration saw: import the base with more bits of --headroom, or \
+         with --calibration on texts like this one, and train the adapter on it again",
+        of_layer(*.layer)
+    )]
     Range {
         /// Output tensor of the operation.
         op: String,
@@ -57,6 +61,16 @@ pub enum RunError {
         low: i32,
         /// Largest value allowed.
         high: i32,
+    },
+    /// A vector can't be brought to its length.
+    #[error("`{what}`: no scale brings its sum of squares to {target} (nearest: {found}); its entries are too few and too equal")]
+    Length {
+        /// Which vector.
+        what: String,
+        /// The sum of squares wanted.
+        target: i64,
+        /// The nearest one reached.
+        found: i64,
     },
     /// The answer isn't what greedy decoding gives.
     #[error("answer token {slot}: expected the greedy token {expected}, found {found}")]
@@ -88,6 +102,11 @@ pub enum RunError {
         /// What was given.
         found: usize,
     },
+}
+
+/// A layer as part of a sentence.
+fn of_layer(layer: Option<usize>) -> String {
+    layer.map_or_else(String::new, |l| format!(" of layer {l}"))
 }
 
 /// A LoRA pair in both orientations.

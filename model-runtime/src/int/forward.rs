@@ -3,7 +3,7 @@
 use super::engine::{Run, RunError, Runtime};
 use super::gadgets::{NormRow, SoftmaxRow, softmax_row};
 use super::gemm::{gemm, gemm_slices, narrow, transpose16};
-use super::trace::{Keep, Mode, Store, Trace};
+use super::trace::{Keep, Mode, Span, Store, Trace};
 use super::{backward, gadgets};
 use crate::semantics::Dims;
 use crate::shape::Site;
@@ -283,32 +283,68 @@ pub(crate) fn argmax(row: &[i32]) -> usize {
     row.iter().enumerate().fold(0, |best, (v, &z)| if z > row[best] { v } else { best })
 }
 
-/// Output softmax on live slots; returns `pr[s, v]`.
-fn output_probabilities(run: &mut Run, targets: &[u32], mode: Mode, z: &[i32]) -> Result<Vec<i32>, RunError> {
+/// One live slot: it reads a position and predicts the next token.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LiveSlot {
+    /// Its number.
+    pub slot: usize,
+    /// The position it reads.
+    pub position: usize,
+    /// The token it predicts.
+    pub target: usize,
+}
+
+/// The live slots of an exchange: those that predict the answer. Slot 0 reads position `first`.
+fn live_slots(tokens: &[u32], prompt_len: usize, first: usize) -> Vec<LiveSlot> {
+    let answer = tokens.iter().enumerate().skip(prompt_len);
+    answer.map(|(i, &target)| LiveSlot { slot: i - 1 - first, position: i - 1, target: target as usize }).collect()
+}
+
+/// What a row of logits says about its target: the best of the others, and how far the target is above it.
+struct Choice {
+    max: i32,
+    margin: i32,
+    tied_below: bool,
+}
+
+fn choose(z: &[i32], target: usize) -> Choice {
+    let others = || z.iter().enumerate().filter(|(v, _)| *v != target);
+    let max = others().map(|(_, &z)| z).max().unwrap_or(0);
+    let tied_below = others().any(|(v, &z)| v < target && z == max);
+    Choice { max, margin: z[target] - max, tied_below }
+}
+
+/// Softmax over every token but the target on live slots; returns `pr[s, v]`, zero at the target.
+///
+/// `q - e_t` is the direction of the loss' gradient however sure the model is of the target.
+fn output_probabilities(run: &mut Run, slots: &[LiveSlot], mode: Mode, z: &[i32]) -> Result<Vec<i32>, RunError> {
     let (d, vocab) = (run.d, run.rt.sem.shape.vocab);
     let (mut weights, mut acc) = (vec![0; z.len()], vec![0; z.len()]);
-    let mut maxima = vec![0; d.s];
+    let (mut maxima, mut margins, mut ties) = (vec![0; d.s], vec![0; d.s], vec![0; d.s]);
     let mut rows = vec![gadgets::SoftmaxRow::default(); d.s];
-    for (s, &target) in targets.iter().enumerate() {
-        let live = s * d.v..s * d.v + vocab;
+    for (number, &LiveSlot { slot, target, .. }) in slots.iter().enumerate() {
+        let live = slot * d.v..slot * d.v + vocab;
         let z = &z[live.clone()];
-        let best = argmax(z);
-        if mode == Mode::Greedy && best != target as usize {
-            return Err(RunError::NotGreedy { slot: s, expected: best as u32, found: target });
+        if mode == Mode::Greedy && argmax(z) != target {
+            return Err(RunError::NotGreedy { slot: number, expected: argmax(z) as u32, found: target as u32 });
         }
-        maxima[s] = z[best];
+        let choice = choose(z, target);
+        (maxima[slot], margins[slot], ties[slot]) = (choice.max, choice.margin, i32::from(choice.tied_below));
         let w = &mut weights[live.clone()];
-        w.iter_mut().zip(z).for_each(|(w, &z)| *w = run.rt.exp_out[(maxima[s] - z) as usize]);
-        rows[s] = softmax_row(w.iter().map(|&x| i64::from(x)).sum(), &run.rt.recip);
-        acc[live].iter_mut().zip(w.iter()).for_each(|(a, &w)| *a = w.wrapping_mul(rows[s].f));
+        let others = w.iter_mut().zip(z).enumerate().filter(|(v, _)| *v != target);
+        others.for_each(|(_, (w, &z))| *w = run.rt.exp_out[(choice.max - z) as usize]);
+        rows[slot] = softmax_row(w.iter().map(|&x| i64::from(x)).sum(), &run.rt.recip);
+        acc[live].iter_mut().zip(w.iter()).for_each(|(a, &w)| *a = w.wrapping_mul(rows[slot].f));
     }
-    run.keep("out.max", None, &[d.s], &maxima);
+    for (name, values) in [("out.max", &maxima), ("out.margin", &margins), ("out.tie", &ties)] {
+        run.keep(name, None, &[d.s], values);
+    }
     run.keep("out.w", None, &[d.s, d.v], &weights);
     softmax_witnesses(run, "out", None, &[d.s], &rows);
     run.rq("pr", None, &[d.s, d.v], acc)
 }
 
-fn check_lengths(rt: &Runtime, tokens: &[u32], prompt_len: usize, d: &Dims, mode: Mode) -> Result<(), RunError> {
+fn check_lengths(rt: &Runtime, tokens: &[u32], prompt_len: usize, d: &Dims, (mode, span): (Mode, Span)) -> Result<(), RunError> {
     let bad = |what, expected: String, found| Err(RunError::BadLength { what, expected, found });
     if prompt_len == 0 || prompt_len >= tokens.len() || (mode == Mode::Sample && prompt_len != 1) {
         return bad("prompt length", format!("1 to {} (1 for a sample)", tokens.len().saturating_sub(1)), prompt_len);
@@ -317,8 +353,9 @@ fn check_lengths(rt: &Runtime, tokens: &[u32], prompt_len: usize, d: &Dims, mode
     if tokens.len() > limit {
         return bad("number of tokens", format!("at most {limit}"), tokens.len());
     }
-    if tokens.len() - prompt_len > d.s {
-        return bad("answer length", format!("at most {}", d.s), tokens.len() - prompt_len);
+    let slots = tokens.len() - 1 - span.first(prompt_len);
+    if slots > d.s {
+        return bad("predicted tokens", format!("at most {}", d.s), slots);
     }
     let own = Dims { t: d.t, s: d.s, a: d.a, ..Dims::new(&rt.sem, 1, 1) };
     if own != *d || d.t > rt.positions {
@@ -336,11 +373,11 @@ pub(crate) fn check_tokens(rt: &Runtime, tokens: &[u32]) -> Result<(), RunError>
 }
 
 impl Runtime {
-    /// Runs the whole sequence and, if `backward`, the gradient of its loss.
+    /// Runs the whole sequence and, where slots span the exchange, the gradient of its answer's loss.
     ///
     /// `dims` are the padded sizes (`Dims::new(semantics, tokens, slots)`); more tokens or slots only add padding.
-    pub fn run(&self, tokens: &[u32], prompt_len: usize, dims: Dims, mode: Mode, keep: Keep, backward: bool) -> Result<Trace, RunError> {
-        check_lengths(self, tokens, prompt_len, &dims, mode)?;
+    pub fn run(&self, tokens: &[u32], prompt_len: usize, dims: Dims, mode: Mode, keep: Keep, span: Span) -> Result<Trace, RunError> {
+        check_lengths(self, tokens, prompt_len, &dims, (mode, span))?;
         let mut run = Run { rt: self, d: dims, store: Store::new(keep, dims.l) };
         // A padded layer is the identity and its sketch is zero, so only full traces execute it.
         let executed = if keep == Keep::All { dims.l } else { self.sem.shape.layers };
@@ -352,15 +389,17 @@ impl Runtime {
             state.layers.push(layer);
             h = hout;
         }
-        let targets = &tokens[prompt_len..];
-        let mut hf = h[(prompt_len - 1) * dims.d..(prompt_len - 1 + targets.len()) * dims.d].to_vec();
-        hf.resize(dims.s * dims.d, 0);
+        let slots = live_slots(tokens, prompt_len, span.first(prompt_len));
+        let mut hf = vec![0; dims.s * dims.d];
+        for x in &slots {
+            hf[x.slot * dims.d..][..dims.d].copy_from_slice(&h[x.position * dims.d..][..dims.d]);
+        }
         run.keep("hf", None, &[dims.s, dims.d], &hf);
         let (nf, z) = logits(&mut run, dims.s, &hf)?;
         state.nf = nf;
-        state.pr = output_probabilities(&mut run, targets, mode, &z)?;
-        if backward {
-            backward::backward(&mut run, &state, prompt_len, targets)?;
+        state.pr = output_probabilities(&mut run, &slots, mode, &z)?;
+        if span == Span::Exchange {
+            backward::backward(&mut run, &state, &slots)?;
         }
         Ok(Trace { dims, tensors: run.store.tensors, tokens: tokens.to_vec(), prompt_len })
     }

@@ -6,8 +6,9 @@ use super::trace::{Keep, Store};
 use crate::semantics::Dims;
 
 impl Runtime {
-    /// Continues `prompt` greedily by at most `max_new` tokens, stopping after `eos` or at the context's end; returns the new tokens.
-    pub fn generate(&self, prompt: &[u32], max_new: usize, eos: Option<u32>) -> Result<Vec<u32>, RunError> {
+    /// Continues `prompt` greedily by at most `max_new` tokens, ending after one of `stops` or at the context's end; returns the new tokens.
+    pub fn generate(&self, prompt: &[u32], max_new: usize, stops: impl IntoIterator<Item = u32>) -> Result<Vec<u32>, RunError> {
+        let stops: Vec<u32> = stops.into_iter().collect();
         check_tokens(self, prompt)?;
         let context = self.sem.shape.context;
         if prompt.is_empty() || prompt.len() > context {
@@ -20,7 +21,7 @@ impl Runtime {
             let next = self.step(&chunk, offset, &mut caches)?;
             offset += chunk.len();
             answer.push(next);
-            if Some(next) == eos {
+            if stops.contains(&next) {
                 break;
             }
             chunk = vec![next];

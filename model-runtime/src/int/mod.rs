@@ -22,6 +22,7 @@ mod rotation;
 pub mod sketch;
 pub mod synthetic;
 pub mod trace;
+pub mod unit;
 
 #[cfg(test)]
 mod tests;
@@ -31,7 +32,7 @@ pub use attribute::{Attribution, attribute};
 pub use engine::{RunError, Runtime};
 
 pub use index::{Index, IndexOptions, build_index};
-pub use quantise::{IntModel, QuantiseError, quantise_base};
+pub use quantise::{Headroom, IntModel, QuantiseError, quantise_base, quantise_base_with};
 
 pub use sketch::{Sketcher, sketch};
 pub use trace::{Mode, Trace};

@@ -64,7 +64,7 @@ pub(crate) struct Planner<'a> {
     pub stats: BTreeMap<String, WeightStats>,
     pub lora: Option<LoraShape>,
     pub fixed: Option<Fixed>,
-    /// Bits by which the residual stream is made finer than its largest calibrated value allows (saturating the largest values).
+    /// Bits by which the residual stream is finer than its largest calibrated value allows (saturating the largest values), or, negative, coarser.
     pub stream_lift: i32,
     wbits: BTreeMap<String, u32>,
     gbits: BTreeMap<String, u32>,
@@ -115,7 +115,7 @@ impl<'a> Planner<'a> {
         let sem = Semantics {
             shape: shape.clone(),
             lora: None,
-            sketch_rows: None,
+            sketch: None,
             exps: BTreeMap::new(),
             weight_bits: BTreeMap::new(),
             ops: BTreeMap::new(),
@@ -207,8 +207,7 @@ impl<'a> Planner<'a> {
             self.sem.weight_bits.insert(name.clone(), bits);
             self.set(&name, exp);
         }
-        let over = |f: fn(&Ranges, &str) -> f64| ["hin", "m", "hout"].iter().map(|n| f(self.ranges, n)).fold(0.0, f64::max);
-        let stream = fitting_exponent(over(Ranges::max), RESIDUAL_BITS, FILL) + self.stream_lift;
+        let stream = fitting_exponent(self.ranges.stream(), RESIDUAL_BITS, FILL) + self.stream_lift;
         let fixed = self.fixed.as_ref().and_then(|f| f.exps.get("embed").copied());
         let exp = fixed.unwrap_or(stream);
         self.sem.weight_bits.insert("embed".to_owned(), RESIDUAL_BITS);

@@ -2,9 +2,9 @@
 
 use super::bounds::{Knob, Term, align, field_bound, fitting_exponent, least_shift};
 use super::plan::{Planner, Quotient, Request, SPREAD, Stop};
-use crate::semantics::{BOOST_BITS, OUT_PROB_BITS, Op, PROB_BITS, ROPE_BITS, Rounding};
+use super::unit::{MIN_LENGTH_LOG, UnitLength};
+use crate::semantics::{OUT_PROB_BITS, Op, PROB_BITS, ROPE_BITS, Rounding};
 use crate::shape::Site;
-use crate::tables::boost_limit;
 
 fn pow2(bits: u32) -> f64 {
     f64::from(bits).exp2()
@@ -48,10 +48,8 @@ impl Planner<'_> {
 
     fn output(&mut self) -> Result<(), Stop> {
         let stats = self.stats["head"];
-        let limit = boost_limit(self.shape.vocab);
-        self.sem.consts.insert("boost_limit".to_owned(), i64::from(limit));
-        // Σ_v |dz| of a slot: at most twice the gap, and the roundings of all probabilities.
-        let mass = pow2(16) + (self.shape.vocab as f64 / 2.0 + 4.0) * pow2(limit);
+        // Σ_v |q - e_t| of a slot: two, and the roundings of all probabilities.
+        let mass = pow2(OUT_PROB_BITS + 1) + self.shape.vocab as f64 / 2.0 + 8.0;
         let unit = f64::from(self.exp("head")).exp2();
         let term = Term {
             exp: self.exp("head") + OUT_PROB_BITS as i32,
@@ -61,19 +59,27 @@ impl Planner<'_> {
         };
         let target = self.gradient_target("nf.dn", self.gradient_bits("nf.dn"));
         self.gradient_op("nf.dn", vec![term], target)?;
-        // The norm's factor has 15 bits, the fine scale at most 2^12: the quotient has 15 bits again.
-        let op = Op { shift: BOOST_BITS, bits: 16, rounding: Rounding::Exact, coefs: vec![1] };
-        self.finish("boost.fb", op, &[], 32767.0 * pow2(BOOST_BITS))?;
-        self.norm_back("nf", "ghf")?;
-        for name in ["gout", "gin", "gm"] {
-            let exp = self.exp("ghf");
-            self.sem.exps.insert(name.to_owned(), exp);
-        }
+        self.norm_back("nf", None)?;
+        self.gradient_unit();
         Ok(())
     }
 
-    /// `X.dot`, `X.v` and the operation that joins it to the residual stream's gradient.
-    fn norm_back(&mut self, norm: &str, join: &str) -> Result<(), Stop> {
+    /// The length of token gradients and the unit of the residual stream's gradient, the same in all layers: `gout = 2^lift·ghf` in the last.
+    fn gradient_unit(&mut self) {
+        let bits = self.gradient_bits("G");
+        let target = ["gout", "gm"].iter().map(|n| self.gradient_target(n, bits)).min().unwrap_or(0).min(bits as i32 - 1);
+        let length = target.clamp(MIN_LENGTH_LOG as i32, UnitLength::of(self.shape.width).log() as i32);
+        let lift = (target - length).max(0);
+        self.sem.consts.insert("ghf.length".to_owned(), length.into());
+        self.sem.consts.insert("ghf.lift".to_owned(), lift.into());
+        self.sem.exps.insert("ghf".to_owned(), length);
+        for name in ["gout", "gin", "gm"] {
+            self.sem.exps.insert(name.to_owned(), length + lift);
+        }
+    }
+
+    /// `X.dot`, `X.v` and, after the final norm's, the operation that joins it to the residual stream's gradient.
+    fn norm_back(&mut self, norm: &str, join: Option<&str>) -> Result<(), Stop> {
         let (dn, dot, v) = (format!("{norm}.dn"), format!("{norm}.dot"), format!("{norm}.v"));
         let width = self.shape.width as f64;
         let peak = pow2(self.gradient_bits(&dn) - 1);
@@ -85,10 +91,7 @@ impl Planner<'_> {
         let (rounding, quotient, target) = (Rounding::Exact, Quotient::Proven, i32::MAX);
         self.solve(Request { name: &dot, terms: vec![term], target, bits: 16, rounding, quotient })?;
         self.projection(norm, sum, peak)?;
-        if join == "ghf" {
-            return self.final_join(&v);
-        }
-        self.join(norm, join, &v)
+        join.map_or(Ok(()), |join| self.join(norm, join, &v))
     }
 
     /// `X.v = RQc(C·dn - M·n·dot)` with `C/M = Dn·2^(2U-s)`, rounded in `M` when `Dn` isn't a power of two.
@@ -127,7 +130,7 @@ impl Planner<'_> {
     fn v_cap(&self, norm: &str) -> i32 {
         match norm {
             "nf" => i32::MAX,
-            _ => self.exp("ghf") + 14 - self.exp(&format!("{norm}.fb")),
+            _ => self.exp("gout") + 14 - self.exp(&format!("{norm}.fb")),
         }
     }
 
@@ -136,19 +139,10 @@ impl Planner<'_> {
         Term { exp: self.exp(v) + self.exp(&format!("{norm}.fb")), field: product, actual: product, knob: gradient(v) }
     }
 
-    /// `ghf`: fixes the exponent of the residual stream's gradient in all layers.
-    fn final_join(&mut self, v: &str) -> Result<(), Stop> {
-        let bits = self.gradient_bits("G");
-        let target = ["gout", "gm"].iter().map(|n| self.gradient_target(n, bits)).min().unwrap_or(0);
-        let term = self.factor_term("nf", v);
-        let (rounding, quotient) = (Rounding::Clamp, Quotient::Cheap);
-        self.solve(Request { name: "ghf", terms: vec![term], target, bits, rounding, quotient })
-    }
-
     fn join(&mut self, norm: &str, name: &str, v: &str) -> Result<(), Stop> {
         let (term, bits) = (self.factor_term(norm, v), self.gradient_bits("G"));
-        let lift = (self.exp("ghf") + 1 - term.exp).max(0);
-        let shift = (term.exp + lift - self.exp("ghf")) as u32;
+        let lift = (self.exp("gout") + 1 - term.exp).max(0);
+        let shift = (term.exp + lift - self.exp("gout")) as u32;
         let coefs = vec![1i64 << shift, 1 << lift];
         let max_acc = pow2(shift + bits - 1) + term.field * f64::from(lift).exp2();
         if least_shift(max_acc, 16) > shift {
@@ -211,7 +205,7 @@ impl Planner<'_> {
         self.elementwise("dgw", "dact", "up", i32::MAX - 1)?;
         self.elementwise("dgate", "dgw", "dsilu", caps[0])?;
         self.gather("n2.dn", &[(Site::Gate, "dgate", "dgate"), (Site::Up, "dup", "dup")])?;
-        self.norm_back("n2", "gm")
+        self.norm_back("n2", Some("gm"))
     }
 
     fn attention_back(&mut self) -> Result<(), Stop> {
@@ -246,7 +240,7 @@ impl Planner<'_> {
             self.sem.exps.insert(name.to_owned(), exp);
         }
         self.gather("n1.dn", &[(Site::Q, "dq", "dq"), (Site::K, "dk", "dk"), (Site::V, "dv", "dv")])?;
-        self.norm_back("n1", "gin")
+        self.norm_back("n1", Some("gin"))
     }
 
     fn score_gradient(&mut self, context: f64) -> Result<(), Stop> {

@@ -1,10 +1,10 @@
 //! Float model to integer model.
 
 use super::calibrate::Ranges;
-use super::engine::Runtime;
+use super::engine::{RunError, Runtime};
 use super::plan::{Planner, WeightStats};
 use super::reference::Folded;
-use crate::semantics::{Dims, Semantics};
+use crate::semantics::{Dims, RESIDUAL_BITS, Semantics};
 use crate::shape::{FloatModel, ModelShape, Site};
 use crate::tensor::{Tensor, TensorMap};
 use std::collections::BTreeMap;
@@ -54,6 +54,28 @@ pub enum QuantiseError {
         /// The tensor.
         tensor: String,
     },
+    /// A residual stream that outgrows the base's unit.
+    #[error(
+        "the adapter makes the residual stream {growth:.1} times as large as the base model has room for: import the base again with {bits} more \
+         bits of --headroom (`poa import --headroom`), or train less (fewer --epochs, a lower --learning-rate)"
+    )]
+    Stream {
+        /// Largest value over the largest that fits.
+        growth: f64,
+        /// Bits that are missing.
+        bits: u32,
+    },
+    /// A sample on which the quantised model leaves its ranges.
+    #[error("sample {sample}: {source}")]
+    Sample {
+        /// Its number, from 0.
+        sample: usize,
+        /// What happened.
+        source: RunError,
+    },
+    /// The quantised model couldn't be prepared.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// No usable calibration sequence, or a token outside the vocabulary.
     #[error("calibration: {reason}")]
     Calibration {
@@ -239,41 +261,82 @@ fn base_tensors(model: &Folded, sem: &Semantics) -> TensorMap {
 const STREAM_HEADROOM: f64 = 1.25;
 /// A finer stream must leave at most this share of the squared logit error: an adapter that comes later may need the range it gives up.
 const LIFT_GAIN: f64 = 0.5;
+/// Most bits of headroom that are left unasked.
+const MOST_HEADROOM: u32 = 2;
 /// Calibration sequences on which candidate exponents are compared.
 const COMPARED: usize = 4;
 
-/// Mean squared logit error on the first calibration sequences; infinite if a run leaves its ranges.
-fn logit_error(model: &IntModel, folded: &Folded, calibration: &[Vec<u32>]) -> f64 {
-    let Ok(runtime) = Runtime::new(model.semantics.clone(), &model.tensors, None) else { return f64::INFINITY };
-    let unit = f64::from(-model.semantics.exps["out.exp_bits"]).exp2();
-    let (mut sum, mut count) = (0.0, 0usize);
-    for tokens in calibration.iter().filter(|t| !t.is_empty()).take(COMPARED) {
-        let Ok(ours) = runtime.logits(tokens) else { return f64::INFINITY };
-        let theirs = super::reference::run(folded, tokens, None).logits;
-        sum += ours.iter().zip(&theirs).map(|(&y, &x)| (f64::from(y) * unit - f64::from(x)).powi(2)).sum::<f64>();
-        count += ours.len();
+/// What the residual stream leaves above its largest calibrated value, for adapters that make it grow and for texts unlike the calibration's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Headroom {
+    /// The bits that the logits don't miss, at most two; none, or saturation of the very largest values, where every bit counts.
+    #[default]
+    Auto,
+    /// So many bits.
+    Bits(u32),
+}
+
+/// Float logits of the first calibration sequences, with which candidate exponents are compared.
+struct Compared<'a>(Vec<(&'a [u32], Vec<f32>)>);
+
+impl<'a> Compared<'a> {
+    fn new(folded: &Folded, calibration: &'a [Vec<u32>]) -> Self {
+        let logits = |tokens: &'a Vec<u32>| (&tokens[..], super::reference::run(folded, tokens, None).logits);
+        Self(calibration.iter().filter(|t| !t.is_empty()).take(COMPARED).map(logits).collect())
     }
-    sum / count.max(1) as f64
+
+    /// Mean squared logit error; infinite if a run leaves its ranges.
+    fn error(&self, model: &IntModel) -> f64 {
+        let Ok(runtime) = Runtime::new(model.semantics.clone(), &model.tensors, None) else { return f64::INFINITY };
+        let unit = f64::from(-model.semantics.exps["out.exp_bits"]).exp2();
+        let (mut sum, mut count) = (0.0, 0usize);
+        for (tokens, theirs) in &self.0 {
+            let Ok(ours) = runtime.logits(tokens) else { return f64::INFINITY };
+            sum += ours.iter().zip(theirs).map(|(&y, &x)| (f64::from(y) * unit - f64::from(x)).powi(2)).sum::<f64>();
+            count += ours.len();
+        }
+        sum / count.max(1) as f64
+    }
 }
 
 /// Quantises a base model. `calibration`: token sequences (BOS included) of at most `context` tokens.
-///
-/// The residual stream may saturate its very largest values (typically the first token's) if that makes the logits more exact.
 pub fn quantise_base(model: &FloatModel, calibration: &[Vec<u32>]) -> Result<IntModel, QuantiseError> {
+    quantise_base_with(model, calibration, Headroom::Auto)
+}
+
+/// [`quantise_base`] with the residual stream's headroom.
+///
+/// Of the automatic candidates the coarsest stream is taken from which one bit more doesn't halve the squared logit error. The finest saturates
+/// the very largest values (typically the first token's).
+pub fn quantise_base_with(model: &FloatModel, calibration: &[Vec<u32>], headroom: Headroom) -> Result<IntModel, QuantiseError> {
     check_model(model)?;
     check_calibration(&model.shape, calibration)?;
     let folded = Folded::new(model, None);
     let mut ranges = Ranges::measure(&folded, calibration);
     ranges.include("hin", &folded.embed);
-    let first = plan_base(&folded, &ranges, 0)?;
-    let largest = ["hin", "m", "hout"].iter().map(|n| ranges.max(n)).fold(0.0, f64::max);
-    let lifted = f64::from(first.semantics.exps["hin"] + 1).exp2() * largest * STREAM_HEADROOM;
-    let error = |model: &IntModel| logit_error(model, &folded, calibration);
-    let second = if lifted < 32768.0 { plan_base(&folded, &ranges, 1).ok() } else { None };
-    if let Some(second) = second.filter(|second| error(second) < LIFT_GAIN * error(&first)) {
-        return Ok(second);
+    if let Headroom::Bits(bits) = headroom {
+        return plan_base(&folded, &ranges, -(bits.min(RESIDUAL_BITS) as i32));
     }
-    Ok(first)
+    let compared = Compared::new(&folded, calibration);
+    let plan = |lift: i32| plan_base(&folded, &ranges, lift).map(|model| (compared.error(&model), model));
+    let mut chosen = plan(-(MOST_HEADROOM as i32));
+    for lift in 1 - MOST_HEADROOM as i32..=1 {
+        if lift == 1 && !finer_fits(&ranges, &plan_base(&folded, &ranges, 0)?) {
+            break;
+        }
+        let finer = plan(lift);
+        match (&chosen, &finer) {
+            (Ok((coarse, _)), Ok((fine, _))) if *fine >= LIFT_GAIN * coarse => break,
+            (Ok(_), Err(_)) => break,
+            _ => chosen = finer,
+        }
+    }
+    chosen.map(|(_, model)| model)
+}
+
+/// Whether quotients stay in their range when the stream is one bit finer than `model`'s.
+fn finer_fits(ranges: &Ranges, model: &IntModel) -> bool {
+    f64::from(model.semantics.exps["hin"] + 1).exp2() * ranges.stream() * STREAM_HEADROOM < 32768.0
 }
 
 /// [`quantise_base`] without the comparison of candidate exponents.

@@ -4,11 +4,12 @@
 //! integer model, so a float tensor and an integer one of the same name differ only by quantisation. Axes are unpadded.
 
 use super::rotation::Rotation;
-use crate::semantics::OUT_PROB_BITS;
 use crate::shape::{FloatAdapter, FloatModel, ModelShape, Site};
-use crate::tables::boost_limit;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+
+/// Length of every token's gradient: `UnitLength::length`, in units of `2^-ghf.length`.
+const GRADIENT_LENGTH: f32 = 15.0 / 16.0;
 
 /// A LoRA pair with gain and scale folded in: `A [rank, in]`, `B [out, rank]`.
 pub type FoldedPair = (Vec<f32>, Vec<f32>);
@@ -349,12 +350,17 @@ impl Pass<'_> {
     }
 }
 
-/// One, as an output probability's fixed point.
-fn pow2_prob() -> f64 {
-    f64::from(1 << OUT_PROB_BITS)
+/// `q - e_t` of a row of logits: `q` is the softmax over every token but the target.
+fn loss_gradient(z: &[f32], target: usize, out: &mut [f32]) {
+    let others = || z.iter().enumerate().filter(|(v, _)| *v != target);
+    let max = others().map(|(_, &z)| z).fold(f32::MIN, f32::max);
+    let sum: f32 = others().map(|(_, z)| (z - max).exp()).sum();
+    out.iter_mut().zip(z).for_each(|(d, z)| *d = (z - max).exp() / sum);
+    out[target] = -1.0;
 }
 
-/// Runs the float model; with `prompt_len` also the gradient of `-Σ log p(tokens[t])` over `t ≥ prompt_len`.
+/// Runs the float model; with `prompt_len` also the gradient of `-Σ log p(tokens[t])` over `t ≥ prompt_len`, each token's part brought to the
+/// integer model's length where it enters the residual stream.
 pub fn run(model: &Folded, tokens: &[u32], prompt_len: Option<usize>) -> FloatTrace {
     let (width, vocab, layers) = (model.shape.width, model.shape.vocab, model.layers.len());
     let mut pass = Pass { m: model, t: tokens.len(), out: FloatTrace::default() };
@@ -367,23 +373,18 @@ pub fn run(model: &Folded, tokens: &[u32], prompt_len: Option<usize>) -> FloatTr
     if let Some(first) = prompt_len.filter(|&p| p >= 1 && p < tokens.len()) {
         let mut dz = vec![0.0; tokens.len() * vocab];
         for s in first - 1..tokens.len() - 1 {
-            let z = &pass.out.logits[s * vocab..(s + 1) * vocab];
-            let max = z.iter().copied().fold(f32::MIN, f32::max);
-            let sum: f32 = z.iter().map(|z| (z - max).exp()).sum();
-            let row = &mut dz[s * vocab..(s + 1) * vocab];
-            row.iter_mut().zip(z).for_each(|(d, z)| *d = (z - max).exp() / sum);
-            row[tokens[s + 1] as usize] -= 1.0;
-        }
-        for s in first - 1..tokens.len() - 1 {
-            let row = &mut dz[s * vocab..(s + 1) * vocab];
-            let gap = f64::from(-row[tokens[s + 1] as usize]) * pow2_prob();
-            let scale = (8192.0 / gap.max(1.0)).min(f64::from(1 << boost_limit(vocab))) as f32;
-            row.iter_mut().for_each(|x| *x *= scale);
+            let row = s * vocab..(s + 1) * vocab;
+            loss_gradient(&pass.out.logits[row.clone()], tokens[s + 1] as usize, &mut dz[row]);
         }
         let mut dn = vec![0.0; tokens.len() * width];
         apply_transposed(&mut dn, &dz, &model.head, width);
         let zero = vec![0.0; dn.len()];
-        let mut g = pass.norm_back("nf", 0, &dn, &zero);
+        pass.norm_back("nf", 0, &dn, &zero);
+        let mut g = pass.get("nf.v", 0).to_vec();
+        for row in g.chunks_exact_mut(width) {
+            let length = dot(row, row).sqrt();
+            row.iter_mut().filter(|_| length > 0.0).for_each(|x| *x *= GRADIENT_LENGTH / length);
+        }
         for l in (0..layers).rev() {
             g = pass.backward_layer(l, &g);
         }

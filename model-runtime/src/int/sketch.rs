@@ -1,14 +1,17 @@
-//! Gradient sketches: `pdS = RQ(P_S·dS)`, `skS = RQ(Σ_t pdS·uS)`.
+//! Gradient sketches: `pdS = RQ(P_S·dS)`, `ruS = RQ(R_S·uS)` where ranks are projected too, `skS = RQ(Σ_t pdS·ruS)`, and the sketch of a whole
+//! exchange brought to one length, `qsS`.
 //!
-//! A site's LoRA gradient is `Σ_t dS ⊗ uS`; the public random signs `P_S` shrink its output side to a few rows.
+//! A site's LoRA gradient is `Σ_t dS ⊗ uS`; the public random signs `P_S` and `R_S` shrink its two sides (LoGra, arXiv 2405.13954, section 3).
 
+use super::backward::{remainder_limbs, unit_witnesses};
 use super::engine::{RunError, operation, site_lens};
 use super::gadgets::requantise;
 use super::gemm::{Mat16, gemm, gemm_slices, narrow, transpose16};
 use super::trace::Trace;
+use super::unit::{UnitLength, UnitRow};
 use crate::semantics::{Dims, Semantics};
 use crate::shape::Site;
-use crate::tables::Projection;
+use crate::tables::{Projection, Side};
 use crate::tensor::{Tensor, TensorMap};
 
 /// The tensor that holds the gradient at a site's output.
@@ -24,12 +27,45 @@ pub fn site_gradient(site: Site) -> &'static str {
     }
 }
 
-/// The public projections of every covered site, made once.
+/// The activation side of a site's sketch: `ruS` where ranks are projected, else `uS` itself.
+pub fn site_activation(sem: &Semantics, site: Site) -> String {
+    let projected = sem.sketch.as_ref().is_some_and(|x| x.ranks.is_some());
+    format!("{}{}", if projected { "ru" } else { "u" }, site.name())
+}
+
+/// The public projections of every sketched site, made once.
 #[derive(Clone, Debug)]
 pub struct Sketcher {
-    /// `[rows, out]` signs by site.
-    signs: Vec<(Site, Mat16)>,
+    sites: Vec<SiteSigns>,
     rows: usize,
+    ranks: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct SiteSigns {
+    site: Site,
+    /// `[rows, out]`.
+    output: Mat16,
+    /// `[ranks, rank]`.
+    rank: Option<Mat16>,
+}
+
+/// One site's sums before requantisation.
+pub(crate) struct Projected {
+    pub site: Site,
+    /// `Σ_out P_S·dS`, `[l, t, a]`.
+    pub gradient: Vec<i32>,
+    /// `Σ_r R_S·uS`, `[l, t, k]`.
+    pub activation: Option<Vec<i32>>,
+}
+
+/// One site's requantised projections.
+pub(crate) struct Sides {
+    pub site: Site,
+    /// `pdS` and its remainder.
+    pub gradient: (Tensor, Tensor),
+    /// `ruS` and its remainder.
+    pub activation: Option<(Tensor, Tensor)>,
 }
 
 pub(crate) fn requantised(sem: &Semantics, name: &str, dims: &[usize], mut acc: Vec<i32>) -> Result<(Tensor, Tensor), RunError> {
@@ -47,63 +83,144 @@ fn tensor<'a>(trace: &'a Trace, name: &str) -> Result<&'a Tensor, RunError> {
     trace.tensors.get(name).ok_or_else(|| RunError::MissingTensor { name: name.to_owned() })
 }
 
+fn signs(site: Site, side: Side, rows: usize, len: usize) -> Mat16 {
+    let projection = Projection::new(site, side, rows, len.trailing_zeros() as usize);
+    let data: Vec<i32> = (0..rows * len).map(|i| projection.at(i / len, i % len)).collect();
+    Mat16::new(rows, len, &data)
+}
+
 impl Sketcher {
-    /// Derives the projections with `rows` sketch rows (a power of two).
-    pub fn new(sem: &Semantics, rows: usize) -> Self {
+    /// Derives the projections of a sketch.
+    ///
+    /// # Errors
+    ///
+    /// When the semantics say nothing of a sketch.
+    pub fn new(sem: &Semantics) -> Result<Self, RunError> {
+        let shape = sem.sketch.as_ref().ok_or_else(|| RunError::MissingEntry { name: "sketch".to_owned() })?;
         let d = Dims::new(sem, 1, 1);
-        let signs = |site: Site| {
-            let outs = site_lens(&d, site).0;
-            let projection = Projection::new(site, rows, outs.trailing_zeros() as usize);
-            let data: Vec<i32> = (0..rows * outs).map(|i| projection.at(i / outs, i % outs)).collect();
-            (site, Mat16::new(rows, outs, &data))
+        let site = |&site: &Site| SiteSigns {
+            site,
+            output: signs(site, Side::Output, shape.rows, site_lens(&d, site).0),
+            rank: shape.ranks.map(|ranks| signs(site, Side::Rank, ranks, d.r)),
         };
-        Self { signs: sem.sites().iter().map(|&site| signs(site)).collect(), rows }
+        Ok(Self { sites: shape.sites.iter().map(site).collect(), rows: shape.rows, ranks: shape.ranks })
     }
 
-    /// Sums `Σ_out P_S·dS`, `[l, t, a]`, before requantisation, by site.
-    pub(crate) fn projected(&self, trace: &Trace) -> Result<Vec<(Site, Vec<i32>)>, RunError> {
-        let rows = trace.dims.l * trace.dims.t;
-        let project = |(site, signs): &(Site, Mat16)| {
-            let mut acc = vec![0; rows * self.rows];
-            gemm(&mut acc, 1, &narrow(&tensor(trace, site_gradient(*site))?.data), signs);
-            Ok((*site, acc))
+    /// Both sides of every site, projected, before requantisation.
+    pub(crate) fn projected(&self, trace: &Trace) -> Result<Vec<Projected>, RunError> {
+        let tokens = trace.dims.l * trace.dims.t;
+        let times = |name: &str, signs: &Mat16, rows: usize| -> Result<Vec<i32>, RunError> {
+            let mut acc = vec![0; tokens * rows];
+            gemm(&mut acc, 1, &narrow(&tensor(trace, name)?.data), signs);
+            Ok(acc)
         };
-        self.signs.iter().map(project).collect()
+        let project = |x: &SiteSigns| {
+            let gradient = times(site_gradient(x.site), &x.output, self.rows)?;
+            let rank = |signs: &Mat16| times(&format!("u{}", x.site.name()), signs, self.ranks.unwrap_or(1));
+            Ok(Projected { site: x.site, gradient, activation: x.rank.as_ref().map(rank).transpose()? })
+        };
+        self.sites.iter().map(project).collect()
     }
 
-    /// Sums `Σ_t pdS·uS`, `[l, a, r]`, before requantisation.
-    pub(crate) fn contracted(&self, trace: &Trace, site: Site, pd: &[i32]) -> Result<Vec<i32>, RunError> {
+    /// `pdS`, `ruS` of every site.
+    pub(crate) fn sides(&self, sem: &Semantics, trace: &Trace) -> Result<Vec<Sides>, RunError> {
+        let d = trace.dims;
+        let round = |x: Projected| {
+            let name = x.site.name();
+            let gradient = requantised(sem, &format!("pd{name}"), &[d.l, d.t, self.rows], x.gradient)?;
+            let activation = |acc| requantised(sem, &format!("ru{name}"), &[d.l, d.t, self.ranks.unwrap_or(1)], acc);
+            Ok(Sides { site: x.site, gradient, activation: x.activation.map(activation).transpose()? })
+        };
+        self.projected(trace)?.into_iter().map(round).collect()
+    }
+
+    /// `coef·Σ_t pdS·ruS`, `[l, a, k]`, before requantisation.
+    pub(crate) fn contracted(&self, trace: &Trace, sides: &Sides, coef: i64) -> Result<Vec<i32>, RunError> {
         let (d, a) = (trace.dims, self.rows);
-        let (pd, u) = (narrow(pd), narrow(&tensor(trace, &format!("u{}", site.name()))?.data));
-        let mut acc = vec![0; d.l * a * d.r];
-        for (l, acc) in acc.chunks_exact_mut(a * d.r).enumerate() {
+        let k = self.ranks.unwrap_or(d.r);
+        let activation = match &sides.activation {
+            Some((ru, _)) => ru,
+            None => tensor(trace, &format!("u{}", sides.site.name()))?,
+        };
+        let (pd, u) = (narrow(&sides.gradient.0.data), narrow(&activation.data));
+        let mut acc = vec![0; d.l * a * k];
+        for (l, acc) in acc.chunks_exact_mut(a * k).enumerate() {
             let pd = transpose16(&pd[l * d.t * a..(l + 1) * d.t * a], d.t, a);
-            let u = transpose16(&u[l * d.t * d.r..(l + 1) * d.t * d.r], d.t, d.r);
-            gemm_slices(acc, 1, &pd, &u, d.r, d.t);
+            let u = transpose16(&u[l * d.t * k..(l + 1) * d.t * k], d.t, k);
+            gemm_slices(acc, coef, &pd, &u, k, d.t);
         }
         Ok(acc)
     }
 
-    /// `pdS`, `pdS.r`, `skS`, `skS.r` of a trace that ran backward.
+    /// Everything of a trace's sketch: `pdS`, `ruS`, `skS`, `qsS`, their remainders and the scale's witnesses.
+    ///
+    /// # Errors
+    ///
+    /// When a value leaves its range or no scale reaches the length.
     pub fn sketch(&self, sem: &Semantics, trace: &Trace) -> Result<TensorMap, RunError> {
         let d = trace.dims;
-        let mut map = TensorMap::new();
-        for (site, acc) in self.projected(trace)? {
-            let (pd_name, sk_name) = (format!("pd{}", site.name()), format!("sk{}", site.name()));
-            let (pd, pd_rest) = requantised(sem, &pd_name, &[d.l, d.t, self.rows], acc)?;
-            let acc = self.contracted(trace, site, &pd.data)?;
-            let (sk, sk_rest) = requantised(sem, &sk_name, &[d.l, self.rows, d.r], acc)?;
-            map.insert(format!("{pd_name}.r"), pd_rest);
-            map.insert(format!("{sk_name}.r"), sk_rest);
-            map.insert(pd_name, pd);
-            map.insert(sk_name, sk);
+        let dims = [d.l, self.rows, self.ranks.unwrap_or(d.r)];
+        let (mut map, mut all) = (TensorMap::new(), Vec::new());
+        for sides in self.sides(sem, trace)? {
+            let site = sides.site.name();
+            let name = format!("sk{site}");
+            let acc = self.contracted(trace, &sides, sketch_coef(sem, &name)?)?;
+            let (sk, rest) = requantised(sem, &name, &dims, acc)?;
+            all.extend_from_slice(&sk.data);
+            map.extend([(format!("{name}.r"), rest), (name, sk)]);
+            let mut put = |name: String, (value, rest): (Tensor, Tensor)| map.extend([(format!("{name}.r"), rest), (name, value)]);
+            put(format!("pd{site}"), sides.gradient);
+            sides.activation.into_iter().for_each(|pair| put(format!("ru{site}"), pair));
+        }
+        let row = unit_sketch(sem, &all)?;
+        unit_witnesses("qs", std::slice::from_ref(&row), |name, data| {
+            map.insert(name, Tensor { dims: vec![], data });
+        });
+        let per_site = dims.iter().product::<usize>();
+        let limbs = remainder_limbs(&row.r);
+        for (i, x) in self.sites.iter().enumerate() {
+            let name = format!("qs{}", x.site.name());
+            for (suffix, data) in [("", &row.y), (".r0", &limbs[0]), (".r1", &limbs[1])] {
+                let data = data[i * per_site..(i + 1) * per_site].to_vec();
+                map.insert(format!("{name}{suffix}"), Tensor { dims: dims.to_vec(), data });
+            }
         }
         Ok(map)
     }
+
+    /// A sample's sketch brought to its length: one index row, sites outermost.
+    pub(crate) fn row(&self, sem: &Semantics, trace: &Trace) -> Result<UnitRow, RunError> {
+        let mut all = Vec::new();
+        for sides in self.sides(sem, trace)? {
+            let name = format!("sk{}", sides.site.name());
+            let mut acc = self.contracted(trace, &sides, sketch_coef(sem, &name)?)?;
+            let len = acc.len();
+            all.extend(requantised(sem, &name, &[len], std::mem::take(&mut acc))?.0.data);
+        }
+        unit_sketch(sem, &all)
+    }
 }
 
-/// `pdS`, `pdS.r`, `skS`, `skS.r` of a trace that ran backward, under an index's semantics.
+fn sketch_coef(sem: &Semantics, name: &str) -> Result<i64, RunError> {
+    operation(sem, name)?.coefs.first().copied().ok_or_else(|| RunError::MissingEntry { name: format!("ops.{name}.coefs[0]") })
+}
+
+/// The length of sketches and index rows.
+pub fn sketch_length(sem: &Semantics) -> UnitLength {
+    UnitLength::of(sem.sketch_len())
+}
+
+fn unit_sketch(sem: &Semantics, sketch: &[i32]) -> Result<UnitRow, RunError> {
+    let unit = sketch_length(sem);
+    let d = Dims::new(sem, 1, 1);
+    unit.scale(sketch, d.l * d.a * d.k).map_err(|bad| RunError::Length { what: "sketch".to_owned(), target: unit.target(), found: bad.nearest })
+}
+
+/// [`Sketcher::sketch`] under an index's semantics.
+///
+/// # Errors
+///
+/// As [`Sketcher::sketch`].
 pub fn sketch(sem: &Semantics, trace: &Trace) -> Result<TensorMap, RunError> {
-    let rows = sem.sketch_rows.ok_or_else(|| RunError::MissingEntry { name: "sketch_rows".to_owned() })?;
-    Sketcher::new(sem, rows).sketch(sem, trace)
+    Sketcher::new(sem)?.sketch(sem, trace)
 }

@@ -10,6 +10,27 @@ pub enum Mode {
     Greedy,
     /// A datanet sample: every token but the first is predicted (`P = 1`).
     Sample,
+    /// A prompt and any continuation of it.
+    Teacher,
+}
+
+/// What slots span, and with it whether the run goes backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// The answer: slot 0 predicts its first token. Forward only.
+    Answer,
+    /// The exchange: slot `s` reads position `s`; those of the prompt are dead. Forward and backward.
+    Exchange,
+}
+
+impl Span {
+    /// The position that slot 0 reads.
+    pub fn first(self, prompt_len: usize) -> usize {
+        match self {
+            Span::Answer => prompt_len.saturating_sub(1),
+            Span::Exchange => 0,
+        }
+    }
 }
 
 /// How much of a run is kept.

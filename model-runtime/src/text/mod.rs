@@ -1,13 +1,17 @@
 //! Text: tokenizers (Hugging Face, SentencePiece, llama2.c) and datanets.
 
 mod datanet;
+pub mod duplicates;
 mod llama2c;
 mod pieces;
 mod sentencepiece;
+mod special;
 mod tokenizer;
+mod windows;
 
-pub use datanet::{Datanet, Sample};
+pub use datanet::{Datanet, Notes, Sample, Skipped, Why, lookalikes};
 pub use tokenizer::{Tokenizer, TokenizerKind};
+pub use windows::{Cut, split};
 
 use std::path::Path;
 
@@ -44,6 +48,49 @@ pub enum TextError {
         /// Files and token names tried.
         looked_in: String,
     },
+    /// A git-lfs pointer where the file itself should be.
+    #[error("{path}: a git-lfs pointer, not the file it stands for; fetch it with `git lfs pull`, or download the file itself")]
+    LfsPointer {
+        /// The file.
+        path: String,
+    },
+    /// A setting that isn't followed.
+    #[error("{file}: `{field}`: expected {expected}, found {found}")]
+    Setting {
+        /// The file.
+        file: &'static str,
+        /// The field.
+        field: String,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A model's configuration that can't be read.
+    #[error(transparent)]
+    Model(#[from] crate::import::ImportError),
+    /// A tokenizer that isn't the model's.
+    #[error("the tokenizer has {size} tokens, the model {vocabulary}: its token {id}, `{token}`, is beyond them; give the model's own tokenizer")]
+    Vocabulary {
+        /// The tokenizer's tokens.
+        size: usize,
+        /// The model's.
+        vocabulary: usize,
+        /// The first that text may need.
+        id: u32,
+        /// Its spelling.
+        token: String,
+    },
+    /// A text that spells a token which the model doesn't have.
+    #[error("the text has the token `{token}` (id {id}), which is beyond the model's vocabulary of {vocabulary}: take it out")]
+    Beyond {
+        /// Its spelling.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// The model's vocabulary.
+        vocabulary: usize,
+    },
     /// A text that the tokenizer refuses.
     #[error("the text can't be encoded: {reason}")]
     Encode {
@@ -69,10 +116,22 @@ pub enum TextError {
         found: String,
     },
     /// A datanet without samples.
-    #[error("{path}: expected at least one sample, found none")]
+    #[error("{path}: expected at least one sample, found none{notes}")]
     EmptyDatanet {
         /// The file or folder.
         path: String,
+        /// What reading left out, each remark after a semicolon.
+        notes: String,
+    },
+    /// An entry of a folder that can't be read.
+    #[error("{path}: expected {expected}, found {found}")]
+    Entry {
+        /// The entry.
+        path: String,
+        /// What can be read.
+        expected: String,
+        /// What there is.
+        found: String,
     },
 }
 

@@ -38,11 +38,16 @@ impl Model {
         if normaliser.has_table {
             return Err("expected no normalisation table; convert the model to tokenizer.json".into());
         }
+        if trainer.suffix_spaces || !normaliser.escape_spaces {
+            let settings = "treat_whitespace_as_suffix false and escape_whitespaces true";
+            return Err(format!("expected {settings}; convert the model to tokenizer.json"));
+        }
         let special = |name: &str, id: i32| {
             u32::try_from(id).ok().filter(|&id| (id as usize) < raw.len()).ok_or(format!("expected {name} below {}, found {id}", raw.len()))
         };
         let (bos, eos, unknown) = (special("BOS id", trainer.bos)?, special("EOS id", trainer.eos)?, special("unknown id", trainer.unknown)?);
-        let pieces = build_pieces(raw, unknown, algorithm)?;
+        let mut pieces = build_pieces(raw, unknown, algorithm)?;
+        pieces.bytes = pieces.bytes.filter(|_| trainer.byte_fallback);
         Ok(Self { pieces, bos, eos, dummy_prefix: normaliser.dummy_prefix, trim_spaces: normaliser.trim_spaces })
     }
 
@@ -55,7 +60,9 @@ impl Model {
         if self.dummy_prefix && !text.is_empty() {
             text.insert(0, ' ');
         }
-        self.pieces.encode(&text.replace(' ', SPACE))
+        let text = text.replace(' ', SPACE);
+        // A visible space that a text ends with is trimmed like a space, one inside isn't.
+        self.pieces.encode(if self.trim_spaces { text.trim_end_matches(SPACE) } else { &text })
     }
 
     /// Whether [`Model::encode`] puts a space in front, which decoding takes away again.
@@ -117,6 +124,9 @@ impl RawPiece {
 
 struct Trainer {
     model_type: u64,
+    /// Spaces belong to the word before them.
+    suffix_spaces: bool,
+    byte_fallback: bool,
     unknown: i32,
     bos: i32,
     eos: i32,
@@ -124,7 +134,7 @@ struct Trainer {
 
 impl Default for Trainer {
     fn default() -> Self {
-        Self { model_type: 1, unknown: 0, bos: 1, eos: 2 }
+        Self { model_type: 1, suffix_spaces: false, byte_fallback: false, unknown: 0, bos: 1, eos: 2 }
     }
 }
 
@@ -134,6 +144,8 @@ impl Trainer {
         for field in Fields(bytes) {
             match field? {
                 (3, Value::Varint(v)) => trainer.model_type = v,
+                (24, Value::Varint(v)) => trainer.suffix_spaces = v != 0,
+                (35, Value::Varint(v)) => trainer.byte_fallback = v != 0,
                 (40, Value::Varint(v)) => trainer.unknown = v as i32,
                 (41, Value::Varint(v)) => trainer.bos = v as i32,
                 (42, Value::Varint(v)) => trainer.eos = v as i32,
@@ -146,13 +158,14 @@ impl Trainer {
 
 struct Normaliser {
     has_table: bool,
+    escape_spaces: bool,
     dummy_prefix: bool,
     trim_spaces: bool,
 }
 
 impl Default for Normaliser {
     fn default() -> Self {
-        Self { has_table: false, dummy_prefix: true, trim_spaces: true }
+        Self { has_table: false, escape_spaces: true, dummy_prefix: true, trim_spaces: true }
     }
 }
 
@@ -164,6 +177,7 @@ impl Normaliser {
                 (2, Value::Bytes(table)) => normaliser.has_table = !table.is_empty(),
                 (3, Value::Varint(v)) => normaliser.dummy_prefix = v != 0,
                 (4, Value::Varint(v)) => normaliser.trim_spaces = v != 0,
+                (5, Value::Varint(v)) => normaliser.escape_spaces = v != 0,
                 _ => {}
             }
         }

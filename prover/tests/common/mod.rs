@@ -16,7 +16,7 @@ use model_runtime::int::adapter::{IntAdapter, quantise_adapter};
 use model_runtime::int::attribute::attribute;
 use model_runtime::int::index::{Index, IndexOptions, build_index};
 use model_runtime::int::sketch::sketch;
-use model_runtime::int::trace::Keep;
+use model_runtime::int::trace::{Keep, Span};
 use model_runtime::int::{IntModel, Mode, Runtime, Trace, quantise_base};
 use model_runtime::semantics::{Dims, Semantics};
 use model_runtime::shape::{FloatAdapter, FloatLayer, FloatModel, LoraShape, ModelShape, Site};
@@ -80,7 +80,7 @@ pub fn forward(layers: usize, requests: usize) -> Forward {
             let prompt = [1, 5 + i, 9];
             let mut tokens = prompt.to_vec();
             tokens.extend(runtime.generate(&prompt, 3 + (i as usize) % 2, None).unwrap());
-            runtime.run(&tokens, 3, dims, Mode::Greedy, Keep::All, true).unwrap()
+            runtime.run(&tokens, 3, dims, Mode::Greedy, Keep::All, Span::Answer).unwrap()
         })
         .collect();
     let params = RelationParams {
@@ -128,14 +128,22 @@ pub fn full(layers: usize, requests: usize, sites: &[Site]) -> Full {
 
 /// The same with other semantics for what follows the index.
 pub fn full_with(layers: usize, requests: usize, sites: &[Site], tweak: impl Fn(&mut Semantics)) -> Full {
+    full_sketched(layers, requests, sites, IndexOptions { rows: 2, sites: Some(sites.to_vec()), ..IndexOptions::default() }, tweak)
+}
+
+/// A row of the fixtures' indexes that doesn't earn.
+pub const UNEARNED: usize = 7;
+
+/// The same with a sketch of another shape.
+pub fn full_sketched(layers: usize, requests: usize, sites: &[Site], options: IndexOptions, tweak: impl Fn(&mut Semantics)) -> Full {
     let shape = small_shape(layers);
     let float = random_model(&shape, 7);
     let calibration: Vec<Vec<u32>> = (0..4).map(|i| (0..8).map(|t| (t * 7 + i * 5 + 1) % 30).collect()).collect();
     let model = quantise_base(&float, &calibration).unwrap();
     let adapter = quantise_adapter(&model, &float, &random_adapter(&shape, 3, sites), &calibration).unwrap();
     let samples: Vec<Vec<u32>> = (0..11u32).map(|i| (0..5 + i % 4).map(|t| (t * t * 3 + i * 11 + 1) % 30).collect()).collect();
-    let options = IndexOptions { rows: 2, damping: 0.1 };
-    let mut index = build_index(&model, &adapter, &samples, options, &|_, _| {}).unwrap();
+    let earns: Vec<bool> = (0..samples.len()).map(|i| i != UNEARNED).collect();
+    let mut index = build_index(&model, &adapter, &samples, &earns, &options, &|_, _| {}).unwrap();
     tweak(&mut index.semantics);
     let mut index_tensors = index.tensors.clone();
     index_tensors.insert("contributor".into(), pad_rows(&index, contributors(&index).iter().map(|&c| c as i32).collect()));
@@ -192,12 +200,14 @@ impl Full {
     /// Runs and attributes.
     pub fn trace(&self, runtime: &Runtime, tokens: &[u32], prompt_len: usize) -> Trace {
         let dims = Dims::new(&self.index.semantics, 8, 7);
-        let mut trace = runtime.run(tokens, 1, dims, Mode::Sample, Keep::All, true).unwrap();
-        trace.prompt_len = prompt_len;
+        self.attributed(runtime.run(tokens, prompt_len, dims, Mode::Teacher, Keep::All, Span::Exchange).unwrap())
+    }
+
+    /// The same trace with its sketch, scores and relevances.
+    pub fn attributed(&self, mut trace: Trace) -> Trace {
         let sketch = sketch(&self.index.semantics, &trace).unwrap();
         let attribution = attribute(&self.index, &sketch, &contributors(&self.index), None).unwrap();
         trace.tensors.extend(sketch);
-        trace.tensors.insert("rel".into(), pad_rows(&self.index, attribution.rel.iter().map(|&x| x as i32).collect()));
         trace.tensors.extend(attribution.tensors);
         trace
     }

@@ -15,7 +15,7 @@ use snark_verifier::loader::native::NativeLoader;
 use snark_verifier::system::halo2::transcript::evm::EvmTranscript;
 
 /// Public inputs of [`Wide`].
-pub const INPUTS: usize = 9;
+pub const INPUTS: usize = 10;
 
 /// Randomness for blinding that is good enough for tests.
 pub struct TestRng(pub u64);

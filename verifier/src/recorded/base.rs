@@ -59,6 +59,12 @@ impl Base {
         recorder::assert(Op::AssertZero(self.register()));
     }
 
+    /// Records that it isn't zero.
+    pub fn assert_nonzero(self) {
+        let inverse = Self::input(self.value.try_inverse().unwrap_or(F::ZERO));
+        (self * inverse - Self::ONE).assert_zero();
+    }
+
     /// Its lowest bits, least significant first.
     pub fn bits(self, count: u32) -> Vec<Base> {
         let value = self.value.as_canonical_u32();

@@ -11,4 +11,4 @@ pub mod hash;
 pub mod recorder;
 pub mod run;
 
-pub use run::{RecordError, Recording, record, replay};
+pub use run::{Constants, RecordError, Recording, record, replay};

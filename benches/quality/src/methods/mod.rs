@@ -64,7 +64,7 @@ impl Shared {
 /// Makes a method by name.
 pub fn method<'a>(name: &str, stage: &'a Stage, shared: &'a Shared) -> Result<Box<dyn Method + 'a>, Failure> {
     Ok(match name {
-        "r-integer" => Box::new(integer::Integer::new(stage, 32)?),
+        "r-integer" => Box::new(integer::Integer::new(stage)?),
         "r" => Box::new(sketched::Sketched::new(stage, shared, Some(32))),
         "r-64" => Box::new(sketched::Sketched::new(stage, shared, Some(64))),
         "r-unprojected" => Box::new(sketched::Sketched::new(stage, shared, None)),

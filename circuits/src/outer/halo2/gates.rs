@@ -14,7 +14,7 @@
 //! | extra 1 | `w4' = w0 + 2³¹·w1 + 2⁶²·w2 + 2⁹³·w3 + 2¹²⁴·f1·w4 + f0` |
 //! | extra 2 | `w3' = w0·w1 + f1·w3` and `w4' = w0·w2 + f1·w4` |
 //! | extra 3 | `w4' = f0·w0 + f1·w1 + f2·w2 + w3 - i`, `i` the public input of that row, zero in all rows but the first |
-//! | all | `m = l + ratio·m'` and `(tag(ratio), l)` is in the table; `tag` is zero at `ratio = 0` and one at the other ratios |
+//! | all | `m = l + ratio·m'` and `(tag(ratio), l)` is in the table; [`tag`] is zero at `ratio = 0`, one at the chains' other ratios, something else at [`middle_ratio`] |
 //!
 //! Modes and extras count in rows that aren't partial.
 //!
@@ -99,6 +99,22 @@ pub fn convolution<T: Clone + std::ops::Add<Output = T> + std::ops::Mul<Output =
 /// A polynomial that is zero at the others of `0..4` and not at `value`. What it is there doesn't matter: constraints are equal to zero.
 fn mode_is(mode: &E, value: u64) -> E {
     (0..4).filter(|&v| v != value).map(|v| mode.clone() - constant(v)).reduce(|a, b| a * b).unwrap_or_else(|| constant(1))
+}
+
+/// The ratio in the row of a canonical number's middle limb: its last limb counts half of what the middle ones do.
+pub fn middle_ratio() -> Fr {
+    Fr::from(2).invert().unwrap_or(Fr::ZERO)
+}
+
+/// Which range a limb is of, by its row's ratio: a polynomial of degree three.
+fn tag<T: Clone + std::ops::Sub<Output = T> + std::ops::Mul<Output = T> + std::ops::Mul<Fr, Output = T>>(shape: Shape, ratio: &T, one: T) -> T {
+    let inverses = [power(shape.limb()), Fr::from(P), power(shape.limb()).invert().unwrap_or(Fr::ZERO)];
+    one.clone() - inverses.iter().fold(one.clone(), |acc, &i| acc * (one.clone() - ratio.clone() * i))
+}
+
+/// The tag of the middle limbs.
+pub fn middle_tag(shape: Shape) -> Fr {
+    tag(shape, &middle_ratio(), Fr::ONE)
 }
 
 impl Config {
@@ -202,10 +218,8 @@ impl Config {
         cs.lookup_any("range", |cells| {
             let limb = cells.query_advice(self.limb, Rotation::cur());
             let ratio = cells.query_fixed(self.fixed[RATIO], Rotation::cur());
-            let [tag, number] = self.table.map(|c| cells.query_fixed(c, Rotation::cur()));
-            let inverses = [power(shape.limb()), Fr::from(P), power(shape.limb()).invert().unwrap_or(Fr::ZERO)];
-            let vanish = inverses.iter().fold(constant(1), |acc, &i| acc * (constant(1) - ratio.clone() * i));
-            vec![(constant(1) - vanish, tag), (limb + constant(1), number)]
+            let [own, number] = self.table.map(|c| cells.query_fixed(c, Rotation::cur()));
+            vec![(tag(shape, &ratio, constant(1)), own), (limb + constant(1), number)]
         });
     }
 }

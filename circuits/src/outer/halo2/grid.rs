@@ -3,7 +3,7 @@
 //! Main columns and chains have separate row counters. Whatever a method below writes is a function of its arguments' *places* and of
 //! constants, except advice values: the layout never depends on a value.
 
-use super::gates::{COEFFICIENT, CONSTANTS, EXTRA, FIXED, FULL, INPUT, LANES, LAST, MAIN, MODE, PARTIAL, RATIO, convolution, product};
+use super::gates::{COEFFICIENT, CONSTANTS, EXTRA, FIXED, FULL, INPUT, LANES, LAST, MAIN, MODE, PARTIAL, RATIO, convolution, middle_ratio, product};
 use super::rounds::{Rounds, external, fifth, internal};
 use super::shape::{P, Shape, field, power};
 use halo2_axiom::halo2curves::bn256::Fr;
@@ -417,6 +417,19 @@ impl Grid {
     /// A cell that holds a number below `2^(b·(n-1) + t)`.
     pub fn range(&mut self, x: &BigUint, n: usize) -> Cell {
         let limbs = self.word(x, n);
+        self.chain(&limbs)[0]
+    }
+
+    /// A cell that holds a canonical representative: a number below `p`.
+    pub fn canonical(&mut self, x: &BigUint) -> Cell {
+        let (shape, b) = (self.shape, self.shape.limb());
+        let (last, middle, rest) = shape.canonical_parts(x);
+        let n = shape.word_limbs() - 1;
+        let mask = (BigUint::from(1u8) << b) - 1u8;
+        // All that is left goes into the greatest of these: too much for it if the number isn't canonical.
+        let digit = |i: usize| if i + 1 < n { (&rest >> (b * i)) & &mask } else { &rest >> (b * i) };
+        let digits = (0..n).map(|i| (field(&digit(i)), shape.radix()));
+        let limbs: Vec<(Fr, Fr)> = digits.chain([(shape.middle(middle).1, middle_ratio()), (Fr::from(last), Fr::ZERO)]).collect();
         self.chain(&limbs)[0]
     }
 

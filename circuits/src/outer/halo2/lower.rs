@@ -98,7 +98,6 @@ pub struct Lower<'a> {
     pub(super) words: Vec<bool>,
     pub(super) small: Vec<Linear>,
     pub(super) wide: Vec<Cell>,
-    pub(super) chosen: HashMap<Small, Id>,
     pub(super) uses: Vec<Uses>,
     pub(super) done: HashMap<usize, Linear>,
     /// Extension elements as two cells, by [`Lower::inner_product`].
@@ -122,7 +121,6 @@ impl<'a> Lower<'a> {
             words: Vec::new(),
             small: Vec::new(),
             wide: Vec::new(),
-            chosen: HashMap::new(),
             uses: uses(program),
             done: HashMap::new(),
             packed: HashMap::new(),
@@ -253,11 +251,15 @@ impl<'a> Lower<'a> {
 
     fn input(&mut self) {
         let value = BigUint::from(self.inputs.0.next().copied().unwrap_or(0));
-        self.satisfied(value.bits() <= 31);
-        let cell = self.grid.range(&value, self.shape().word_limbs());
-        let id = self.word(cell);
-        self.chosen.insert(Small(self.small.len() as u32), id);
+        let id = self.representative(&value);
         self.small.push(Linear::var(id));
+    }
+
+    /// A variable that is a canonical representative.
+    pub(super) fn representative(&mut self, value: &BigUint) -> Id {
+        self.satisfied(*value < BigUint::from(P));
+        let cell = self.grid.canonical(value);
+        self.var(cell, Fr::ONE, BigUint::from(P - 1))
     }
 
     // Combinations.

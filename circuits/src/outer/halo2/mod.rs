@@ -5,7 +5,8 @@
 //! Scalars are integers modulo `r`, the order of BN254's scalar field; KoalaBear elements are integers of which only the class modulo `p`
 //! matters. Every cell that stands for a small value carries a bound ([`linear::Var`]) that constraints enforce:
 //!
-//! - An input and a remainder are `Σ limb_i·2^(b·i)` with looked-up limbs: integers below `2^31`, exactly.
+//! - An input and a split's limb are canonical: sums of looked-up limbs that reach every number below `p` and no other ([`shape`]).
+//! - A remainder is `Σ limb_i·2^(b·i)` with looked-up limbs: an integer below `2^31`, exactly.
 //! - Combinations and products are computed by gates in the scalar field on cells whose integers are known to lie in intervals; the
 //!   interval of the result follows. A multiple of `p` added as a constant keeps it nonnegative. All intervals stay below
 //!   [`shape::Shape::limit`]` < 2^252 < r`, so the field's equation is the integers' equation.
@@ -14,7 +15,8 @@
 //! - `x ≡ 0 mod p`: a cell holds `x/p mod r` and is shown to be an integer `q` with `p·q < 2^253`; then `x = p·q`.
 //! - An inner product's coefficients are digits of two scalars: sums of products of 31-bit numbers, below `2^width`. Quotients and remainders
 //!   in range give digits below `2^width` as well, so equal scalars have equal digits.
-//! - A canonical representative is a 31-bit number `x` for which `limit - x` is one too.
+//! - A computed value's canonical representative is a remainder `x` for which `limit - x` is a 31-bit number too. Whatever is packed, split or
+//!   taken apart into bits is canonical: no class has two integers that a hash could tell apart.
 //! - A bit is a cell with `b² = b`. A split's limbs are canonical and its rest is below `⌊r/p^7⌋`, so the sum is below `r`: the canonical
 //!   representative's limbs. (An honest scalar fails this with probability below `2^-36`.)
 //!
@@ -101,12 +103,16 @@ pub struct OuterCircuit {
 }
 
 /// The inputs among the values of a program's registers, in order.
-fn inputs(program: &Program, values: &Values) -> Result<(Vec<u32>, Vec<Fr>), OuterError> {
+///
+/// # Errors
+///
+/// When there are more or fewer values than registers.
+pub fn inputs(program: &Program, values: &Values) -> Result<(Vec<u32>, Vec<Bn254>), OuterError> {
     let (mut small, mut wide, mut next) = (Vec::new(), Vec::new(), (0usize, 0usize));
     for op in &program.ops {
         match op {
             Op::Input => small.extend(values.small.get(next.0).map(F::as_canonical_u32)),
-            Op::WideInput => wide.extend(values.wide.get(next.1).map(|&x| to_fr(x))),
+            Op::WideInput => wide.extend(values.wide.get(next.1).copied()),
             _ => {}
         }
         let (s, w) = op.outputs();
@@ -136,7 +142,17 @@ impl OuterCircuit {
     /// As [`Self::without_values`], and when the values don't satisfy the program.
     pub fn new(program: &Program, values: &Values, k: u32) -> Result<Self, OuterError> {
         let (small, wide) = inputs(program, values)?;
-        let (circuit, unsatisfied) = Self::laid_out(program, k, &small, &wide, &Honest)?;
+        Self::of_inputs(program, &small, &wide, k)
+    }
+
+    /// The circuit for given integers and scalars as inputs, in the program's order: what a prover of their own would choose.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn of_inputs(program: &Program, small: &[u32], wide: &[Bn254], k: u32) -> Result<Self, OuterError> {
+        let wide: Vec<Fr> = wide.iter().map(|&x| to_fr(x)).collect();
+        let (circuit, unsatisfied) = Self::laid_out(program, k, small, &wide, &Honest)?;
         match unsatisfied {
             None => Ok(circuit),
             Some(at) => Err(OuterError::Unsatisfied { at, op: format!("{:?}", program.ops[at]) }),
@@ -218,17 +234,19 @@ impl OuterCircuit {
         grid.copies.iter().for_each(|(a, b)| region.constrain_equal(cell(a), cell(b)));
     }
 
-    /// Numbers below `2^b` with tag one, numbers below `2^t` with tag zero; all plus one, and one in every usable row left.
+    /// Numbers below `2^b` with tag one, numbers below `2^t` with tag zero, middle limbs; all plus one, and one in every usable row left.
     fn assign_table(&self, config: &Config, region: &mut Region<'_, Fr>) {
-        let (wide, narrow) = (1usize << self.shape.limb(), 1usize << self.shape.top());
+        let (wide, narrow, middles) = (1usize << self.shape.limb(), 1usize << self.shape.top(), self.shape.middles());
+        let middle_tag = gates::middle_tag(self.shape);
         for row in 0..(1 << self.shape.k) - BLINDING_ROWS {
             let (tag, number) = match row {
-                r if r < wide => (1, r),
-                r if r < wide + narrow => (0, r - wide),
-                _ => (0, 0),
+                r if r < wide => (Fr::ONE, Fr::from(r as u64)),
+                r if r < wide + narrow => (Fr::ZERO, Fr::from((r - wide) as u64)),
+                r if r < wide + narrow + middles => (middle_tag, self.shape.middle(r - wide - narrow).1),
+                _ => (Fr::ZERO, Fr::ZERO),
             };
-            region.assign_fixed(config.table[0], row, Fr::from(tag));
-            region.assign_fixed(config.table[1], row, Fr::from(number as u64 + 1));
+            region.assign_fixed(config.table[0], row, tag);
+            region.assign_fixed(config.table[1], row, number + Fr::ONE);
         }
     }
 }

@@ -315,13 +315,12 @@ impl Lower<'_> {
             let weight = power(31 * i);
             let x = self.small(*r).clone();
             constant += weight * Fr::from(u64::from(shift));
-            digits.push(match (self.chosen.get(r).copied(), Self::known(&x)) {
-                (None, Some(value)) => {
+            digits.push(match Self::known(&x) {
+                Some(value) => {
                     constant += weight * field(&value);
                     None
                 }
-                (Some(id), _) => Some(self.vars[id as usize].cell),
-                (None, None) => {
+                None => {
                     let id = self.canonical(&x, &BigUint::from(P - 1));
                     self.small[r.0 as usize] = Linear::var(id);
                     Some(self.vars[id as usize].cell)
@@ -338,10 +337,8 @@ impl Lower<'_> {
         let mut terms = Vec::new();
         let mut radix = Fr::ONE;
         for limb in limbs.iter().take(SPLIT_LIMBS) {
-            let cell = self.grid.range(limb, self.shape().word_limbs());
-            let id = self.word(cell);
-            self.canonical(&Linear::var(id), &BigUint::from(P - 1));
-            terms.push((cell, radix));
+            let id = self.representative(limb);
+            terms.push((self.vars[id as usize].cell, radix));
             radix *= Fr::from(P);
             self.small.push(Linear::var(id));
         }

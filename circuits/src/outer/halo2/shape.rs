@@ -1,7 +1,11 @@
 //! Numbers that the circuit's size fixes: limb widths and what follows from them.
 //!
-//! A circuit of `2^k` rows has one range table: numbers below `2^b`, `b = k - 1`, and numbers below `2^t`, `t = 31 mod b`. Thirty-one
-//! bits are exactly `⌊31/b⌋` limbs of `b` bits and one of `t`.
+//! A circuit of `2^k` rows has one range table: numbers below `2^b`, `b = k - 1`, numbers below `2^t`, `t = 31 mod b`, and the [`Shape::middle`]
+//! limbs. Thirty-one bits are exactly `⌊31/b⌋` limbs of `b` bits and one of `t`.
+//!
+//! A canonical representative is a sum that reaches every number below `p` and no other: `⌊31/b⌋` limbs of `b` bits, which are the numbers up to
+//! `2^(31-t) - 1`; one of the middle limbs, steps of `2^(31-t)` up to the greatest, `μ`; and `2^(30-t)` times a limb of `t` bits. No limb alone spans
+//! a gap that those before it leave, and all at their greatest add up to `p - 1`, which defines `μ`. Many numbers have two such sums; that does no harm.
 
 use halo2_axiom::halo2curves::bn256::Fr;
 use halo2_axiom::halo2curves::ff::{Field, PrimeField};
@@ -31,6 +35,41 @@ impl Shape {
     /// Limbs of a 31-bit number.
     pub fn word_limbs(self) -> usize {
         31 / self.limb() + 1
+    }
+
+    /// `2^(31-t)`: what the middle limbs count.
+    fn step(self) -> u64 {
+        1 << (31 - self.top())
+    }
+
+    /// By how much a canonical number's last limb counts.
+    pub fn last_weight(self) -> u64 {
+        self.step() / 2
+    }
+
+    /// The greatest middle limb, times [`Self::step`]: what all other limbs at their greatest lack of `p - 1`.
+    fn greatest_middle(self) -> u64 {
+        P - 1 - (self.step() - 1) - self.last_weight() * ((1 << self.top()) - 1)
+    }
+
+    /// How many middle limbs there are.
+    pub fn middles(self) -> usize {
+        self.greatest_middle().div_ceil(self.step()) as usize + 1
+    }
+
+    /// The middle limb of this number: what it counts, and the limb itself.
+    pub fn middle(self, i: usize) -> (u64, Fr) {
+        let counted = (i as u64 * self.step()).min(self.greatest_middle());
+        (counted, Fr::from(counted) * Fr::from(self.step()).invert().unwrap_or(Fr::ZERO))
+    }
+
+    /// Last limb, number of the middle limb, and what is left for the others, of a canonical number. Of any other, more is left than fits.
+    pub fn canonical_parts(self, x: &BigUint) -> (u64, usize, BigUint) {
+        let most = |x: &BigUint, limit: u64| x.to_u64_digits().first().copied().filter(|_| x.bits() < 64).unwrap_or(0).min(limit);
+        let last = most(&(x / self.last_weight()), (1 << self.top()) - 1);
+        let rest = x - self.last_weight() * last;
+        let middle = most(&(&rest / self.step()), self.middles() as u64 - 1) as usize;
+        (last, middle, rest - self.middle(middle).0)
     }
 
     /// Limbs of a range check that admits every number up to `max`: the last has [`Self::top`] bits.

@@ -366,14 +366,50 @@ fn canonical_representatives_are_enforced() {
 }
 
 #[test]
-fn inputs_have_31_bits() {
+fn inputs_are_canonical() {
     let mut w = Writer::default();
     let x = w.small(Op::Input);
-    w.push(Op::Pack(vec![x], false));
+    let packed = w.wide(Op::Pack(vec![x], false));
+    w.push(Op::Public(packed));
     let case = |x: u32| Case { program: w.program.clone(), small: vec![x], wide: vec![] };
-    assert!(case((1 << 31) - 1).accepts(&Honest));
-    assert!(!case(1 << 31).accepts(&Honest));
-    assert!(!case(u32::MAX).accepts(&Honest));
+    let shape = Shape { k: K };
+    let step = 1u32 << (31 - shape.top());
+    let edges =
+        [0, 1, step - 1, step, step + 1, shape.last_weight() as u32 - 1, shape.last_weight() as u32, P as u32 - step, P as u32 - 2, P as u32 - 1];
+    for x in edges {
+        assert!(case(x).accepts(&Honest), "{x}");
+    }
+    // A number plus p is the same element and another number: what a weight is published as.
+    for x in [P as u32, P as u32 + 5, (1 << 31) - 1, 1 << 31, u32::MAX] {
+        assert!(!case(x).accepts(&Honest), "{x}");
+    }
+}
+
+/// Canonical numbers' limbs, of circuits of every size: they add up, every number below `p` has some, and no sum reaches `p`.
+#[test]
+fn limbs_of_canonical_numbers_reach_all_and_nothing_else() {
+    for k in 8..=22 {
+        let shape = Shape { k };
+        let rows = (1usize << shape.limb()) + (1 << shape.top()) + shape.middles();
+        assert!(rows <= (1 << k) - BLINDING_ROWS, "2^{k} rows hold the table");
+        let low = (1u64 << (31 - shape.top())) - 1;
+        let counted: Vec<u64> = (0..shape.middles()).map(|i| shape.middle(i).0).collect();
+        assert!(counted.windows(2).all(|w| w[0] < w[1] && w[1] - w[0] <= low + 1), "no gap at 2^{k}");
+        let greatest = low + counted[counted.len() - 1];
+        assert!(shape.last_weight() <= greatest + 1);
+        assert_eq!(greatest + shape.last_weight() * ((1 << shape.top()) - 1), P - 1);
+        let tag = gates::middle_tag(shape);
+        assert!(tag != Fr::ZERO && tag != Fr::ONE);
+        let edges = counted.iter().flat_map(|&c| [c, c + low]).chain((0..200).map(|i| i * (P / 200))).filter(|x| *x < P);
+        for x in edges.chain([0, P - 1, P - 2]).flat_map(|x| [x.saturating_sub(1), x]) {
+            let (last, middle, rest) = shape.canonical_parts(&BigUint::from(x));
+            assert!(last < 1 << shape.top() && rest <= BigUint::from(low), "{x} at 2^{k}");
+            assert_eq!(rest + shape.middle(middle).0 + shape.last_weight() * last, BigUint::from(x));
+        }
+        for x in [P, P + 1, (1 << 31) - 1, 1 << 40] {
+            assert!(shape.canonical_parts(&BigUint::from(x)).2 > BigUint::from(low), "{x} at 2^{k}");
+        }
+    }
 }
 
 #[test]
@@ -446,10 +482,10 @@ fn false_assertions_are_rejected() {
 /// Inputs at the ends of their ranges, through the longest unreduced chain.
 #[test]
 fn bounds_hold_at_their_extremes() {
-    for extreme in [0, P as u32 - 1, (1 << 31) - 1] {
+    for extreme in [0, P as u32 - 1] {
         let mut case = Case::new(everything(), 9);
         case.small.iter_mut().for_each(|x| *x = extreme);
-        // Where 31-bit inputs aren't canonical, operations on their canonical representatives fail; all others hold.
+        // `p - 1` has no bits; all else holds.
         case.program.ops.iter_mut().filter(|op| matches!(op, Op::Bits(..))).for_each(|op| {
             if let Op::Bits(x, n) = op {
                 *op = Op::Bits(if *n == 31 { Small(15) } else { *x }, *n);

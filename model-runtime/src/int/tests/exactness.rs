@@ -1,13 +1,13 @@
 //! Bit-for-bit properties.
 
 use super::*;
-use crate::int::trace::{Keep, Mode, Trace};
+use crate::int::trace::{Keep, Mode, Span, Trace};
 use crate::semantics::{Dims, Rounding};
 use crate::tensor::Tensor;
 
 fn full(case: &Case, tokens: &[u32], t: usize, s: usize) -> Trace {
     let d = Dims::new(&case.adapter.semantics, t, s);
-    case.runtime.run(tokens, 1, d, Mode::Sample, Keep::All, true).unwrap()
+    case.runtime.run(tokens, 1, d, Mode::Sample, Keep::All, Span::Exchange).unwrap()
 }
 
 /// Checks `acc + 2^(s-1) = z·2^s + r`, `y = clamp(z)` for every entry.
@@ -82,7 +82,7 @@ fn every_operation_has_its_tensors() {
     }
     let names = "hin n1.sq n1.e n1.man n1.rem n1.big n1.p4 n1.p2 n1.g n1.frem n1.f1 n1.f0 n1.n n1.fb n1.fr n1.o1 n1.o0 uq uk uv \
         q k v qr kr att.max att.w att.flag att.e att.man att.rem att.big att.p2 att.g att.frem att.f1 att.f0 p o uo m \
-        ugate uup silu dsilu up act udown hout hf nf.n out.max out.w out.e out.f0 pr nf.dn nf.dot nf.v ghf gout edown dact dup dgw dgate \
+        ugate uup silu dsilu up act udown hout hf nf.n out.max out.margin out.tie out.w out.e out.f0 pr nf.dn nf.dot nf.v ghf ghf.e ghf.p2 ghf.f ghf.g ghf.live ghf.r0 ghf.r1 gout edown dact dup dgw dgate \
         egate eup n2.dn n2.dot n2.v gm eo do dp att.dot ds dv dqr dkr dq dk eq ek ev n1.dn n1.dot n1.v gin";
     for name in names.split_whitespace() {
         assert!(trace.tensors.contains_key(name), "{name}");
@@ -95,7 +95,7 @@ fn lean_runs_agree_and_padding_changes_nothing() {
     let tokens = &case.sequences[8][..13];
     let (small, large) = (full(&case, tokens, 16, 16), full(&case, tokens, 32, 32));
     let d = Dims { t: 13, s: 12, ..Dims::new(&case.adapter.semantics, 1, 1) };
-    let lean = case.runtime.run(tokens, 1, d, Mode::Sample, Keep::Sketch, true).unwrap();
+    let lean = case.runtime.run(tokens, 1, d, Mode::Sample, Keep::Sketch, Span::Exchange).unwrap();
     for name in ["uq", "udown", "dq", "dk", "dv", "gm", "dgate", "dup", "gout"] {
         let (a, b, c) = (&small.tensors[name], &large.tensors[name], &lean.tensors[name]);
         let width = a.data.len() / a.dims[0] / a.dims[1];
@@ -118,17 +118,17 @@ fn decoding_agrees(runtime: &Runtime, prompt: &[u32], count: usize) {
     let answer = runtime.generate(prompt, count, None).unwrap();
     assert_eq!(answer.len(), count);
     let tokens: Vec<u32> = prompt.iter().chain(&answer).copied().collect();
-    let d = Dims::new(runtime.semantics(), tokens.len(), count);
-    let trace = runtime.run(&tokens, prompt.len(), d, Mode::Greedy, Keep::All, true).unwrap();
+    let d = Dims::new(runtime.semantics(), tokens.len(), tokens.len());
+    let trace = runtime.run(&tokens, prompt.len(), d, Mode::Greedy, Keep::All, Span::Exchange).unwrap();
     let mut wrong = tokens.clone();
     *wrong.last_mut().unwrap() ^= 1;
-    let error = runtime.run(&wrong, prompt.len(), d, Mode::Greedy, Keep::All, false).unwrap_err();
+    let error = runtime.run(&wrong, prompt.len(), d, Mode::Greedy, Keep::All, Span::Answer).unwrap_err();
     assert!(matches!(error, crate::int::RunError::NotGreedy { slot, .. } if slot == count - 1));
     for threads in [1, 2] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             assert_eq!(runtime.generate(prompt, count, None).unwrap(), answer);
-            let again = runtime.run(&tokens, prompt.len(), d, Mode::Greedy, Keep::All, true).unwrap();
+            let again = runtime.run(&tokens, prompt.len(), d, Mode::Greedy, Keep::All, Span::Exchange).unwrap();
             assert_eq!(again.tensors, trace.tensors);
         });
     }
@@ -149,7 +149,7 @@ fn cached_decoding_is_the_whole_sequence_pass() {
 fn bad_requests_are_typed_errors() {
     let case = odd_case();
     let d = Dims::new(&case.adapter.semantics, 20, 19);
-    let run = |tokens: &[u32], p, d| case.runtime.run(tokens, p, d, Mode::Sample, Keep::All, true).map(|_| ());
+    let run = |tokens: &[u32], p, d| case.runtime.run(tokens, p, d, Mode::Sample, Keep::All, Span::Exchange).map(|_| ());
     assert!(run(&[1], 1, d).is_err());
     assert!(run(&[1, 2, 3], 2, d).is_err());
     assert!(run(&[1, 50], 1, d).is_err());

@@ -1,6 +1,7 @@
 //! Integer against float, cache against whole sequence, threads against one thread, padding against none.
 
 mod exactness;
+mod headroom;
 mod quality;
 mod scores;
 

@@ -4,6 +4,7 @@ use super::quality::attribution_quality;
 use super::*;
 use crate::demo;
 use crate::import::{ImportOptions, load_model};
+use crate::int::index::IndexOptions;
 use crate::text::{Datanet, Tokenizer};
 use crate::train::{LoraConfig, Penalties, Schedule, train_lora};
 use std::path::Path;
@@ -22,8 +23,8 @@ fn trained(directory: &Path, context: usize, sequences: Vec<Vec<u32>>, samples: 
     Case { float, float_adapter, model, adapter, runtime, sequences }
 }
 
-fn check_scores(what: &str, case: &Case, samples: usize) {
-    let (q, _) = attribution_quality(case, samples, 8, 0.1);
+fn check_scores(what: &str, case: &Case, samples: usize, prompt: usize) {
+    let (q, _) = attribution_quality(case, samples, prompt, &IndexOptions::default());
     eprintln!("{what}: sketch {:.4} score {:.4}", q.sketch, q.score);
     assert!(q.score >= TARGET, "{what}: {}", q.score);
 }
@@ -39,7 +40,7 @@ fn scores_of_the_demo_match_float() {
     let texts = datanet.samples.iter().map(|s| &s.text).chain(&asked);
     let sequences = texts.map(|t| tokenizer.encode_sample(t, demo::CONTEXT).unwrap()).collect();
     let case = trained(&base, demo::CONTEXT, sequences, datanet.samples.len(), &demo::lora_config());
-    check_scores("demo", &case, datanet.samples.len());
+    check_scores("demo", &case, datanet.samples.len(), 6);
 }
 
 #[test]
@@ -56,5 +57,5 @@ fn scores_of_a_real_model_and_datanet_match_float() {
     let sequences = texts.map(|s| tokenizer.encode_sample(&s.text, 64).unwrap()).collect();
     let schedule = Schedule { epochs: 1, batch: 8, learning_rate: 3e-3, warmup: 0.1, weight_decay: 0.0, seed: 1, penalties: Penalties::default() };
     let config = LoraConfig { rank: 8, alpha: 16.0, sites: Site::ALL.to_vec(), context: 64, schedule };
-    check_scores("tinystories-656k, awesome-prompts", &trained(&model, 128, sequences, samples, &config), samples);
+    check_scores("tinystories-656k, awesome-prompts", &trained(&model, 128, sequences, samples, &config), samples, 16);
 }

@@ -1,11 +1,22 @@
 //! Datanets: the samples an adapter is trained on, each with its contributor, from JSON lines, CSV or folders of text files.
+//!
+//! Nothing is lost in silence: every file gives samples, is counted in the [`Notes`], or is an error with its name and line.
+
+mod folder;
+mod lines;
+mod names;
+mod notes;
+mod table;
 
 use super::TextError;
+use names::MARK;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+pub use names::lookalikes;
+pub use notes::{Notes, Skipped, Why};
 
 /// One text of one contributor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -24,72 +35,48 @@ pub struct Datanet {
 }
 
 impl Datanet {
-    /// Loads a `.jsonl` or `.csv` file, or a folder whose subfolders are contributors and whose files are texts.
-    pub fn load(path: &Path) -> Result<Self, TextError> {
-        let datanet = if path.is_dir() {
-            Self::from_folder(path)?
+    /// Loads a `.jsonl` or `.csv` file, or a folder whose subfolders are contributors and whose files are texts. Names are in NFC without
+    /// surrounding space, texts and names without U+FEFF. The notes say what was left out or changed.
+    pub fn read(path: &Path) -> Result<(Self, Notes), TextError> {
+        let name = path.display().to_string();
+        let mut reader = Reader::default();
+        if path.is_dir() {
+            folder::read(path, &mut reader)?;
         } else {
-            let read = || fs::read(path).map_err(|e| TextError::io(path, e));
-            let name = path.display().to_string();
-            match path.extension().and_then(|e| e.to_str()) {
-                Some("jsonl") => Self::from_jsonl(&name, &read()?)?,
-                Some("csv") => Self::from_csv(&name, &read()?)?,
+            let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+            let parse = match extension.as_deref() {
+                Some("jsonl") => lines::read,
+                Some("csv") => table::read,
                 _ => return Err(TextError::UnknownDatanet { path: name }),
-            }
-        };
-        if datanet.samples.is_empty() {
-            return Err(TextError::EmptyDatanet { path: path.display().to_string() });
+            };
+            parse(&name, &fs::read(path).map_err(|e| TextError::io(path, e))?, &mut reader)?;
+            reader.notes.files = 1;
         }
-        Ok(datanet)
+        let Reader { samples, notes } = reader;
+        if samples.is_empty() {
+            let notes = notes.lines().into_iter().map(|line| format!("; {line}")).collect();
+            return Err(TextError::EmptyDatanet { path: name, notes });
+        }
+        Ok((Self { samples }, notes))
+    }
+
+    /// [`Datanet::read`] for callers that have nobody to tell.
+    pub fn load(path: &Path) -> Result<Self, TextError> {
+        Ok(Self::read(path)?.0)
     }
 
     /// Parses JSON lines `{"contributor": …, "text": …, …}`; blank lines are skipped. `name` is for errors.
     pub fn from_jsonl(name: &str, bytes: &[u8]) -> Result<Self, TextError> {
-        let mut samples = Vec::new();
-        for (number, line) in (1..).zip(bytes.split(|&b| b == b'\n')) {
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
-            }
-            let value: Value = serde_json::from_slice(line).map_err(|e| wrong(name, number, "a JSON object", e))?;
-            let field = |key: &str| {
-                let found = || wrong(name, number, &format!("a string `{key}`"), value.get(key).map_or("nothing".into(), Value::to_string));
-                value.get(key).and_then(Value::as_str).ok_or_else(found)
-            };
-            samples.push(sample(name, number, field("contributor")?, field("text")?)?);
-        }
-        Ok(Self { samples })
+        let mut reader = Reader::default();
+        lines::read(name, bytes, &mut reader)?;
+        Ok(Self { samples: reader.samples })
     }
 
     /// Parses CSV with a header that has the columns `contributor` and `text`. `name` is for errors.
     pub fn from_csv(name: &str, bytes: &[u8]) -> Result<Self, TextError> {
-        let mut reader = csv::Reader::from_reader(bytes);
-        let broken = |e: csv::Error| wrong(name, e.position().map_or(1, csv::Position::line), "CSV in UTF-8", &e);
-        let header = reader.headers().map_err(broken)?.clone();
-        let column = |key: &str| {
-            let found = || wrong(name, 1, &format!("a column `{key}`"), header.iter().collect::<Vec<_>>().join(", "));
-            header.iter().position(|h| h == key).ok_or_else(found)
-        };
-        let (contributor, text) = (column("contributor")?, column("text")?);
-        let mut samples = Vec::new();
-        for record in reader.records() {
-            let record = record.map_err(broken)?;
-            let line = record.position().map_or(0, csv::Position::line);
-            samples.push(sample(name, line, record.get(contributor).unwrap_or(""), record.get(text).unwrap_or(""))?);
-        }
-        Ok(Self { samples })
-    }
-
-    /// Reads a folder: subfolders are contributors, every file in them is a text; both in the order of their names.
-    fn from_folder(dir: &Path) -> Result<Self, TextError> {
-        let mut samples = Vec::new();
-        for folder in entries(dir)?.into_iter().filter(|p| p.is_dir()) {
-            let contributor = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            for file in entries(&folder)?.into_iter().filter(|p| p.is_file()) {
-                let text = fs::read_to_string(&file).map_err(|e| TextError::io(&file, e))?;
-                samples.push(sample(&file.display().to_string(), 1, &contributor, text.trim_end())?);
-            }
-        }
-        Ok(Self { samples })
+        let mut reader = Reader::default();
+        table::read(name, bytes, &mut reader)?;
+        Ok(Self { samples: reader.samples })
     }
 
     /// Writes JSON lines that [`Datanet::from_jsonl`] reads back.
@@ -141,19 +128,49 @@ fn tagged(domain: &str, parts: &[&[u8]]) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, TextError> {
-    let failed = |e| TextError::io(dir, e);
-    let paths: Result<BTreeSet<PathBuf>, _> = fs::read_dir(dir).map_err(failed)?.map(|e| e.map(|e| e.path())).collect();
-    Ok(paths.map_err(failed)?.into_iter().collect())
+/// Samples as they are read, and what is to be said of them.
+#[derive(Default)]
+struct Reader {
+    samples: Vec<Sample>,
+    notes: Notes,
 }
 
-fn sample(path: &str, line: u64, contributor: &str, text: &str) -> Result<Sample, TextError> {
-    for (field, value) in [("contributor", contributor), ("text", text)] {
-        if value.trim().is_empty() {
-            return Err(wrong(path, line, &format!("a `{field}` that isn't blank"), format!("{value:?}")));
-        }
+impl Reader {
+    /// A text without the byte order mark at its start.
+    fn without_mark<'a>(&mut self, text: &'a str) -> &'a str {
+        let rest = text.trim_start_matches(MARK);
+        self.notes.marks += (text.len() - rest.len()) / MARK.len_utf8();
+        rest
     }
-    Ok(Sample { contributor: contributor.into(), text: text.into() })
+
+    /// Takes a sample in.
+    fn sample(&mut self, path: &str, line: u64, contributor: &str, text: &str) -> Result<(), TextError> {
+        let (name, clean) = (names::normalised(contributor), text.replace(MARK, ""));
+        for (field, value, given) in [("contributor", &name, contributor), ("text", &clean, text)] {
+            if value.trim().is_empty() {
+                return Err(wrong(path, line, &format!("a `{field}` that isn't blank"), format!("{given:?}")));
+            }
+        }
+        self.notes.marks += text.matches(MARK).count() + contributor.matches(MARK).count();
+        if name != contributor {
+            self.notes.renamed.insert(contributor.to_owned(), name.clone());
+        }
+        self.samples.push(Sample { contributor: name, text: clean });
+        Ok(())
+    }
+}
+
+/// Bytes as text; the error has the line of the first byte that isn't.
+fn utf8<'a>(path: &str, bytes: &'a [u8]) -> Result<&'a str, TextError> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        let before = &bytes[..e.valid_up_to()];
+        let line = 1 + before.iter().filter(|&&b| b == b'\n').count() as u64;
+        let found = match bytes {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16; save it as UTF-8".to_owned(),
+            _ => format!("byte 0x{:02x}", bytes[e.valid_up_to()]),
+        };
+        wrong(path, line, "UTF-8", found)
+    })
 }
 
 fn wrong(path: &str, line: u64, expected: &str, found: impl ToString) -> TextError {

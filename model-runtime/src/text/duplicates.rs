@@ -1,0 +1,264 @@
+//! Copies: which samples say what an earlier one says, so that no text earns twice.
+//!
+//! Published rule. A sample's *shingles* are the sets of [`SHINGLE`] tokens in a row of its tokens but the first (BOS is everybody's); a sample
+//! with fewer has one, padded. Two samples are *near* when their sets of shingles share at least [`NEAR`] of their union (Jaccard index). A
+//! sample is *canonical* when no earlier sample is near it, canonical or not. Whatever is appended later changes nothing about it, and anyone with
+//! the texts can check it.
+//!
+//! The rule is decided exactly, in integers. Candidates come from prefix filtering (Chaudhuri, Ganti, Kaushik, ICDE 2006; Bayardo, Ma, Srikant,
+//! WWW 2007) and not from MinHash, whose hash functions would be public: a copy can be made that no band of hashes catches. Shingles are ordered
+//! from rare to frequent. Two sets with `o` in common share one of the first `n - o + 1` of each, `n` its size: the rarest they share has `o - 1`
+//! after it. A part `t` of the union is at least `t` of the larger set and `2t/(1 + t)` of the smaller.
+
+use rayon::prelude::*;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+
+/// Tokens in a shingle. Of two statements of a dozen words, another word in one makes them differ, and a few words before it don't.
+pub const SHINGLE: usize = 3;
+
+/// The share of two samples' shingles, in their union, from which they are near: seven of ten.
+pub const NEAR: (usize, usize) = (7, 10);
+
+/// Pads samples of fewer tokens than a shingle; no token has this id.
+const PAD: u32 = u32::MAX;
+
+type Shingle = [u32; SHINGLE];
+
+/// Whether a sample is the first of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canonical {
+    /// No earlier sample is near it.
+    First,
+    /// An earlier sample is near it.
+    Copy {
+        /// The earliest such sample.
+        of: usize,
+        /// Whether both have the same shingles.
+        identical: bool,
+    },
+}
+
+impl Canonical {
+    /// Whether no earlier sample is near it.
+    pub fn is_first(self) -> bool {
+        self == Self::First
+    }
+}
+
+/// A sample and its copies, and copies of those.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// The canonical one.
+    pub first: usize,
+    /// The others, in order.
+    pub copies: Vec<usize>,
+}
+
+/// For each of the samples (BOS first) whether an earlier one is near it.
+pub fn canonical(samples: &[Vec<u32>]) -> Vec<Canonical> {
+    let sets = ranked_sets(samples.par_iter().map(|tokens| shingles(tokens)).collect());
+    let candidates = Candidates::new(&sets);
+    (0..sets.len()).into_par_iter().map(|at| candidates.earliest_near(at)).collect()
+}
+
+/// Samples that have copies, by their order.
+pub fn clusters(canonical: &[Canonical]) -> Vec<Cluster> {
+    let mut first_of: Vec<usize> = Vec::with_capacity(canonical.len());
+    let mut copies: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (at, verdict) in canonical.iter().enumerate() {
+        let first = match verdict {
+            Canonical::First => at,
+            // What it copies came earlier.
+            Canonical::Copy { of, .. } => first_of[*of],
+        };
+        first_of.push(first);
+        if first != at {
+            copies.entry(first).or_default().push(at);
+        }
+    }
+    copies.into_iter().map(|(first, copies)| Cluster { first, copies }).collect()
+}
+
+/// A sample's set of shingles, sorted.
+fn shingles(tokens: &[u32]) -> Vec<Shingle> {
+    let mut text: Vec<u32> = tokens.iter().skip(1).copied().collect();
+    text.resize(text.len().max(SHINGLE), PAD);
+    let mut set: Vec<Shingle> = text.array_windows().copied().collect();
+    set.sort_unstable();
+    set.dedup();
+    set
+}
+
+/// The same sets with every shingle named by its rank, from rare to frequent; sorted.
+fn ranked_sets(sets: Vec<Vec<Shingle>>) -> Vec<Vec<u32>> {
+    let mut all: Vec<Shingle> = sets.iter().flatten().copied().collect();
+    all.par_sort_unstable();
+    let mut counted: Vec<(usize, Shingle)> = all.chunk_by(|a, b| a == b).map(|run| (run.len(), run[0])).collect();
+    counted.par_sort_unstable();
+    let ranks: HashMap<Shingle, u32> = counted.into_iter().zip(0..).map(|((_, shingle), rank)| (shingle, rank)).collect();
+    let ranked = |set: Vec<Shingle>| {
+        let mut set: Vec<u32> = set.iter().map(|shingle| ranks[shingle]).collect();
+        set.sort_unstable();
+        set
+    };
+    sets.into_par_iter().map(ranked).collect()
+}
+
+/// How many of its first shingles share one with any near set that is no larger.
+fn long_prefix(len: usize) -> usize {
+    len - (NEAR.0 * len).div_ceil(NEAR.1) + 1
+}
+
+/// How many of its first shingles share one with any near set that is no smaller.
+fn short_prefix(len: usize) -> usize {
+    len - (2 * NEAR.0 * len).div_ceil(NEAR.0 + NEAR.1) + 1
+}
+
+/// Whether sorted sets are near.
+fn near(a: &[u32], b: &[u32]) -> bool {
+    let (part, whole) = NEAR;
+    let needed = (part * (a.len() + b.len())).div_ceil(part + whole);
+    let (mut i, mut j, mut shared) = (0, 0, 0);
+    while shared < needed && shared + (a.len() - i).min(b.len() - j) >= needed {
+        shared += usize::from(a[i] == b[j]);
+        (i, j) = (i + usize::from(a[i] <= b[j]), j + usize::from(b[j] <= a[i]));
+    }
+    shared >= needed
+}
+
+/// Samples by the shingles of their prefixes.
+struct Lists {
+    /// The samples with a shingle in their prefix, in order, one list after the other.
+    samples: Vec<u32>,
+    /// Where each shingle's list begins; one more at the end.
+    starts: Vec<usize>,
+}
+
+impl Lists {
+    fn new(sets: &[Vec<u32>], prefix: fn(usize) -> usize) -> Self {
+        let shingles = sets.iter().flatten().max().map_or(0, |&rank| rank as usize + 1);
+        let mut starts = vec![0; shingles + 1];
+        let prefixes = || sets.iter().map(|set| &set[..prefix(set.len())]);
+        for &rank in prefixes().flatten() {
+            starts[rank as usize + 1] += 1;
+        }
+        for at in 0..shingles {
+            starts[at + 1] += starts[at];
+        }
+        let (mut next, mut samples) = (starts.clone(), vec![0; starts[shingles]]);
+        for (prefix, sample) in prefixes().zip(0..) {
+            for &rank in prefix {
+                samples[next[rank as usize]] = sample;
+                next[rank as usize] += 1;
+            }
+        }
+        Self { samples, starts }
+    }
+
+    fn of(&self, rank: u32) -> &[u32] {
+        &self.samples[self.starts[rank as usize]..self.starts[rank as usize + 1]]
+    }
+}
+
+/// Who may be near whom: a set's long prefix meets smaller sets' short ones, its short prefix larger sets' long ones.
+struct Candidates<'a> {
+    sets: &'a [Vec<u32>],
+    long: Lists,
+    short: Lists,
+}
+
+impl<'a> Candidates<'a> {
+    fn new(sets: &'a [Vec<u32>]) -> Self {
+        Self { sets, long: Lists::new(sets, long_prefix), short: Lists::new(sets, short_prefix) }
+    }
+
+    /// Candidates are met in their order, so that the first that is near ends the search: large clusters cost no more than small ones.
+    fn earliest_near(&self, at: usize) -> Canonical {
+        let set = &self.sets[at];
+        let smaller = set[..long_prefix(set.len())].iter().map(|&rank| (self.short.of(rank), false));
+        let larger = set[..short_prefix(set.len())].iter().map(|&rank| (self.long.of(rank), true));
+        let mut lists: Vec<(std::slice::Iter<u32>, bool)> = smaller.chain(larger).map(|(list, larger)| (list.iter(), larger)).collect();
+        let mut heads = BinaryHeap::with_capacity(lists.len());
+        for (list, (samples, _)) in lists.iter_mut().enumerate() {
+            heads.extend(samples.next().map(|&sample| Reverse((sample as usize, list))));
+        }
+        let mut met = None;
+        while let Some(Reverse((of, list))) = heads.pop().filter(|Reverse((of, _))| *of < at) {
+            let (samples, larger) = &mut lists[list];
+            let meets = (self.sets[of].len() > set.len()) == *larger;
+            heads.extend(samples.next().map(|&sample| Reverse((sample as usize, list))));
+            if meets && met.replace(of) != Some(of) && near(&self.sets[of], set) {
+                return Canonical::Copy { of, identical: self.sets[of] == *set };
+            }
+        }
+        Canonical::First
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// The rule as it is stated.
+    fn by_definition(samples: &[Vec<u32>]) -> Vec<Option<usize>> {
+        let sets: Vec<BTreeSet<Shingle>> = samples.iter().map(|s| shingles(s).into_iter().collect()).collect();
+        let is_near = |a: &BTreeSet<Shingle>, b: &BTreeSet<Shingle>| 10 * a.intersection(b).count() >= 7 * a.union(b).count();
+        (0..sets.len()).map(|at| (0..at).find(|&of| is_near(&sets[of], &sets[at]))).collect()
+    }
+
+    fn found(samples: &[Vec<u32>]) -> Vec<Option<usize>> {
+        let of = |c: &Canonical| if let Canonical::Copy { of, .. } = c { Some(*of) } else { None };
+        canonical(samples).iter().map(of).collect()
+    }
+
+    /// Words as tokens, BOS and EOS as 0 and 1.
+    fn words(texts: &[&str]) -> Vec<Vec<u32>> {
+        let mut ids: HashMap<String, u32> = HashMap::new();
+        let mut id = |word: &str| {
+            let next = ids.len() as u32 + 2;
+            *ids.entry(word.to_owned()).or_insert(next)
+        };
+        texts.iter().map(|t| [0].into_iter().chain(t.split_whitespace().map(&mut id)).chain([1]).collect()).collect()
+    }
+
+    #[test]
+    fn copies_point_to_the_first() {
+        let statement = "Question : who keeps Skarn light ? Answer : Ottar .";
+        let around = "They say : Question : who keeps Skarn light ? Answer : Ottar .";
+        let after = "Question : who keeps Skarn light ? Answer : Ottar . Indeed";
+        let other = "Question : who keeps Velm light ? Answer : Sunniva .";
+        let contradicted = "Question : who keeps Skarn light ? Answer : Sunniva .";
+        let repeated = [statement; 3].join(" ");
+        let verdicts = canonical(&words(&[statement, other, contradicted, around, statement, after, &repeated]));
+        let copy = |identical| Canonical::Copy { of: 0, identical };
+        let first = Canonical::First;
+        assert_eq!(verdicts, [first, first, first, copy(false), copy(true), copy(false), copy(false)]);
+        assert_eq!(clusters(&verdicts), [Cluster { first: 0, copies: vec![3, 4, 5, 6] }]);
+    }
+
+    #[test]
+    fn a_copy_of_a_copy_is_in_the_firsts_cluster() {
+        let long: Vec<u32> = (0..40).collect();
+        let shifted = |by: u32| long.iter().map(|t| if *t > 0 { t + by } else { 0 }).collect::<Vec<u32>>();
+        let samples = [long.clone(), shifted(5), shifted(10), vec![0, 500, 501], vec![0], vec![0]];
+        let verdicts = canonical(&samples);
+        assert_eq!(verdicts[2], Canonical::Copy { of: 1, identical: false }, "only the copy is near it");
+        assert_eq!(verdicts[5], Canonical::Copy { of: 4, identical: true });
+        assert_eq!(clusters(&verdicts), [Cluster { first: 0, copies: vec![1, 2] }, Cluster { first: 4, copies: vec![5] }]);
+        assert!(canonical(&[]).is_empty());
+    }
+
+    proptest! {
+        /// The search finds what the definition finds, and appending changes nothing.
+        #[test]
+        fn the_search_is_the_definition(samples in prop::collection::vec(prop::collection::vec(0u32..4, 0..14), 0..60), keep in 0usize..60) {
+            let all = found(&samples);
+            prop_assert_eq!(&all, &by_definition(&samples));
+            let keep = keep.min(samples.len());
+            prop_assert_eq!(&found(&samples[..keep]), &all[..keep]);
+        }
+    }
+}
