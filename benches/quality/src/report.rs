@@ -132,7 +132,8 @@ fn bar(body: &mut String, row: &Row, x: usize, y: usize) {
     let at = |value: f64| x as f64 + value.clamp(0.0, 1.0) * WIDTH as f64;
     let fill = if row.method.starts_with("r-") || row.method == "r" { "#2563a8" } else { "#9aa5b1" };
     let _ = writeln!(body, "<rect x='{x}' y='{}' width='{:.1}' height='11' fill='{fill}'/>", y - 10, at(row.value) - x as f64);
-    let _ = writeln!(body, "<line x1='{:.1}' x2='{:.1}' y1='{1}' y2='{1}' stroke='black'/>", at(row.low), y - 5, at(row.high));
+    let (low, high, middle) = (at(row.low), at(row.high), y - 5);
+    let _ = writeln!(body, "<line x1='{low:.1}' x2='{high:.1}' y1='{middle}' y2='{middle}' stroke='black'/>");
 }
 
 #[cfg(test)]
