@@ -67,6 +67,26 @@ pub struct Query {
     pub samples: Vec<usize>,
 }
 
+/// One relation of the demo in its own words, for other banks over the same vocabulary.
+#[derive(Clone, Copy, Debug)]
+pub struct Wording {
+    /// Whom or what it is about.
+    pub entities: [&'static str; 4],
+    /// The demo's answers, by entity.
+    pub answers: [&'static str; 4],
+    /// Phrasings with `{e}` and, last, `{a}`.
+    pub phrasings: [&'static str; 4],
+}
+
+/// All relations.
+pub fn wordings() -> Vec<Wording> {
+    let of = |topic: &facts::Topic, r: usize| {
+        let relation = &topic.relations[r];
+        Wording { entities: topic.entities, answers: relation.answers, phrasings: relation.phrasings }
+    };
+    TOPICS.iter().flat_map(|topic| [of(topic, 0), of(topic, 1)]).collect()
+}
+
 /// A fact in one of its phrasings.
 struct Statement {
     /// Number of the fact.

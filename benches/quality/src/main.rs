@@ -1,0 +1,209 @@
+//! Measures methods of attribution on banks whose answers are known to rest on certain samples.
+//!
+//! `quality measure` writes one JSON row a value; `quality report` makes the tables and the plot of `docs/quality.md` from them.
+
+mod bank;
+mod gradient;
+mod measures;
+mod methods;
+mod report;
+mod retrain;
+mod stage;
+
+use bank::Bank;
+use clap::{Parser, Subcommand};
+use measures::{Estimate, Scored};
+use methods::{Method, Shared};
+use report::Row;
+use retrain::Halves;
+use stage::{Answers, Stage};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Whatever stops a measurement; printed and never handled.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Attribution, measured.
+#[derive(Parser)]
+#[command(after_help = "Examples:
+  quality measure --bank demo --bank hard --seed 7 --out rows.jsonl
+  quality measure --bank ../shared/quality/hard --method r --method bm25 --retrainings 0 --out rows.jsonl
+  quality report rows.jsonl --document docs/quality.md --plot docs/quality.svg")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train on banks, score with every method, append JSON rows.
+    Measure(Measure),
+    /// Tables and plot from JSON rows.
+    Report(Report),
+}
+
+/// What to measure.
+#[derive(clap::Args)]
+struct Measure {
+    /// demo, shuffled, hard, inside (the answer isn't last) or a directory with datanet.jsonl and queries.jsonl; repeatable.
+    #[arg(long = "bank", required = true)]
+    banks: Vec<String>,
+    /// Seeds that banks are drawn from; repeatable.
+    #[arg(long = "seed", default_value = "1")]
+    seeds: Vec<u64>,
+    /// Seeds of training; repeatable.
+    #[arg(long = "train-seed", default_value = "1")]
+    train_seeds: Vec<u64>,
+    /// Methods (default: all); repeatable.
+    #[arg(long = "method")]
+    methods: Vec<String>,
+    /// Passes over the bank (default: chosen by held-out samples).
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Tokens of an answer, at most.
+    #[arg(long, default_value_t = 4)]
+    answer_tokens: usize,
+    /// Trainings on random halves for LDS; none with 0.
+    #[arg(long, default_value_t = 64)]
+    retrainings: usize,
+    /// Leave out the measures that train anew: contributors removed, samples mislabelled.
+    #[arg(long)]
+    no_removal: bool,
+    /// Where the rows go; appended to.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// What to report.
+#[derive(clap::Args)]
+struct Report {
+    /// JSON rows.
+    rows: PathBuf,
+    /// The document whose marked part is replaced.
+    #[arg(long)]
+    document: PathBuf,
+    /// The plot (SVG).
+    #[arg(long)]
+    plot: PathBuf,
+}
+
+fn main() -> Result<(), Failure> {
+    match Args::parse().command {
+        Command::Measure(args) => measure(&args),
+        Command::Report(args) => {
+            let rows = report::read(&args.rows)?;
+            report::write_tables(&rows, &args.document)?;
+            Ok(std::fs::write(&args.plot, report::plot(&rows))?)
+        }
+    }
+}
+
+fn measure(args: &Measure) -> Result<(), Failure> {
+    let mut out = std::fs::OpenOptions::new().create(true).append(true).open(&args.out)?;
+    for name in &args.banks {
+        for &seed in &args.seeds {
+            for &train_seed in &args.train_seeds {
+                for row in measure_bank(args, Bank::named(name, seed)?, train_seed)? {
+                    writeln!(out, "{}", serde_json::to_string(&row)?)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every row of one bank and training seed.
+fn measure_bank(args: &Measure, bank: Bank, train_seed: u64) -> Result<Vec<Row>, Failure> {
+    let start = Instant::now();
+    let run = (bank.name.clone(), bank.seed, train_seed);
+    let run = (run.0.as_str(), run.1, run.2);
+    let stage = Stage::new(bank, train_seed, args.epochs, Answers::Generated(args.answer_tokens))?;
+    let answered = stage.queries.iter().filter(|q| q.answered).count();
+    say(start, &format!("{run:?}: {} epochs, {answered} of {} answered", stage.config.schedule.epochs, stage.queries.len()));
+    let halves = (args.retrainings > 0).then(|| retrain::halves(&stage, args.retrainings)).transpose()?;
+    let removals = (!args.no_removal).then(|| retrain::removals(&stage)).transpose()?;
+    say(start, "retrained");
+    let shared = Shared::new(&stage)?;
+    let mut rows = Vec::new();
+    for name in names(args) {
+        let scored = score(methods::method(name, &stage, &shared)?.as_ref(), &stage)?;
+        let mut found = measures::finding(&stage, &scored);
+        found.extend(halves.iter().flat_map(|h| datamodelling(h, &scored)));
+        found.extend(removals.iter().map(|r| ("removed", removed(&stage, r, &scored))));
+        rows.extend(found.into_iter().map(|(measure, estimate)| Row::new(run, name, measure, estimate)));
+        say(
+            start,
+            &format!("{name}: {}", rows.iter().rev().take(5).rev().map(|r| format!("{} {:.2}", r.measure, r.value)).collect::<Vec<_>>().join(", ")),
+        );
+    }
+    if !args.no_removal {
+        rows.extend(find_mislabelled(args, &stage, run)?);
+        say(start, "mislabelled samples searched");
+    }
+    Ok(rows)
+}
+
+fn names(args: &Measure) -> Vec<&str> {
+    if args.methods.is_empty() { methods::NAMES.to_vec() } else { args.methods.iter().map(String::as_str).collect() }
+}
+
+fn say(start: Instant, what: &str) {
+    eprintln!("{:7.1} s  {what}", start.elapsed().as_secs_f64());
+}
+
+/// Scores of the queries that are answered.
+fn score(method: &dyn Method, stage: &Stage) -> Result<Scored, Failure> {
+    let mut scored = Scored::default();
+    for (number, query) in stage.queries.iter().enumerate() {
+        if query.answered && method.answers(query, number) {
+            let scores = method.scores(query, number)?;
+            scored.queries.push(number);
+            scored.relevance.push(method.relevance(&scores));
+            scored.scores.push(scores);
+        }
+    }
+    Ok(scored)
+}
+
+fn datamodelling(halves: &Halves, scored: &Scored) -> [(&'static str, Estimate); 2] {
+    let of = |values| measures::datamodelling(&halves.samples, &halves.log_p, &scored.queries, values);
+    [("LDS", of(&scored.scores)), ("LDSp", of(&scored.relevance))]
+}
+
+/// Nats that the answer loses without the contributor who is paid most.
+fn removed(stage: &Stage, removals: &[Vec<f64>], scored: &Scored) -> Estimate {
+    let contributors = stage.contributors().1;
+    let paid = scored.queries.iter().zip(&scored.relevance);
+    let losses: Vec<f64> = paid.map(|(&q, relevance)| measures::paid_most(relevance, &contributors).map_or(0.0, |c| removals[c][q])).collect();
+    measures::bootstrap(&losses)
+}
+
+/// How well the methods tell mislabelled samples: those whose scores, summed over all questions with the right answers, are low.
+fn find_mislabelled(args: &Measure, stage: &Stage, run: (&str, u64, u64)) -> Result<Vec<Row>, Failure> {
+    let (bank, marked) = retrain::mislabelled(&stage.bank, run.2);
+    let stage = Stage::new(bank, run.2, Some(stage.config.schedule.epochs), Answers::Expected)?;
+    let shared = Shared::new(&stage)?;
+    let mut rows = Vec::new();
+    // The oracle knows no labels.
+    for name in names(args).into_iter().filter(|n| *n != "oracle") {
+        let method = methods::method(name, &stage, &shared)?;
+        let mut sums = vec![0.0; marked.len()];
+        for (number, query) in stage.queries.iter().enumerate() {
+            sums.iter_mut().zip(method.scores(query, number)?).for_each(|(sum, score)| *sum -= score);
+        }
+        let value = measures::auroc(&sums, &marked);
+        rows.push(Row::new(run, name, "mislabelled", auroc_interval(&sums, &marked, value)));
+    }
+    Ok(rows)
+}
+
+/// Samples redrawn.
+fn auroc_interval(values: &[f64], marked: &[bool], value: f64) -> Estimate {
+    let mut rng = model_runtime::train::SplitMix64::new(3);
+    let resample = |_| {
+        let drawn: Vec<usize> = (0..values.len()).map(|_| rng.below(values.len())).collect();
+        measures::auroc(&drawn.iter().map(|&i| values[i]).collect::<Vec<_>>(), &drawn.iter().map(|&i| marked[i]).collect::<Vec<_>>())
+    };
+    measures::interval((0..200).map(resample).collect(), value, values.len())
+}

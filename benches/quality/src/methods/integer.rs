@@ -1,0 +1,67 @@
+//! The score that is proven, by the integer runtime: quantised model and adapter, index, trace, attribution.
+
+use super::Method;
+use crate::Failure;
+use crate::stage::{Answers, Query, Stage};
+use model_runtime::int::index::IndexOptions;
+use model_runtime::int::trace::{Keep, Mode, Span};
+use model_runtime::int::{Attribution, Index, Runtime, Sketcher, attribute, build_index, quantise_adapter, quantise_base};
+use model_runtime::semantics::Dims;
+use model_runtime::text::duplicates::{Canonical, canonical};
+
+/// Model, adapter and index in integers.
+pub(super) struct Integer<'a> {
+    stage: &'a Stage,
+    runtime: Runtime,
+    sketcher: Sketcher,
+    index: Index,
+    contributors: Vec<u32>,
+}
+
+impl<'a> Integer<'a> {
+    /// Quantises and indexes as `poa import`, `train` and `index` do, copies as zero rows.
+    pub(super) fn new(stage: &'a Stage) -> Result<Self, Failure> {
+        let model = quantise_base(&stage.model, &stage.samples)?;
+        let adapter = quantise_adapter(&model, &stage.model, &stage.adapter, &stage.samples)?;
+        let earns: Vec<bool> = canonical(&stage.samples).into_iter().map(Canonical::is_first).collect();
+        let index = build_index(&model, &adapter, &stage.samples, &earns, &IndexOptions::default(), &|_, _| {})?;
+        let runtime = Runtime::new(index.semantics.clone(), &model.tensors, Some(&adapter.tensors))?;
+        let contributors = stage.contributors().1.into_iter().map(|c| c as u32).collect();
+        let sketcher = Sketcher::new(&index.semantics)?;
+        Ok(Self { stage, runtime, sketcher, index, contributors })
+    }
+
+    /// The integer model's own answer, as long as the float model's; or the answer expected.
+    fn tokens(&self, query: &Query) -> Result<Vec<u32>, Failure> {
+        if self.stage.answers == Answers::Expected {
+            return Ok(query.tokens.clone());
+        }
+        let prompt = &query.tokens[..query.prompt_len];
+        let answer = self.runtime.generate(prompt, query.tokens.len() - query.prompt_len, Some(self.stage.tokenizer.eos()))?;
+        Ok(prompt.iter().copied().chain(answer).collect())
+    }
+
+    fn attribution(&self, query: &Query) -> Result<Attribution, Failure> {
+        let (semantics, tokens) = (&self.index.semantics, self.tokens(query)?);
+        let mode = if self.stage.answers == Answers::Expected { Mode::Teacher } else { Mode::Greedy };
+        let dims = Dims::new(semantics, tokens.len(), tokens.len() - 1);
+        let trace = self.runtime.run(&tokens, query.prompt_len, dims, mode, Keep::Sketch, Span::Exchange)?;
+        Ok(attribute(&self.index, &self.sketcher.sketch(semantics, &trace)?, &self.contributors, None)?)
+    }
+}
+
+impl Method for Integer<'_> {
+    fn scores(&self, query: &Query, _: usize) -> Result<Vec<f64>, Failure> {
+        Ok(self.attribution(query)?.scores.iter().take(self.index.rows).map(|&s| f64::from(s)).collect())
+    }
+
+    /// The runtime's `max(0, score − ⌊m/2⌋)` of an index without a noise floor.
+    fn relevance(&self, scores: &[f64]) -> Vec<f64> {
+        let floor = (scores.iter().copied().fold(0.0, f64::max) / 2.0).floor();
+        scores.iter().map(|s| (s - floor).max(0.0)).collect()
+    }
+
+    fn answers(&self, query: &Query, _: usize) -> bool {
+        self.tokens(query).is_ok_and(|tokens| tokens.get(query.prompt_len) == query.tokens.get(query.prompt_len))
+    }
+}

@@ -1,0 +1,113 @@
+//! A bank with the adapter trained on it: what every method sees.
+
+use crate::Failure;
+use crate::bank::Bank;
+use model_runtime::demo;
+use model_runtime::import::{ImportOptions, load_model};
+use model_runtime::shape::{FloatAdapter, FloatModel};
+use model_runtime::text::Tokenizer;
+use model_runtime::train::pass::{Pass, softmax};
+use model_runtime::train::{HoldOut, LoraConfig, Net, best_epoch, held_out_curve, pack, train_lora};
+use std::path::Path;
+
+/// A question as tokens.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Prompt and answer.
+    pub tokens: Vec<u32>,
+    /// Tokens of the prompt.
+    pub prompt_len: usize,
+    /// Whether the answer starts with the word expected.
+    pub answered: bool,
+}
+
+/// What a query's answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// What the trained model says, at most this many tokens.
+    Generated(usize),
+    /// The word expected, whatever the model says.
+    Expected,
+}
+
+/// Model, adapter and texts.
+pub struct Stage {
+    /// The bank.
+    pub bank: Bank,
+    /// The base model.
+    pub model: FloatModel,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The adapter trained on all samples.
+    pub adapter: FloatAdapter,
+    /// How it was trained.
+    pub config: LoraConfig,
+    /// The samples' tokens.
+    pub samples: Vec<Vec<u32>>,
+    /// What the queries' answers are.
+    pub answers: Answers,
+    /// One a question.
+    pub queries: Vec<Query>,
+}
+
+/// The demo's base model, which reads every bank.
+pub fn demo_base() -> Result<(FloatModel, Tokenizer), Failure> {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo").join(demo::BASE_DIR);
+    Ok((load_model(&base, &ImportOptions { context: Some(demo::CONTEXT) })?, Tokenizer::load(&base)?))
+}
+
+impl Stage {
+    /// Trains as `poa train` does, the number of epochs chosen by held-out samples unless it is given.
+    pub fn new(bank: Bank, train_seed: u64, epochs: Option<usize>, answers: Answers) -> Result<Self, Failure> {
+        let (model, tokenizer) = demo_base()?;
+        let samples = demo::tokens(&tokenizer, bank.datanet.samples.iter().map(|s| s.text.as_str()))?;
+        let mut config = LoraConfig::ordinary(demo::CONTEXT, train_seed);
+        config.schedule.epochs = match epochs {
+            Some(epochs) => epochs,
+            None => best_epoch(&held_out_curve(&model, &samples, &config, &HoldOut::default(), |_| {})?),
+        };
+        let adapter = train_lora(&model, &samples, &config, |_| {})?;
+        let mut stage = Self { bank, model, tokenizer, adapter, config, samples, answers, queries: Vec::new() };
+        stage.queries = stage.ask()?;
+        Ok(stage)
+    }
+
+    fn ask(&self) -> Result<Vec<Query>, Failure> {
+        let net = Net::new(&self.model, Some(&self.adapter))?;
+        let ask = |question: &crate::bank::Question| {
+            let mut tokens = self.tokenizer.encode(&question.prompt)?;
+            let prompt_len = tokens.len();
+            let first = net.greedy(&tokens, 1, self.tokenizer.eos())?;
+            let answered = self.tokenizer.decode(&first).trim() == question.answer;
+            match self.answers {
+                Answers::Generated(limit) => tokens.extend(net.greedy(&tokens, limit, self.tokenizer.eos())?),
+                Answers::Expected => tokens = self.tokenizer.encode(&format!("{} {}", question.prompt, question.answer))?,
+            }
+            Ok(Query { tokens, prompt_len, answered })
+        };
+        self.bank.questions.iter().map(ask).collect()
+    }
+
+    /// Contributors in order of first appearance, and each sample's.
+    pub fn contributors(&self) -> (Vec<&str>, Vec<usize>) {
+        let names = self.bank.datanet.contributors();
+        let number = |s: &model_runtime::text::Sample| names.iter().position(|n| *n == s.contributor).unwrap_or(0);
+        let rows = self.bank.datanet.samples.iter().map(number).collect();
+        (names, rows)
+    }
+
+    /// `log p` of every query's expected answer under an adapter.
+    pub fn log_probabilities(&self, adapter: &FloatAdapter) -> Result<Vec<f64>, Failure> {
+        let pass = Pass::new(&self.model);
+        let vocab = self.model.shape.vocab;
+        let score = |question: &crate::bank::Question| {
+            let prompt_len = self.tokenizer.encode(&question.prompt)?.len();
+            let tokens = self.tokenizer.encode(&format!("{} {}", question.prompt, question.answer))?;
+            let (batch, targets) = pack([&tokens[..]]);
+            let mut logits = pass.logits(&pass.forward(Some(adapter), &batch)?);
+            let rows = logits.chunks_exact_mut(vocab).zip(&targets).skip(prompt_len - 1);
+            Ok(rows.map(|(z, &target)| f64::from(z[target as usize]) - f64::from(softmax(z))).sum())
+        };
+        self.bank.questions.iter().map(score).collect()
+    }
+}
