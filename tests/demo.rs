@@ -2,6 +2,7 @@
 
 mod common;
 
+use circuits::statement::{Statement, prompt_digest};
 use common::{check_invalid, check_proof_figures, check_unusable, check_weights, copy_dir, flip, poa, read_json, scratch, text, write_json};
 use serde_json::{Value, json};
 use std::fs;
@@ -75,6 +76,30 @@ fn its_proof_verifies() {
     let report = verify(&dir.join("proof.bin"), &dir.join("statement.json")).success();
     assert_eq!((&report["valid"], &report["reason"]), (&json!(true), &Value::Null));
     assert!(report["seconds"].as_f64().is_some_and(|s| s > 0.0) && report["security_bits"].as_f64().is_some_and(|b| b >= 100.0), "{report}");
+}
+
+/// A proof is valid for whatever model its statement names: which one that is has to be compared.
+#[test]
+fn verify_pins_what_it_is_told_to() {
+    let dir = &demo().dir;
+    let (proof, statement) = (text(dir.join("proof.bin")), dir.join("statement.json"));
+    let args = ["verify", &proof, "--statement", &text(&statement)];
+    let expecting = |value: &Value| {
+        let path = dir.join("expect.json");
+        write_json(&path, value);
+        poa(args.into_iter().chain(["--expect", &text(path)]))
+    };
+    let plain = poa(args).success();
+    assert_eq!((&plain["pinned"], plain["index_digest"].is_string()), (&json!([]), true));
+    let own = expecting(&json!({ "relation": plain["relation"] })).success();
+    assert_eq!((&own["valid"], &own["pinned"]), (&json!(true), &json!(["relation"])));
+    let other = expecting(&json!({ "relation": "07".repeat(32) }));
+    check_invalid(&other);
+    assert!(other.json["reason"].as_str().is_some_and(|r| r.contains("its relation is")), "{other:?}");
+    check_unusable(&expecting(&json!({ "relatoin": plain["relation"] })), "relatoin");
+    check_unusable(&expecting(&json!({ "base": "07".repeat(32) })), "native profile");
+    let words = std::process::Command::new(env!("CARGO_BIN_EXE_poa")).args(args).output().unwrap();
+    assert!(String::from_utf8_lossy(&words.stdout).contains("NOTHING WAS PINNED"));
 }
 
 #[test]
@@ -183,8 +208,20 @@ fn hidden_tokens_are_proven_and_audited() {
     let dir = &demo().dir;
     let (run, index) = (text(dir.join("run")), text(dir.join("index")));
     let (proof, statement) = (dir.join("private/proof.bin"), dir.join("private/statement.json"));
-    check_proof_figures(&poa(["prove", &run, "--index", &index, "--private-tokens", "--out", &text(&proof)]).success());
-    assert!(read_json(&statement)["requests"][0]["tokens"]["digests"]["prompt"].is_string());
+    // A payer's salt needs hidden tokens; with it the prompt's digest is the one that the payer knows.
+    let salt = "07".repeat(32);
+    let salted = ["prove", &run, "--index", &index, "--prompt-salt", &salt, "--out", &text(&proof)];
+    check_unusable(&poa(salted), "public tokens");
+    let proven = poa(salted.into_iter().chain(["--private-tokens"])).success();
+    check_proof_figures(&proven);
+    let stated: Statement = serde_json::from_value(read_json(&statement)).unwrap();
+    let run_info = read_json(&dir.join("run/run.json"));
+    let tokens: Vec<u32> = serde_json::from_value(run_info["tokens"].clone()).unwrap();
+    let prompt = &tokens[..run_info["prompt_len"].as_u64().unwrap() as usize];
+    let expected = json!(prompt_digest([7; 32], prompt, stated.relation.tokens));
+    assert_eq!(read_json(&statement)["requests"][0]["tokens"]["digests"]["prompt"], expected);
+    assert_eq!(proven["requests"][0]["prompt_digest"], expected);
+    assert_eq!(verify(&proof, &statement).success()["requests"], proven["requests"]);
     assert_eq!(verify(&proof, &statement).success()["valid"], true);
     check_difference_free_with_proof(&statement, &proof);
     // The other proof, of public tokens, opens nothing.
