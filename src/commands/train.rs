@@ -98,7 +98,8 @@ pub fn curve(losses: &[f32]) -> Vec<f32> {
 fn quantise_hint(losses: &[f32]) -> &'static str {
     match curve(losses).as_slice() {
         [] => "the PEFT adapter is too large or too small beside the model: check that it was made for this one",
-        [first, .., last] if last > first => "the loss has risen: lower --learning-rate",
+        [first, .., last] if *last > 1.1 * first => "the loss has risen: lower --learning-rate",
+        [first, .., last] if *last > 0.98 * first => "the loss has hardly moved: train longer, or try another --learning-rate",
         _ => "where too few bits are left, the adapter is too small beside the model: train longer or raise --learning-rate",
     }
 }
@@ -161,6 +162,7 @@ mod tests {
     fn the_hint_points_where_the_loss_says() {
         assert!(quantise_hint(&[2.0, 9.0, 30.0]).contains("lower --learning-rate"));
         assert!(quantise_hint(&[2.0, 1.9, 1.8]).contains("raise --learning-rate"));
+        assert!(quantise_hint(&[2.0, 2.1, 2.01]).contains("hardly moved"));
         assert!(!quantise_hint(&[]).contains("--learning-rate"));
     }
 }
