@@ -267,8 +267,13 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     }
 
     /// @inheritdoc IAttributionSettlement
-    function weightPath(bytes32 requestId, uint256[] calldata weights, uint256 index) external pure returns (bytes32[] memory) {
-        return WeightTree.path(WeightTree.leaves(requestId, weights), index);
+    function weightPath(bytes32 requestId, uint256[] calldata weights, uint256 index)
+        external
+        pure
+        returns (uint256[] memory group, bytes32[] memory path)
+    {
+        group = WeightTree.groupOf(weights, index);
+        path = WeightTree.path(WeightTree.leaves(requestId, weights), index / WeightTree.GROUP);
     }
 
     // ------------------------------------------------------------------ parts of the above
@@ -390,13 +395,14 @@ contract AttributionSettlement is IAttributionSettlement, Ownable, ReentrancyGua
     function _collect(Collection calldata c) private {
         Request storage r = _requests[c.requestId];
         if (r.status != Status.Settled) revert UnexpectedStatus(c.requestId, Status.Settled, r.status);
-        bytes32 leaf = WeightTree.leaf(c.requestId, c.index, c.weight);
-        if (r.totalWeight == 0 || !MerkleProof.verifyCalldata(c.path, r.binding, leaf)) {
+        (uint256 group, uint256 place) = (c.index / WeightTree.GROUP, c.index % WeightTree.GROUP);
+        bytes32 leaf = WeightTree.leaf(c.requestId, group, c.weights);
+        if (r.totalWeight == 0 || place >= c.weights.length || !MerkleProof.verifyCalldata(c.path, r.binding, leaf)) {
             revert InvalidPath(c.requestId, c.index);
         }
         if (_collected[c.requestId].get(c.index)) revert AlreadyCollected(c.requestId, c.index);
         _collected[c.requestId].set(c.index);
-        uint256 amount = _part(r.amount, _splits[r.splitId].contributorsBps) * c.weight / r.totalWeight;
+        uint256 amount = _part(r.amount, _splits[r.splitId].contributorsBps) * c.weights[place] / r.totalWeight;
         address contributor = models.contributorAt(r.modelId, c.index);
         _credit(r.asset, contributor, amount);
         emit Collected(c.requestId, c.index, contributor, amount);

@@ -412,13 +412,19 @@ contract AttributionSettlementTest is System {
         vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.AlreadyCollected.selector, id, 2));
         settlement.collect(one(c));
         c = collection(id, weights, 0);
-        c.weight = 4;
+        c.weights[0] = 4;
         vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.InvalidPath.selector, id, 0));
         settlement.collect(one(c));
         c = collection(id, weights, 3);
+        // The same leaf for a contributor of the next group, and for one past its end.
+        for (uint256 index = 4; index < 16; ++index) {
+            c.index = index;
+            vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.InvalidPath.selector, id, index));
+            settlement.collect(one(c));
+        }
         c.index = 0;
-        vm.expectRevert(abi.encodeWithSelector(IAttributionSettlement.InvalidPath.selector, id, 0));
         settlement.collect(one(c));
+        equal(settlement.claimable(OPEN, contributor(0)), 700, "weights that share a leaf each pay their own contributor");
     }
 
     function test_pathsOfOneRequestServeNoOther() public {

@@ -22,26 +22,40 @@ contract WeightTreeTest is Test {
         return nodes[0];
     }
 
+    function group(uint256[] calldata weights, uint256 index) external pure returns (uint256[] memory) {
+        return WeightTree.groupOf(weights, index);
+    }
+
     function testFuzz_rootAndPathsAreThoseOfThePlainTree(bytes32 id, uint256[] memory weights, uint256 index) public view {
         vm.assume(weights.length != 0);
         index = within(index, 0, weights.length - 1);
         bytes32[] memory nodes = this.leaves(id, weights);
-        for (uint256 i = 0; i < weights.length; ++i) {
-            equal(nodes[i], WeightTree.leaf(id, i, weights[i]), "leaf");
+        equal(nodes.length, (weights.length + 7) / 8, "eight to a leaf");
+        for (uint256 i = 0; i < nodes.length; ++i) {
+            equal(nodes[i], WeightTree.leaf(id, i, this.group(weights, 8 * i)), "leaf");
         }
         bytes32 root = WeightTree.root(nodes);
         equal(root, plainRoot(this.leaves(id, weights)), "root");
-        bytes32[] memory path = WeightTree.path(this.leaves(id, weights), index);
-        check(MerkleProof.verify(path, root, WeightTree.leaf(id, index, weights[index])), "path");
-        check(!MerkleProof.verify(path, root, WeightTree.leaf(id, index, weights[index] ^ 1)), "another weight");
-        check(!MerkleProof.verify(path, root, WeightTree.leaf(id, index + 1, weights[index])), "another index");
+        bytes32[] memory path = WeightTree.path(this.leaves(id, weights), index / 8);
+        uint256[] memory own = this.group(weights, index);
+        equal(own[index % 8], weights[index], "weight");
+        check(MerkleProof.verify(path, root, WeightTree.leaf(id, index / 8, own)), "path");
+        check(!MerkleProof.verify(path, root, WeightTree.leaf(id, index / 8 + 1, own)), "another place");
+        own[index % 8] ^= 1;
+        check(!MerkleProof.verify(path, root, WeightTree.leaf(id, index / 8, own)), "another weight");
+    }
+
+    /// A group can't be made longer or shorter.
+    function test_theNumberOfWeightsInALeafCounts() public pure {
+        uint256[] memory two = new uint256[](2);
+        uint256[] memory three = new uint256[](3);
+        check(WeightTree.leaf(0, 0, two) != WeightTree.leaf(0, 0, three), "zeros count");
     }
 
     /// Inner nodes don't pass for leaves.
     function test_innerNodesAreNoLeaves() public view {
-        uint256[] memory weights = new uint256[](4);
-        bytes32[] memory nodes = this.leaves(0, weights);
+        bytes32[] memory nodes = this.leaves(0, new uint256[](16));
         bytes32 inner = Hashes.commutativeKeccak256(nodes[0], nodes[1]);
-        check(inner != WeightTree.leaf(nodes[0], uint256(nodes[1]), 0), "96 bytes, not 64");
+        check(inner != WeightTree.leaf(nodes[0], uint256(nodes[1]), new uint256[](1)), "96 bytes, not 64");
     }
 }

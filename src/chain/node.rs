@@ -62,8 +62,8 @@ pub struct Node {
     keys: BTreeMap<Address, PrivateKeySigner>,
     wait: Duration,
     fees: FeeLimits,
-    /// The nonces after transactions that were seen in blocks: one node behind an address may lag behind another.
-    used: BTreeMap<Address, u64>,
+    /// The newest transactions that were seen in blocks, and their nonces: one node behind an address may lag behind another.
+    seen: BTreeMap<Address, (u64, B256)>,
     /// Most blocks that the node takes in one question about logs, as far as it has said.
     span: Cell<u64>,
 }
@@ -78,7 +78,7 @@ impl Node {
         let provider = RootProvider::new(RpcClient::new(transport, false));
         let fees = FeeLimits { most: MAX_FEE, tip: None };
         let mut node =
-            Self { runtime, provider, place, chain_id: 0, keys: BTreeMap::new(), wait, fees, used: BTreeMap::new(), span: Cell::new(u64::MAX) };
+            Self { runtime, provider, place, chain_id: 0, keys: BTreeMap::new(), wait, fees, seen: BTreeMap::new(), span: Cell::new(u64::MAX) };
         node.chain_id = node.ask(node.provider.get_chain_id())?;
         Ok(node)
     }
@@ -166,7 +166,13 @@ impl Node {
 
     /// The account's next nonce, if nothing of it is under way.
     fn free_nonce(&self, account: Address) -> Result<u64, ChainError> {
-        let nonce = self.ask(self.provider.get_transaction_count(account))?.max(self.used.get(&account).copied().unwrap_or(0));
+        let mut nonce = self.ask(self.provider.get_transaction_count(account))?;
+        if let Some((seen, transaction)) = self.seen.get(&account).filter(|(seen, _)| nonce <= *seen) {
+            // The node lags, unless that transaction was reorganised away.
+            if self.receipt_of(*transaction)?.is_some() {
+                nonce = seen.saturating_add(1);
+            }
+        }
         // Not every node knows what is under way.
         let with_pending = self.ask(self.provider.get_transaction_count(account).pending()).unwrap_or(nonce);
         match with_pending.saturating_sub(nonce) {
@@ -371,7 +377,7 @@ impl Chain for Node {
         self.broadcast(&signed, call.from)?;
         let outcome = self.conclude(&call, &signed);
         if !matches!(outcome, Err(ChainError::Unconfirmed { .. })) {
-            self.used.insert(call.from, signed.nonce.saturating_add(1));
+            self.seen.insert(call.from, (signed.nonce, signed.transaction));
         }
         outcome
     }
@@ -388,7 +394,7 @@ impl Chain for Node {
         }
         let outcome = self.conclude(&call, kept);
         if outcome.is_ok() {
-            self.used.insert(call.from, kept.nonce.saturating_add(1));
+            self.seen.insert(call.from, (kept.nonce, kept.transaction));
         }
         outcome
     }

@@ -275,12 +275,12 @@ pub fn collect(chain: &mut impl Chain, from: Address, d: &Deployment, proof: &Ev
     let settlement = d.contracts.settlement;
     let (id, weights) = (proof.request_id(), weights(proof));
     let mut open = vec![];
-    for (index, weight) in weights.iter().enumerate().filter(|(_, w)| !w.is_zero()) {
+    for (index, _) in weights.iter().enumerate().filter(|(_, w)| !w.is_zero()) {
         let index = U256::from(index);
         if !read(chain, settlement, &AttributionSettlement::collectedCall { requestId: id, index })? {
             let call = AttributionSettlement::weightPathCall { requestId: id, weights: weights.clone(), index };
-            let path = read(chain, settlement, &call)?;
-            open.push(IAttributionSettlement::Collection { requestId: id, index, weight: *weight, path });
+            let found = read(chain, settlement, &call)?;
+            open.push(IAttributionSettlement::Collection { requestId: id, index, weights: found.group, path: found.path });
         }
     }
     for batch in open.chunks(BATCH) {

@@ -119,12 +119,12 @@ interface IAttributionSettlement {
     /// @notice One contributor's share of one settlement, as `collect` takes it.
     /// @param requestId The request.
     /// @param index The contributor's number.
-    /// @param weight Their weight.
+    /// @param weights Their weight and those kept with it, from `weightPath`.
     /// @param path From `weightPath`.
     struct Collection {
         bytes32 requestId;
         uint256 index;
-        uint256 weight;
+        uint256[] weights;
         bytes32[] path;
     }
 
@@ -255,6 +255,9 @@ interface IAttributionSettlement {
         view
         returns (Distribution memory distribution, address[] memory contributors, uint256[] memory amounts);
 
-    /// @notice The path that `collect` takes, from the weights in the event `Settled`.
-    function weightPath(bytes32 requestId, uint256[] calldata weights, uint256 index) external pure returns (bytes32[] memory);
+    /// @notice What `collect` takes, from the weights in the event `Settled`: those kept with the contributor's, and their path.
+    function weightPath(bytes32 requestId, uint256[] calldata weights, uint256 index)
+        external
+        pure
+        returns (uint256[] memory group, bytes32[] memory path);
 }

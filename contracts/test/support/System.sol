@@ -175,7 +175,8 @@ abstract contract System is Test {
         view
         returns (IAttributionSettlement.Collection memory)
     {
-        return IAttributionSettlement.Collection(requestId, i, weights[i], settlement.weightPath(requestId, weights, i));
+        (uint256[] memory group, bytes32[] memory path) = settlement.weightPath(requestId, weights, i);
+        return IAttributionSettlement.Collection(requestId, i, group, path);
     }
 
     function one(IAttributionSettlement.Collection memory c) internal pure returns (IAttributionSettlement.Collection[] memory list) {
