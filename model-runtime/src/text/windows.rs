@@ -34,7 +34,7 @@ impl Cut {
 /// character that doesn't fit is a window all the same. Together the windows are the text without the space between them.
 ///
 /// `fits` is asked for a text from a window's start to the end of one of its words; what fits should do so without its last words, too.
-pub fn split<'a, E>(text: &'a str, fits: impl Fn(&str) -> Result<bool, E>) -> Result<Vec<&'a str>, E> {
+pub fn split<E>(text: &str, fits: impl Fn(&str) -> Result<bool, E>) -> Result<Vec<&str>, E> {
     let mut windows = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
