@@ -332,7 +332,7 @@ impl Public {
             }
             (Public::LiveSlot | Public::AnswerSlot, 2) => {
                 for b in 0..size(0) {
-                    let live = ctx.slots(ctx.request(b)?).filter(|x| x.answer || self == Public::LiveSlot);
+                    let live = ctx.slots(ctx.request(b)?).take(size(1)).filter(|x| x.answer || self == Public::LiveSlot);
                     live.for_each(|x| out[b * size(1) + x.number] = F::ONE);
                 }
             }
@@ -376,8 +376,7 @@ impl Public {
             }
             return;
         }
-        for x in ctx.slots(request) {
-            let row = &mut out[x.number * width..][..width];
+        for (x, row) in ctx.slots(request).zip(out.chunks_mut(width)) {
             match self {
                 Public::Live => row[..ctx.vocab].fill(F::ONE),
                 Public::Select => row[x.position] = F::ONE,
