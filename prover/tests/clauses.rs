@@ -75,7 +75,9 @@ fn fixture() -> &'static Fixture {
 impl Fixture {
     /// A proof of another statement or opening by the honest witness.
     fn proof_of(&self, statement: &Statement, opening: &TokenOpening) -> Vec<u8> {
-        proven(&self.full, &self.witness, &self.fixed, statement, opening)
+        let mut witness = self.witness.clone();
+        witness.ctx.requests[0].prompt_len = opening.prompt_len;
+        proven(&self.full, &witness, &self.fixed, statement, opening)
     }
 }
 
