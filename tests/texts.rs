@@ -118,7 +118,7 @@ fn train_index_and_audit_agree_on_windows_and_say_what_they_leave_out() {
     assert!(split.stderr.contains("split: 34 samples are ") && !split.stderr.contains("are cut"), "{}", split.stderr);
     let rows = split.success()["samples"].as_u64().unwrap();
     assert!(rows > 35, "{rows}");
-    let report = index(&path("split"), &path("i-split"), &["--noise-floor", "32767"]).success();
+    let report = index(&path("split"), &path("i-split"), &["--noise-floor", "16383"]).success();
     assert_eq!((report["samples"].as_u64(), report["contributors"].as_u64()), (Some(rows), cut_contributors(&dir)));
     nothing_relevant_is_said_and_audited(&dir, &model, &datanet);
 }

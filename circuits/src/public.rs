@@ -320,7 +320,8 @@ impl Public {
             }
             (Public::LiveSlot, 2) => {
                 for b in 0..size(0) {
-                    ctx.slots(ctx.request(b)?).for_each(|x| out[b * size(1) + x.number] = F::ONE);
+                    let live = ctx.slots(ctx.request(b)?).filter(|x| x.number < size(1));
+                    live.for_each(|x| out[b * size(1) + x.number] = F::ONE);
                 }
             }
             (Public::Causal, 2) => {
@@ -364,8 +365,7 @@ impl Public {
             }
             return;
         }
-        for x in ctx.slots(request) {
-            let row = &mut out[x.number * width..][..width];
+        for (x, row) in ctx.slots(request).zip(out.chunks_mut(width)) {
             match self {
                 Public::Live => row[..ctx.vocab].fill(F::ONE),
                 Public::Select => row[x.position] = F::ONE,

@@ -151,7 +151,9 @@ fn another_statement_is_refused() {
         change(&mut other);
         assert_ne!(&other, statement, "change {i}");
         assert!(verify(&other, &proof).is_err(), "change {i}");
-        assert!(replay(constants(), &other, &proof, bytes, z()).is_err(), "change {i}");
+        // Of other tables nothing is recorded: they aren't the statement's to choose, and what is recorded is the true statement.
+        let recorded = replay(constants(), &other, &proof, bytes, z());
+        assert!(recorded.is_err() || recorded.is_ok_and(|r| r.public[0] != other.digest().word()), "change {i}");
     }
 }
 

@@ -176,6 +176,10 @@ pub fn replay(constants: &Constants, statement: &Statement, native: &Proof<Evm>,
         (Tokens::Digests(_), Some(Some(opening))) => opening.clone(),
         _ => return unsupported("opened tokens", "no opening"),
     };
+    let bits = token_bits(&constants.relation);
+    if let Some(token) = opening.tokens.iter().find(|&&t| t as usize >> bits != 0) {
+        return unsupported("tokens of as many bits as the vocabulary needs", token.to_string());
+    }
     // One thread records: the order of operations is the program.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let pool = pool.or_else(|e| unsupported("a thread to record on", e.to_string()))?;
@@ -230,8 +234,7 @@ fn run(
 
 /// A request's tokens as inputs, padded to the relation's size, and the digests of prompt and exchange.
 fn tokens(relation: &Relation, opening: &TokenOpening) -> (RequestView<Ext>, [Word; 2]) {
-    let (capacity, vocab) = (relation.params.tokens, relation.params.semantics.shape.vocab);
-    let bits = usize::BITS - vocab.saturating_sub(1).leading_zeros();
+    let (capacity, vocab, bits) = (relation.params.tokens, relation.params.semantics.shape.vocab, token_bits(relation));
     let bit = |on: bool| {
         let bit = Base::input(F::from_bool(on));
         recorder::assert(Op::AssertBit(bit.register()));
@@ -277,6 +280,11 @@ fn tokens(relation: &Relation, opening: &TokenOpening) -> (RequestView<Ext>, [Wo
     };
     let digests = [digest(opening.prompt_salt, &[prompt], prompt_ids), digest(opening.salt, &[length, prompt], ids)];
     (RequestView { positions, first: FIRST }, digests)
+}
+
+/// Bits of a token's id.
+fn token_bits(relation: &Relation) -> u32 {
+    usize::BITS - relation.params.semantics.shape.vocab.saturating_sub(1).leading_zeros()
 }
 
 /// The position that the first slot predicts.
