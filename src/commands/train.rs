@@ -139,7 +139,8 @@ fn refused(error: &QuantiseError, model: &FloatModel, adapter: &FloatAdapter) ->
 fn adapter_share(model: &FloatModel, adapter: &FloatAdapter) -> f64 {
     let rank = adapter.shape.rank;
     let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    let share = |(&(layer, site), (a, b)): (&(usize, Site), &(Vec<f32>, Vec<f32>))| {
+    let mut largest = 0f64;
+    for (&(layer, site), (a, b)) in &adapter.pairs {
         let columns = a.len() / rank;
         let row = |i: usize| &a[i * columns..(i + 1) * columns];
         // ‖BA‖² = Σ (BᵀB)[i,j]·(AAᵀ)[i,j].
@@ -147,9 +148,9 @@ fn adapter_share(model: &FloatModel, adapter: &FloatAdapter) -> f64 {
         let pairs = (0..rank).flat_map(|i| (0..rank).map(move |j| (i, j)));
         let branch: f64 = pairs.map(|(i, j)| gram(i, j) * dot(row(i), row(j))).sum();
         let weights = &model.layers[layer].linear[site as usize];
-        f64::from(adapter.scale).abs() * (branch.max(0.0) / dot(weights, weights).max(1e-30)).sqrt()
-    };
-    adapter.pairs.iter().map(share).fold(0.0, f64::max)
+        largest = largest.max((branch.max(0.0) / dot(weights, weights).max(1e-30)).sqrt());
+    }
+    largest * f64::from(adapter.scale).abs()
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
