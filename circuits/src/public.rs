@@ -365,7 +365,8 @@ impl Public {
             }
             return;
         }
-        for (x, row) in ctx.slots(request).zip(out.chunks_mut(width)) {
+        for x in ctx.slots(request).filter(|x| x.number < rows) {
+            let row = &mut out[x.number * width..][..width];
             match self {
                 Public::Live => row[..ctx.vocab].fill(F::ONE),
                 Public::Select => row[x.position] = F::ONE,
