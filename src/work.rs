@@ -230,7 +230,12 @@ pub fn infer(
         let message = format!("no room for an answer: the prompt has {} tokens, the context {context}", prompt_tokens.len());
         return Err(Failure::input(message).hint("shorten the prompt, or import the model with a larger --context"));
     }
-    let answer = runtime.generate(&prompt_tokens, max_new, model.tokenizer.stops().iter().copied()).during("answering")?;
+    let stops = model.tokenizer.stops();
+    let mut answer = runtime.generate(&prompt_tokens, max_new, stops.iter().copied()).during("answering")?;
+    // The token that ends an answer is no part of what it says: every exchange has it, and it would weigh as much as a word.
+    if answer.len() > 1 && answer.last().is_some_and(|last| stops.contains(last)) {
+        answer.pop();
+    }
     if answer.is_empty() {
         return Err(Failure::input("the model's answer is empty").hint("try another prompt"));
     }

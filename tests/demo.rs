@@ -60,13 +60,18 @@ fn reports_answer_weights_and_proof() {
     assert_eq!(report["verified"], true);
 }
 
-/// On planted facts the right contributor comes first for at least nine of ten held-out queries.
+/// Of the held-out queries that are answered, at least nine in ten pay the contributor of the fact most and put a sample that states it first;
+/// three quarters of all relevance are on such samples.
 #[test]
 fn the_right_contributor_comes_first() {
     let queries = &demo().report["queries"];
     let count = |key: &str| queries[key].as_u64().unwrap_or(0);
     assert!(count("total") >= 40, "{queries}");
-    assert!(10 * count("contributor_first") >= 9 * count("total"), "{queries}");
+    assert!(10 * count("answered") >= 8 * count("total"), "{queries}");
+    for measure in ["contributor_first", "sample_first"] {
+        assert!(10 * count(measure) >= 9 * count("answered"), "{queries}");
+    }
+    assert!(queries["relevance_share"].as_f64().is_some_and(|share| share >= 0.75), "{queries}");
     assert_eq!(demo().report["weights"][0]["contributor"], "jonas", "the default prompt asks for one of their facts");
 }
 

@@ -12,6 +12,7 @@ use circuits::relation::WeightRanges;
 use model_runtime::demo;
 use model_runtime::import::{ImportOptions, load_model};
 use model_runtime::int::adapter::quantise_adapter;
+use model_runtime::int::attribute::Attribution;
 use model_runtime::int::index::IndexOptions;
 use model_runtime::text::{Datanet, Tokenizer};
 use model_runtime::train::HoldOut;
@@ -153,7 +154,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
                 "security_bits": verified.security_bits,
                 "wrap": settled.as_ref().map(|s| &s.wrap),
                 "settlement": settled.as_ref().map(Settled::json),
-                "queries": quality.as_ref().map(|q| json!({ "total": q.total, "answered": q.answered, "contributor_first": q.first })),
+                "queries": quality.as_ref().map(Quality::json),
                 "seconds": meter.read().0,
             })
         );
@@ -170,20 +171,55 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     println!("  poa verify {0}/proof.bin --statement {0}/statement.json", args.out.display());
     settled.iter().for_each(Settled::print);
     if let Some(q) = quality {
-        println!("\nHeld-out queries: {} of {} answered, right contributor first in {}", q.answered, q.total, q.first);
+        println!("\nHeld-out queries: {} of {} answered; of these the right contributor is paid most in {},", q.answered, q.total, q.first);
+        println!("a sample that states the fact is first in {}, and {:.0} % of relevance is on such samples", q.sample_first, 100.0 * q.mean_share());
     }
     Ok(0)
 }
 
-fn print_story(info: &RunInfo, stage: &Stage, attribution: &model_runtime::int::attribute::Attribution) {
+fn print_story(info: &RunInfo, stage: &Stage, attribution: &Attribution) {
     println!("\nPrompt   {}\nAnswer   {}", info.prompt, info.answer);
     show::print_attribution(attribution, &stage.index, 5);
 }
 
+/// How held-out queries are attributed; all but `total` over those that are answered with the word expected.
+#[derive(Default)]
 struct Quality {
     total: usize,
     answered: usize,
+    /// The contributor who stated the fact is paid most.
     first: usize,
+    /// A sample that states the fact has the highest score.
+    sample_first: usize,
+    /// Sum of the shares of relevance on samples that state the fact.
+    share: f64,
+}
+
+impl Quality {
+    fn mean_share(&self) -> f64 {
+        self.share / self.answered.max(1) as f64
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "total": self.total,
+            "answered": self.answered,
+            "contributor_first": self.first,
+            "sample_first": self.sample_first,
+            "relevance_share": self.mean_share(),
+        })
+    }
+
+    /// Counts an answered query.
+    fn count(&mut self, query: &demo::Query, attribution: &Attribution, paid_most: bool) {
+        self.answered += 1;
+        self.first += usize::from(paid_most);
+        let top = (0..attribution.rel.len()).max_by_key(|&i| (attribution.scores[i], std::cmp::Reverse(i)));
+        self.sample_first += usize::from(top.is_some_and(|i| query.samples.contains(&i)));
+        let total: i64 = attribution.rel.iter().sum();
+        let stating: i64 = query.samples.iter().filter_map(|&i| attribution.rel.get(i)).sum();
+        self.share += stating as f64 / total.max(1) as f64;
+    }
 }
 
 /// Answers and attributes every held-out query.
@@ -193,7 +229,7 @@ fn measure_queries(args: &Args, stage: &Stage) -> Result<Quality, Failure> {
     let queries = demo::load_queries(&path).during_path("reading", &path)?;
     let semantics = &stage.index.index.semantics;
     let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
-    let mut quality = Quality { total: queries.len(), answered: 0, first: 0 };
+    let mut quality = Quality { total: queries.len(), ..Quality::default() };
     for query in queries {
         let info = work::infer(
             &stage.model,
@@ -207,8 +243,9 @@ fn measure_queries(args: &Args, stage: &Stage) -> Result<Quality, Failure> {
         let attribution = work::attribute(&stage.index, &mut trace)?;
         let shares = show::attribution_shares(&attribution, &stage.index);
         let first = shares.first().is_some_and(|(c, bps)| *c == query.contributor && *bps > 0);
-        quality.answered += usize::from(info.answer.split_whitespace().next().is_some_and(|w| w.trim_end_matches('.') == query.answer));
-        quality.first += usize::from(first);
+        if info.answer.split_whitespace().next().is_some_and(|w| w.trim_end_matches('.') == query.answer) {
+            quality.count(&query, &attribution, first);
+        }
         crate::meter::say(format!("  {} {} — {} ({} bps, expected {})", query.prompt, info.answer, shares[0].0, shares[0].1, query.contributor));
     }
     Ok(quality)
