@@ -292,11 +292,10 @@ fn a_prompt_token_outside_the_vocabulary() {
         let runtime = f.full.runtime(&base);
         let prompt = [zero, 5, 9];
         let tokens = [prompt.to_vec(), runtime.generate(&prompt, 3, None).ok()?].concat();
-        let trace = runtime.run(&tokens, 1, dims, Mode::Sample, Keep::All, true).ok()?;
+        let trace = runtime.run(&tokens, 3, dims, Mode::Greedy, Keep::All, Span::Exchange).ok()?;
         Some((zero, base, trace))
     };
-    let (zero, base, mut trace) = (0..30).rev().find_map(run).unwrap();
-    trace.prompt_len = 3;
+    let (zero, base, trace) = (0..30).rev().find_map(run).unwrap();
     let trace = f.full.attributed(trace);
     let mut witness = f.full.witness_of(&base, &f.full.index_tensors, &[trace]);
     let fixed = f.full.commit::<Evm>(&witness);
