@@ -121,11 +121,12 @@ pub fn index(
     noise_floor: Option<i64>,
     paths: (&Path, &Path),
 ) -> Result<IndexDir, Failure> {
-    let tokens = sample_tokens(&model.tokenizer, datanet, max_tokens)?;
+    let mut tokens = sample_tokens(&model.tokenizer, datanet, max_tokens)?;
     let bar = meter::bar(2 * tokens.len() as u64, "sketching");
     let progress = |done: usize, _: usize| bar.set_position(done as u64);
     // A copy of an earlier sample is a zero row: it neither earns nor moves the floor.
     let earns: Vec<bool> = canonical(&tokens).into_iter().map(Canonical::is_first).collect();
+    tokens.iter_mut().for_each(|t| model.tokenizer.without_end(t, 2));
     let mut index = build_index(&model.int, &adapter.int, &tokens, &earns, &options, &progress).during("indexing")?;
     bar.finish_and_clear();
     let names = datanet.contributors();
@@ -230,12 +231,8 @@ pub fn infer(
         let message = format!("no room for an answer: the prompt has {} tokens, the context {context}", prompt_tokens.len());
         return Err(Failure::input(message).hint("shorten the prompt, or import the model with a larger --context"));
     }
-    let stops = model.tokenizer.stops();
-    let mut answer = runtime.generate(&prompt_tokens, max_new, stops.iter().copied()).during("answering")?;
-    // The token that ends an answer is no part of what it says: every exchange has it, and it would weigh as much as a word.
-    if answer.len() > 1 && answer.last().is_some_and(|last| stops.contains(last)) {
-        answer.pop();
-    }
+    let mut answer = runtime.generate(&prompt_tokens, max_new, model.tokenizer.stops().iter().copied()).during("answering")?;
+    model.tokenizer.without_end(&mut answer, 1);
     if answer.is_empty() {
         return Err(Failure::input("the model's answer is empty").hint("try another prompt"));
     }

@@ -343,6 +343,15 @@ impl Tokenizer {
         self.tag.stops()
     }
 
+    /// Takes the tokens that end a text off its end, as long as `least` remain.
+    ///
+    /// Every text ends with the same one: as a predicted token it would weigh as much as a word, and say nothing of what the text says.
+    pub fn without_end(&self, tokens: &mut Vec<u32>, least: usize) {
+        while tokens.len() > least && tokens.last().is_some_and(|last| self.stops().contains(last)) {
+            tokens.pop();
+        }
+    }
+
     /// The format it came in.
     pub fn kind(&self) -> TokenizerKind {
         self.tag.kind

@@ -24,7 +24,9 @@ impl<'a> Integer<'a> {
         let model = quantise_base(&stage.model, &stage.samples)?;
         let adapter = quantise_adapter(&model, &stage.model, &stage.adapter, &stage.samples)?;
         let earns: Vec<bool> = canonical(&stage.samples).into_iter().map(Canonical::is_first).collect();
-        let index = build_index(&model, &adapter, &stage.samples, &earns, &IndexOptions::default(), &|_, _| {})?;
+        let mut samples = stage.samples.clone();
+        samples.iter_mut().for_each(|tokens| stage.tokenizer.without_end(tokens, 2));
+        let index = build_index(&model, &adapter, &samples, &earns, &IndexOptions::default(), &|_, _| {})?;
         let runtime = Runtime::new(index.semantics.clone(), &model.tensors, Some(&adapter.tensors))?;
         let contributors = stage.contributors().1.into_iter().map(|c| c as u32).collect();
         let sketcher = Sketcher::new(&index.semantics)?;
