@@ -117,7 +117,8 @@ fn limited(server: &Server, most: u64, answer: fn(u64, u64) -> Reply) {
 fn logs_come_in_ranges_that_the_node_takes() {
     let server = Server::new(chain);
     let all: Vec<u64> = (0..=200).filter(|b| b % 10 == 0).collect();
-    let answers: [(u64, fn(u64, u64) -> Reply, usize); 5] = [
+    type Answer = (u64, fn(u64, u64) -> Reply, usize);
+    let answers: [Answer; 5] = [
         (1, |_, _| Reply::error(-32602, "no"), 250),
         (7, |_, _| Reply::error(-32005, "query returned more than 10 results"), 120),
         (25, |_, _| Reply::error(-32600, "eth_getLogs is limited to a 25 block range"), 10),

@@ -135,10 +135,10 @@ impl Transport {
         let (status, after) = (response.status(), retry_after(&response));
         let body = self.body(&mut response).await?;
         let answer = serde_json::from_slice::<ResponsePacket>(&body);
-        if let Some(error) = answer.as_ref().ok().and_then(|a| a.iter_errors().next()) {
-            if asks_to_slow_down(error) {
-                return Ok(Attempt::SlowDown { problem: self.place.quoted(&error.message), after });
-            }
+        if let Some(error) = answer.as_ref().ok().and_then(|a| a.iter_errors().next())
+            && asks_to_slow_down(error)
+        {
+            return Ok(Attempt::SlowDown { problem: self.place.quoted(&error.message), after });
         }
         let is_error = answer.as_ref().is_ok_and(ResponsePacket::is_error);
         match answer {

@@ -1,7 +1,7 @@
 //! The gradient of `loss = -Σ_s log p(target)` with respect to every site's output, each token's part brought to one length (`super::unit`).
 
 use super::engine::{Run, RunError, constant};
-use super::forward::{ForwardState, LayerState, LiveSlot, Normed, columns, rotate};
+use super::forward::{Field, ForwardState, LayerState, LiveSlot, Normed, columns, rotate};
 use super::gemm::{gemm, gemm_slices, narrow, transpose16};
 use super::unit::{REMAINDER_LIMB, UnitLength, UnitRow};
 use crate::semantics::{OUT_PROB_BITS, Semantics};
@@ -49,8 +49,7 @@ fn join(run: &mut Run, name: &str, l: usize, g: &[i32], v: &[i32], fb: &[i32]) -
 
 /// Keeps the witnesses of rows brought to one length, except for their outputs.
 pub(crate) fn unit_witnesses(name: &str, rows: &[UnitRow], mut keep: impl FnMut(String, Vec<i32>)) {
-    let fields: [(&str, fn(&UnitRow) -> i32); 5] =
-        [("e", |x| x.e), ("p2", |x| 1 << x.e), ("f", |x| x.f), ("g", |x| x.f << x.e), ("live", |x| i32::from(x.live))];
+    let fields: [Field<UnitRow>; 5] = [("e", |x| x.e), ("p2", |x| 1 << x.e), ("f", |x| x.f), ("g", |x| x.f << x.e), ("live", |x| i32::from(x.live))];
     for (field, get) in fields {
         keep(format!("{name}.{field}"), rows.iter().map(get).collect());
     }

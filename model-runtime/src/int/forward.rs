@@ -50,7 +50,7 @@ pub(crate) fn columns(data: &[i16], width: usize, start: usize, len: usize) -> V
 }
 
 /// A witness's name and where it is found in a row.
-type Field<Row> = (&'static str, fn(&Row) -> i32);
+pub(crate) type Field<Row> = (&'static str, fn(&Row) -> i32);
 
 fn norm_witnesses(run: &mut Run, name: &str, l: Option<usize>, lead: &[usize], rows: &[NormRow]) {
     if run.store.keep != Keep::All {

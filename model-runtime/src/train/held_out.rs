@@ -41,7 +41,7 @@ pub fn train_lora_chosen(
     hold_out: &HoldOut,
     mut progress: impl FnMut(Progress),
 ) -> Result<(FloatAdapter, Vec<EpochLoss>), TrainError> {
-    let curve = held_out_curve(model, samples, config, hold_out, |p| progress(p))?;
+    let curve = held_out_curve(model, samples, config, hold_out, &mut progress)?;
     let mut config = config.clone();
     config.schedule.epochs = best_epoch(&curve);
     Ok((train_lora(model, samples, &config, progress)?, curve))

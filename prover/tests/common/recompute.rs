@@ -88,8 +88,8 @@ fn unit_output(input: &str) -> String {
 
 /// Writes rows brought to a length into `x`'s tensors.
 pub fn put_unit(relation: &Relation, witness: &mut Witness, x: &str, inputs: &[&str], rows: &[UnitRow]) {
-    let fields: [(&str, fn(&UnitRow) -> i32); 5] =
-        [("e", |u| u.e), ("p2", |u| 1 << u.e), ("f", |u| u.f), ("g", |u| u.f << u.e), ("live", |u| i32::from(u.live))];
+    type Field = (&'static str, fn(&UnitRow) -> i32);
+    let fields: [Field; 5] = [("e", |u| u.e), ("p2", |u| 1 << u.e), ("f", |u| u.f), ("g", |u| u.f << u.e), ("live", |u| i32::from(u.live))];
     for (part, get) in fields {
         *values(relation, witness, &format!("{x}.{part}")) = rows.iter().map(get).collect();
     }
