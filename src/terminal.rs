@@ -2,7 +2,7 @@
 //! them could move the cursor and write over what this program says.
 //!
 //! `println!` and `eprintln!` of this program are the two macros below: nothing is printed that [`plain`] hasn't seen. What stands in a line of
-//! its own also goes through [`line`], so that it can't begin another one. Escapes are those of JSON, so that JSON stays the same value.
+//! its own also goes through [`line()`], so that it can't begin another one. Escapes are those of JSON, so that JSON stays the same value.
 
 use std::borrow::Cow;
 

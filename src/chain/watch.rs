@@ -84,6 +84,8 @@ pub struct Escrow {
     pub model: u64,
     /// The verifier that it named.
     pub verifier: Address,
+    /// Digest of the verifying key that was paid for.
+    pub key: Digest,
     /// Digest of the prompt that was paid for; zero for any.
     pub prompt: Digest,
     /// Digest of the tokens that were paid for; zero for any.
@@ -312,20 +314,24 @@ impl<'a> Watch<'a> {
             return None;
         }
         let [prompt, tokens] = [log.terms.promptDigest, log.terms.tokenDigest].map(digest);
-        Some(Escrow { request_id, model: log.modelId, verifier: log.verifier, prompt, tokens, block: found.block, closed: None })
+        let key = Digest(log.terms.verifierKey.0);
+        Some(Escrow { request_id, model: log.modelId, verifier: log.verifier, key, prompt, tokens, block: found.block, closed: None })
     }
 
     /// The request that a settlement is of, if it isn't remembered: as the node has it.
     fn find_escrow(&self, id: Digest, to: u64) -> Result<Option<Escrow>, ChainError> {
         let (address, first) = (self.deployment.contracts.settlement, Some(B256::from(id.0)));
-        let events = &[AttributionSettlement::Escrowed::SIGNATURE_HASH];
-        let query = Query { address, events, first, from: self.deployment.block, to };
+        let query = Query { address, events: &EVENTS, first, from: self.deployment.block, to };
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 // The node that answers may be behind the one that had the settlement.
                 std::thread::sleep(PAUSE);
             }
-            if let Some(escrow) = self.node.logs_of(&query)?.iter().find_map(|log| self.escrow(log)) {
+            let logs = self.node.logs_of(&query)?;
+            if let Some(mut escrow) = logs.iter().find_map(|log| self.escrow(log)) {
+                // Settled or refunded before, though it isn't remembered any more.
+                let ended = |log: &&Found| log.block < to && log.log.topics().first().is_some_and(|event| EVENTS[1..].contains(event));
+                escrow.closed = logs.iter().find(ended).map(|log| log.block);
                 return Ok(Some(escrow));
             }
         }
@@ -368,12 +374,15 @@ impl<'a> Watch<'a> {
             None => self.find_escrow(id, block)?,
         };
         let nothing = || "nothing was escrowed for this request before, under terms that its id is of".to_owned();
-        let outcome = escrow.ok_or_else(nothing).and_then(|escrow| compare(&settled, &escrow));
-        let outcome = match outcome.map(|()| self.model(model)) {
+        let outcome = escrow.ok_or_else(nothing).and_then(|escrow| compare(&settled, &escrow).map(|()| escrow.key));
+        let outcome = match outcome.map(|key| (key, self.model(model))) {
             Err(reason) => Err(reason),
-            Ok(Ok(registered)) => examine(&settled, &registered, self.judges),
-            Ok(Err(ChainError::Reverted { .. })) => Err(format!("model {model} isn't registered")),
-            Ok(Err(error)) => return Err(error),
+            Ok((key, Ok(registered))) if key.0 != registered.keyDigest.0 => {
+                Err(format!("the model's key is {}, {key} was paid for", Digest(registered.keyDigest.0)))
+            }
+            Ok((_, Ok(registered))) => examine(&settled, &registered, self.judges),
+            Ok((_, Err(ChainError::Reverted { .. }))) => Err(format!("model {model} isn't registered")),
+            Ok((_, Err(error))) => return Err(error),
         };
         Ok(match outcome {
             Ok(()) => Verdict { request_id: id, model, block, transaction, accepted: true, reason: None },

@@ -85,7 +85,7 @@ struct PromptArgs {
     /// Instead of a statement: how many tokens the model's relation has room for.
     #[arg(long, conflicts_with = "statement")]
     capacity: Option<usize>,
-    /// Where salt and prompt go (default: prompt-<digest>.json).
+    /// Where salt and prompt go (default: `prompt-DIGEST.json`).
     #[arg(long)]
     prompt_out: Option<PathBuf>,
 }

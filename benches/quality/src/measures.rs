@@ -72,7 +72,7 @@ pub fn finding(stage: &Stage, scored: &Scored) -> Vec<(&'static str, Estimate)> 
         let question = &stage.bank.questions[number];
         let order = ranking(scores, number);
         let stating = |i: &usize| question.samples.contains(i);
-        let rank = order.iter().position(|i| stating(i)).map_or(usize::MAX, |r| r + 1);
+        let rank = order.iter().position(&stating).map_or(usize::MAX, |r| r + 1);
         let found = order.iter().take(3).filter(|i| stating(i)).count();
         let paid: f64 = relevance.iter().sum();
         let owed: f64 = question.samples.iter().map(|&i| relevance[i]).sum();

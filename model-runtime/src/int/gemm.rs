@@ -58,7 +58,7 @@ pub fn gemm(acc: &mut [i32], coef: i64, x: &[i16], w: &Mat16) {
     gemm_slices(acc, coef, x, &w.data, w.rows, w.cols);
 }
 
-/// [`gemm`] on a borrowed `[outs, inner]` right-hand side.
+/// [`gemm()`] on a borrowed `[outs, inner]` right-hand side.
 pub fn gemm_slices(acc: &mut [i32], coef: i64, x: &[i16], w: &[i16], outs: usize, inner: usize) {
     debug_assert_eq!(acc.len() / outs, x.len() / inner);
     let coef = coef as i32;

@@ -14,7 +14,7 @@
 //! | extra 1 | `w4' = w0 + 2³¹·w1 + 2⁶²·w2 + 2⁹³·w3 + 2¹²⁴·f1·w4 + f0` |
 //! | extra 2 | `w3' = w0·w1 + f1·w3` and `w4' = w0·w2 + f1·w4` |
 //! | extra 3 | `w4' = f0·w0 + f1·w1 + f2·w2 + w3 - i`, `i` the public input of that row, zero in all rows but the first |
-//! | all | `m = l + ratio·m'` and `(tag(ratio), l)` is in the table; [`tag`] is zero at `ratio = 0`, one at the chains' other ratios, something else at [`middle_ratio`] |
+//! | all | `m = l + ratio·m'` and `(tag(ratio), l)` is in the table; `tag` is zero at `ratio = 0`, one at the chains' other ratios, something else at [`middle_ratio`] |
 //!
 //! Modes and extras count in rows that aren't partial.
 //!
