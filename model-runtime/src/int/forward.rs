@@ -357,7 +357,7 @@ fn check_lengths(rt: &Runtime, tokens: &[u32], prompt_len: usize, d: &Dims, (mod
     if slots > d.s {
         return bad("predicted tokens", format!("at most {}", d.s), slots);
     }
-    let own = Dims { t: d.t, s: d.s, a: d.a, ..Dims::new(&rt.sem, 1, 1) };
+    let own = Dims { t: d.t, s: d.s, a: d.a, k: d.k, ..Dims::new(&rt.sem, 1, 1) };
     if own != *d || d.t > rt.positions {
         return bad("padded sizes", format!("{own:?} with at most {} tokens", rt.positions), d.t);
     }
