@@ -2,12 +2,17 @@
 
 mod common;
 
+use common::Full;
+use model_runtime::int::index::IndexOptions;
 use model_runtime::shape::Site;
 use prover::prove::{Inputs, Silent, Stages, prove};
 use verifier::profile::Native;
 
 fn round_trip(layers: usize, requests: usize, sites: &[Site]) -> usize {
-    let full = common::full(layers, requests, sites);
+    proven(&common::full(layers, requests, sites), layers, requests)
+}
+
+fn proven(full: &Full, layers: usize, requests: usize) -> usize {
     let witness = full.witness();
     witness.check(&full.relation).unwrap();
     let fixed = full.commit::<Native>(&witness);
@@ -21,6 +26,16 @@ fn round_trip(layers: usize, requests: usize, sites: &[Site]) -> usize {
     assert!(verified.security_bits >= 100.0, "{verified:?}");
     eprintln!("{layers} layers, {requests} requests: {} bytes, {:.1} bits, {:?}", bytes.len(), verified.security_bits, stages.list);
     bytes.len()
+}
+
+/// Ranks are projected where a sketch would be too long, and the rank isn't a power of two.
+#[test]
+fn projected_ranks() {
+    let sites = [Site::Q, Site::Down];
+    let options = IndexOptions { rows: 2, cap: 16, sites: Some(sites.to_vec()) };
+    let full = common::full_sketched(2, 1, &sites, options, |_| {});
+    assert_eq!(full.index.semantics.sketch.as_ref().unwrap().ranks, Some(2));
+    proven(&full, 2, 1);
 }
 
 #[test]
