@@ -210,7 +210,8 @@ impl Planner<'_> {
 
     fn attention_back(&mut self) -> Result<(), Stop> {
         self.gather("do", &[(Site::O, "gm", "G")])?;
-        let (context, group) = (self.shape.context as f64, (self.shape.heads / self.shape.kv_heads) as f64);
+        // A relation's tokens are padded, and it knows rotated queries and keys, and probabilities, by their widths.
+        let (context, group) = (self.shape.context.next_power_of_two() as f64, (self.shape.heads / self.shape.kv_heads) as f64);
         let peak = |p: &Self, name: &str| pow2(p.gradient_bits(name) - 1);
         let channels = self.shape.head_dim as f64;
         let sum = channels * peak(self, "do") * 2048.0;
@@ -221,13 +222,13 @@ impl Planner<'_> {
         let caps = self.caps(&[("wq", "dq"), ("wk", "dk"), ("wv", "dv")]);
         let tokens = context * group;
         let sums = [
-            ("dv", "do", PROB_BITS as i32, tokens * 4096.0, caps[2]),
-            ("dqr", "ds", self.exp("kr"), context * 2898.0, caps[0]),
-            ("dkr", "ds", self.exp("qr"), tokens * 2898.0, caps[1]),
+            ("dv", "do", PROB_BITS as i32, tokens, (4096.0, 4098.0), caps[2]),
+            ("dqr", "ds", self.exp("kr"), context, (2898.0, self.largest("kr")), caps[0]),
+            ("dkr", "ds", self.exp("qr"), tokens, (2898.0, self.largest("qr")), caps[1]),
         ];
-        for (name, from, exp, factor, cap) in sums {
-            let sum = factor * peak(self, from);
-            let term = Term { exp: self.exp(from) + exp, field: sum, actual: sum, knob: gradient(from) };
+        for (name, from, exp, count, (actual, by_width), cap) in sums {
+            let sum = |factor: f64| count * factor * peak(self, from);
+            let term = Term { exp: self.exp(from) + exp, field: sum(by_width), actual: sum(actual), knob: gradient(from) };
             let target = self.gradient_target(name, self.gradient_bits(name)).min(cap);
             self.gradient_op(name, vec![term], target)?;
         }
@@ -241,6 +242,11 @@ impl Planner<'_> {
         }
         self.gather("n1.dn", &[(Site::Q, "dq", "dq"), (Site::K, "dk", "dk"), (Site::V, "dv", "dv")])?;
         self.norm_back("n1", Some("gin"))
+    }
+
+    /// The largest value that an operation's width allows.
+    fn largest(&self, name: &str) -> f64 {
+        self.sem.ops.get(name).map_or(0.0, |op| pow2(op.bits - 1))
     }
 
     fn score_gradient(&mut self, context: f64) -> Result<(), Stop> {
