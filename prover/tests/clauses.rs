@@ -78,10 +78,13 @@ impl Fixture {
     fn proof_of(&self, statement: &Statement, opening: &TokenOpening) -> Vec<u8> {
         let mut witness = self.witness.clone();
         witness.ctx.requests[0].prompt_len = opening.prompt_len;
-        // A slot that is no longer live has no tie to tell.
-        let live: Vec<usize> = witness.ctx.slots(&witness.ctx.requests[0]).map(|x| x.number).collect();
-        let ties = values(&self.full.relation, &mut witness, "out.tie").iter_mut().enumerate();
-        ties.filter(|(slot, _)| !live.contains(slot)).for_each(|(_, tie)| *tie = 0);
+        if opening.prompt_len != self.opening.prompt_len {
+            // A slot that is no longer live has no tie to tell, and the gradient is of other tokens.
+            let live: Vec<usize> = witness.ctx.slots(&witness.ctx.requests[0]).map(|x| x.number).collect();
+            let ties = values(&self.full.relation, &mut witness, "out.tie").iter_mut().enumerate();
+            ties.filter(|(slot, _)| !live.contains(slot)).for_each(|(_, tie)| *tie = 0);
+            recompute_after(&self.full.relation, &mut witness, "pr.r", |_, _| {});
+        }
         proven(&self.full, &witness, &self.fixed, statement, opening)
     }
 }
