@@ -74,18 +74,23 @@ fn fixture() -> &'static Fixture {
 }
 
 impl Fixture {
-    /// A proof of another statement or opening by the honest witness.
+    /// A proof of another statement or opening by the honest witness, as far as another prompt's end leaves it honest.
     fn proof_of(&self, statement: &Statement, opening: &TokenOpening) -> Vec<u8> {
+        proven(&self.full, &self.witness_of(opening.prompt_len), &self.fixed, statement, opening)
+    }
+
+    /// The witness with the prompt ending elsewhere.
+    fn witness_of(&self, prompt_len: usize) -> Witness {
         let mut witness = self.witness.clone();
-        witness.ctx.requests[0].prompt_len = opening.prompt_len;
-        if opening.prompt_len != self.opening.prompt_len {
+        witness.ctx.requests[0].prompt_len = prompt_len;
+        if prompt_len != self.opening.prompt_len {
             // A slot that is no longer live has no tie to tell, and the gradient is of other tokens.
             let live: Vec<usize> = witness.ctx.slots(&witness.ctx.requests[0]).map(|x| x.number).collect();
             let ties = values(&self.full.relation, &mut witness, "out.tie").iter_mut().enumerate();
             ties.filter(|(slot, _)| !live.contains(slot)).for_each(|(_, tie)| *tie = 0);
             recompute_after(&self.full.relation, &mut witness, "pr.r", |_, _| {});
         }
-        proven(&self.full, &witness, &self.fixed, statement, opening)
+        witness
     }
 }
 
@@ -172,6 +177,8 @@ fn broken(clause: Clause) -> Option<(Statement, TokenOpening)> {
         Clause::Total => s.requests[0].total += 1,
         Clause::Parts => {
             o.prompt_len = o.tokens.len();
+            s.requests[0].weights = f.witness_of(o.prompt_len).contributor_weights(&f.full.relation).remove(0);
+            s.requests[0].total = s.requests[0].weights.iter().sum();
             hide(&mut s, &o);
         }
         Clause::Capacity => {
