@@ -6,6 +6,7 @@ use crate::chain::request::{Conditions, Settlement};
 use crate::error::{Failure, While};
 use crate::meter::say;
 use crate::outer::{self, WrapFigures, Wrapped, keys_directory};
+use crate::prompt::Prompt;
 use crate::store::{write_file, write_json};
 use crate::work::{self, Job};
 use alloy::primitives::Bytes;
@@ -28,11 +29,23 @@ struct Artifact {
     bytecode: Bytes,
 }
 
-/// The request id that the demo's chain will give. It names the bundled contract's key, as the payment does: a new key is bundled first, and
-/// the proof that settles is made after.
-pub fn request_id() -> Digest {
-    let key = OuterKey::decode(KEY).map(|key| Digest(key.digest())).unwrap_or_default();
-    devnet::request_id(Conditions::default(), key)
+/// What the demo's payer pays for: an answer to this prompt, whatever it is.
+pub struct Paid {
+    /// The prompt with its salt.
+    pub prompt: Prompt,
+    /// The request id that the demo's chain will give. It names the bundled contract's key, as the payment does: a new key is bundled first, and
+    /// the proof that settles is made after.
+    pub request_id: Digest,
+}
+
+impl Paid {
+    /// A payment for a prompt to a model whose relation has room for so many tokens.
+    pub fn new(tokens: Vec<u32>, capacity: usize, text: &str) -> Result<Self, Failure> {
+        let prompt = Prompt::new(tokens, capacity, Some(text.to_owned()))?;
+        let key = OuterKey::decode(KEY).map(|key| Digest(key.digest())).unwrap_or_default();
+        let request_id = devnet::request_id(Conditions { prompt: prompt.digest, ..Conditions::default() }, key);
+        Ok(Self { prompt, request_id })
+    }
 }
 
 /// What happened.

@@ -128,6 +128,10 @@ mod tests {
         assert_eq!(pins.left, ["key_digest"]);
         let native = Statement { profile: Profile::Native, ..statement.clone() };
         assert!(compare(&whole(&statement, small(40)), &native, None).is_err());
+        // Which relation an outer proof is of, its key alone says.
+        let unkeyed = Expected { key_digest: None, ..whole(&statement, small(40)) };
+        let failure = compare(&unkeyed, &statement, Some(small(40))).unwrap_err();
+        assert!(failure.message.contains("no key_digest"), "{failure:?}");
         let relation = Expected { relation: Some(statement.relation.digest()), ..Expected::default() };
         assert_eq!(compare(&relation, &native, None).unwrap().compared, ["relation"]);
     }

@@ -65,6 +65,9 @@ pub struct IndexInfo {
     pub datanet_root: Digest,
     /// Version of the datanet.
     pub datanet_version: u64,
+    /// What the projection's seed was drawn from besides the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beacon: Option<Digest>,
     /// Samples were cut after this many tokens.
     pub max_tokens: usize,
     /// Which sample each row is a window of; empty where rows are samples.

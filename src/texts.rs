@@ -3,7 +3,7 @@
 use crate::error::{Failure, While};
 use crate::meter::say;
 use crate::store::{read_json, write_json};
-use model_runtime::text::duplicates::{Canonical, Cluster, canonical, clusters};
+use model_runtime::text::duplicates::{Canonical, Cluster, canonical_rows, clusters};
 use model_runtime::text::{Cut, Datanet, Notes, Sample, Tokenizer, lookalikes, split};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -173,9 +173,10 @@ pub struct Copies {
 const SHOWN: usize = 5;
 
 impl Copies {
-    /// Of samples' tokens, BOS first.
-    pub fn of(tokens: &[Vec<u32>]) -> Self {
-        let verdicts = canonical(tokens);
+    /// Of a datanet's samples by their words, and by their tokens (BOS first) where they are known.
+    pub fn of(datanet: &Datanet, tokens: Option<&[Vec<u32>]>) -> Self {
+        let by_words = datanet.canonical();
+        let verdicts = tokens.map_or_else(|| by_words.clone(), |tokens| canonical_rows(by_words.clone(), tokens));
         Self { clusters: clusters(&verdicts), verdicts }
     }
 

@@ -12,14 +12,14 @@ use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, Profile, Req
 use circuits::witness::{Fixed, Witness};
 use model_runtime::int::attribute::{Attribution, attribute as attribute_run};
 use model_runtime::int::fidelity::{Fidelity, fidelity};
-use model_runtime::int::index::{Index, IndexOptions, SCORE_BITS, build_index};
+use model_runtime::int::index::{Index, IndexOptions, build_index};
 use model_runtime::int::sketch::sketch;
 use model_runtime::int::trace::{Keep, Span};
 use model_runtime::int::{Headroom, Mode, Runtime, Trace, quantise_base_with};
-use model_runtime::semantics::{Dims, Semantics};
-use model_runtime::shape::{FloatModel, Site};
+use model_runtime::semantics::{Dims, Seed, Semantics};
+use model_runtime::shape::FloatModel;
 use model_runtime::tensor::{Tensor, TensorMap};
-use model_runtime::text::duplicates::{Canonical, canonical};
+use model_runtime::text::duplicates::{Canonical, canonical_rows};
 use model_runtime::text::{Datanet, Tokenizer};
 use model_runtime::train::{SplitMix64, float_logits};
 use prover::commit::{Committed, encoded_bytes, stack, values_of};
@@ -110,41 +110,49 @@ pub fn sample_tokens(tokenizer: &Tokenizer, datanet: &Datanet, max_tokens: usize
     datanet.samples.iter().enumerate().map(encode).collect()
 }
 
+/// How an index is made.
+#[derive(Clone, Debug)]
+pub struct Indexing<'a> {
+    /// What is sketched; its seed is that of the datanet and the beacon.
+    pub options: IndexOptions,
+    /// Samples are cut after this many tokens.
+    pub max_tokens: usize,
+    /// Scores up to this count as noise, if not up to what the projection's chance gives.
+    pub noise_floor: Option<i64>,
+    /// A value that nobody knew when the datanet closed.
+    pub beacon: Option<Digest>,
+    /// Where model and adapter are.
+    pub paths: (&'a Path, &'a Path),
+}
+
 /// Makes an index of a datanet.
-#[allow(clippy::too_many_arguments)]
-pub fn index(
-    model: &ModelDir,
-    adapter: &AdapterDir,
-    datanet: &Datanet,
-    options: IndexOptions,
-    max_tokens: usize,
-    noise_floor: Option<i64>,
-    paths: (&Path, &Path),
-) -> Result<IndexDir, Failure> {
-    let mut tokens = sample_tokens(&model.tokenizer, datanet, max_tokens)?;
+pub fn index(model: &ModelDir, adapter: &AdapterDir, datanet: &Datanet, how: Indexing<'_>) -> Result<IndexDir, Failure> {
+    let mut tokens = sample_tokens(&model.tokenizer, datanet, how.max_tokens)?;
     let bar = meter::bar(2 * tokens.len() as u64, "sketching");
     let progress = |done: usize, _: usize| bar.set_position(done as u64);
     // A copy of an earlier sample is a zero row: it neither earns nor moves the floor.
-    let earns: Vec<bool> = canonical(&tokens).into_iter().map(Canonical::is_first).collect();
+    let earns: Vec<bool> = canonical_rows(datanet.canonical(), &tokens).into_iter().map(Canonical::is_first).collect();
     tokens.iter_mut().for_each(|t| model.tokenizer.without_end(t, 2));
+    let root = datanet.root();
+    let options = IndexOptions { seed: Seed::of(&root, how.beacon.as_ref().map(|b| &b.0)), ..how.options };
     let mut index = build_index(&model.int, &adapter.int, &tokens, &earns, &options, &progress).during("indexing")?;
     bar.finish_and_clear();
-    let names = datanet.contributors();
-    let numbers: Vec<u32> = datanet.samples.iter().map(|s| names.iter().position(|n| *n == s.contributor).unwrap_or(0) as u32).collect();
-    let theta = noise_floor.map_or_else(|| measured_floor(&index, &numbers), Ok)?;
-    index.semantics.consts.insert("theta".into(), theta);
-    check_provable(&index, names.len())?;
+    if let Some(theta) = how.noise_floor {
+        index.semantics.consts.insert("theta".into(), theta);
+    }
+    check_provable(&index, datanet.contributors().len())?;
     let rows = datanet.samples.iter().map(|s| Row { contributor: s.contributor.clone(), text: s.text.clone() }).collect();
     let info = IndexInfo {
         rows,
         contributors: datanet.contributors().into_iter().map(str::to_owned).collect(),
-        datanet_root: Digest(datanet.root()),
+        datanet_root: Digest(root),
         datanet_version: 1,
-        max_tokens,
+        beacon: how.beacon,
+        max_tokens: how.max_tokens,
         options,
         sample_of_row: vec![],
-        model: paths.0.to_owned(),
-        adapter: paths.1.to_owned(),
+        model: how.paths.0.to_owned(),
+        adapter: how.paths.1.to_owned(),
         made_with: fingerprint(model, Some(adapter)),
     };
     Ok(IndexDir { index, info })
@@ -165,32 +173,6 @@ fn check_provable(index: &Index, contributors: usize) -> Result<(), Failure> {
         contributors,
     };
     Relation::new(&params).map(|_| ()).during("checking that answers can be proven with this index")
-}
-
-/// The largest noise floor: scores are below `2^14`.
-pub const MAX_FLOOR: i64 = (1 << SCORE_BITS) - 1;
-
-/// Rows whose scores set the noise floor.
-const FLOOR_ROWS: usize = 48;
-
-/// The noise floor: nine in ten scores between samples of different contributors lie below it.
-fn measured_floor(index: &Index, contributors: &[u32]) -> Result<i64, Failure> {
-    let mut scores = Vec::new();
-    let per_row = |t: &Tensor| t.data.len() / index.rows.next_power_of_two();
-    for row in (0..index.rows).step_by(index.rows.div_ceil(FLOOR_ROWS).max(1)) {
-        let sketch = |site: &Site| {
-            let tensor = index.tensors.get(&format!("G{}", site.name()))?;
-            let n = per_row(tensor);
-            Some((format!("qs{}", site.name()), Tensor::new(&tensor.dims[1..], tensor.data[row * n..(row + 1) * n].to_vec())?))
-        };
-        let sketch: TensorMap = index.semantics.sketched().iter().filter_map(sketch).collect();
-        let attribution = attribute_run(index, &sketch, contributors, None).during("measuring the noise floor")?;
-        let others = attribution.scores.iter().zip(contributors).filter(|(_, c)| **c != contributors[row]);
-        scores.extend(others.map(|(&s, _)| i64::from(s)));
-    }
-    scores.sort_unstable();
-    let at = scores.len() * 9 / 10;
-    Ok(scores.get(at).copied().unwrap_or(0).clamp(0, MAX_FLOOR))
 }
 
 /// The integer model, ready to run.

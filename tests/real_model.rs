@@ -47,10 +47,8 @@ fn make() -> Option<Real> {
     // Eight steps: a high rate, so that the adapter learns something.
     let options = ["--limit", SAMPLES, "--epochs", "1", "--rank", "8", "--learning-rate", "0.01"];
     let train = poa(["train", "--model", &m, "--datanet", &datanet, "--out", &a].into_iter().chain(options)).success();
-    // Samples of one template are alike: the floor measured between them would leave a short answer without any relevant one.
-    let floor = ["--noise-floor", "1000"];
     let args = ["index", "--model", &m, "--adapter", &a, "--datanet", &datanet, "--limit", SAMPLES, "--out", &i];
-    let index = poa(args.into_iter().chain(floor)).success();
+    let index = poa(args).success();
     for (prompt, run) in [("Once upon a time", &run1), ("I want you to act as", &run2)] {
         poa(["infer", "--model", &m, "--adapter", &a, "--prompt", prompt, "--max-new-tokens", "12", "--out", run]).success();
     }

@@ -4,6 +4,7 @@
 
 use crate::ir::{F, int};
 use crate::relation::{RelationParams, Scope};
+use model_runtime::semantics::Seed;
 use model_runtime::shape::Site;
 use model_runtime::tables::{Projection, Side, rope_tables};
 use p3_field::{Field, PrimeCharacteristicRing};
@@ -74,6 +75,8 @@ pub struct PublicContext {
     pub rope_theta: f64,
     /// True head size.
     pub head_dim: usize,
+    /// What the projections' signs are drawn from.
+    pub seed: Seed,
 }
 
 impl PublicContext {
@@ -86,6 +89,7 @@ impl PublicContext {
             vocab: sem.shape.vocab,
             rope_theta: sem.shape.rope_theta,
             head_dim: sem.shape.head_dim,
+            seed: sem.projection_seed(),
         }
     }
 
@@ -159,13 +163,14 @@ pub struct PublicView<E> {
     vocab: usize,
     rope_theta: f64,
     head_dim: usize,
+    seed: Seed,
 }
 
 impl<E: Field> PublicView<E> {
     /// The view of given requests under a relation's parameters.
     pub fn new(params: &RelationParams, requests: Vec<RequestView<E>>) -> Self {
-        let shape = &params.semantics.shape;
-        Self { requests, vocab: shape.vocab, rope_theta: shape.rope_theta, head_dim: shape.head_dim }
+        let (shape, seed) = (&params.semantics.shape, params.semantics.projection_seed());
+        Self { requests, vocab: shape.vocab, rope_theta: shape.rope_theta, head_dim: shape.head_dim, seed }
     }
 }
 
@@ -179,7 +184,7 @@ impl PublicContext {
             RequestView { positions: r.tokens.iter().enumerate().map(position).collect(), first: if self.whole { 1 } else { r.prompt_len } }
         };
         let requests = self.requests.iter().map(request).collect();
-        PublicView { requests, vocab: self.vocab, rope_theta: self.rope_theta, head_dim: self.head_dim }
+        PublicView { requests, vocab: self.vocab, rope_theta: self.rope_theta, head_dim: self.head_dim, seed: self.seed }
     }
 }
 
@@ -290,7 +295,7 @@ impl Public {
             (Public::Cos, [t, p]) => Some(self.rope(view, t, p)),
             (Public::SinForward, [t, z, p]) => Some(self.rope(view, t, p) * (iota(z).double() - E::ONE)),
             (Public::SinInverse, [t, z, p]) => Some(self.rope(view, t, p) * (E::ONE - iota(z).double())),
-            (Public::Projection(site, side), [a, x @ ..]) => Some(projection(site, side, a, &x.concat())),
+            (Public::Projection(site, side), [a, x @ ..]) => Some(projection(view.seed, (site, side), a, &x.concat())),
             (Public::Offset(bits), axes) => Some(offset(bits, &axes.concat())),
             (Public::Below(bound), [x]) => Some(less_than(x, bound)),
             (Public::RequestNumber, [b]) => Some(iota(b)),
@@ -342,7 +347,7 @@ impl Public {
             }
             (Public::Projection(site, side), 2..) => {
                 let out_log = logs[1..].iter().sum();
-                let signs = Projection::new(site, side, size(0), out_log);
+                let signs = Projection::new(ctx.seed, site, side, size(0), out_log);
                 out.iter_mut().enumerate().for_each(|(i, x)| *x = int(signs.at(i >> out_log, i & ((1 << out_log) - 1)).into()));
             }
             (Public::Offset(bits), _) => {
@@ -416,8 +421,8 @@ fn offset<E: Field>(bits: u32, x: &[E]) -> E {
     x.iter().rev().enumerate().map(|(i, &c)| c * E::from_i64(offset_weight(bits, i))).sum()
 }
 
-fn projection<E: Field>(site: Site, side: Side, a: &[E], out: &[E]) -> E {
-    let signs = Projection::new(site, side, 1 << a.len(), out.len());
+fn projection<E: Field>(seed: Seed, (site, side): (Site, Side), a: &[E], out: &[E]) -> E {
+    let signs = Projection::new(seed, site, side, 1 << a.len(), out.len());
     let (high, low) = out.split_at(out.len() - signs.low_log);
     let (eh, el) = (eq_table(high), eq_table(low));
     let row = |signs: &[i32], eq: &[E]| -> E { signs.iter().zip(eq).fold(E::ZERO, |acc, (&s, &e)| if s > 0 { acc + e } else { acc - e }) };
@@ -448,6 +453,7 @@ mod tests {
                 vocab: 11,
                 rope_theta: 10_000.0,
                 head_dim: 6,
+                seed: Seed([3; 32]),
             };
             let cases: [(Public, &[usize]); 16] = [
                 (Public::Token, &[2, 3, 4]),

@@ -44,6 +44,39 @@ pub struct Op {
     pub coefs: Vec<i64>,
 }
 
+/// What the signs of a sketch's projections are drawn from.
+///
+/// Samples can be built against projections that are known before a datanet closes, so the seed is of the closed datanet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Seed(pub [u8; 32]);
+
+impl Seed {
+    /// `BLAKE3("poa projection seed", datanet root, beacon)`. A beacon is a value that nobody knew when the datanet closed, a later block's hash;
+    /// without one, whoever adds the last sample may try samples until the root suits them, but can't build one against it.
+    pub fn of(datanet_root: &[u8; 32], beacon: Option<&[u8; 32]>) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("poa projection seed");
+        hasher.update(datanet_root);
+        beacon.into_iter().for_each(|beacon| _ = hasher.update(beacon));
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+impl From<Seed> for String {
+    fn from(seed: Seed) -> Self {
+        blake3::Hash::from_bytes(seed.0).to_hex().to_string()
+    }
+}
+
+impl TryFrom<String> for Seed {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let hash = blake3::Hash::from_hex(&text).map_err(|_| format!("expected a seed of 64 hexadecimal digits, found {text:?}"))?;
+        Ok(Self(*hash.as_bytes()))
+    }
+}
+
 /// Which gradients a sketch reads and how far it shrinks them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SketchShape {
@@ -53,6 +86,8 @@ pub struct SketchShape {
     pub rows: usize,
     /// Rows of the projection of the rank side, a power of two; absent where ranks are kept as they are.
     pub ranks: Option<usize>,
+    /// What the projections' signs are drawn from.
+    pub seed: Seed,
 }
 
 /// Every parameter of the integer semantics.
@@ -138,6 +173,11 @@ impl Semantics {
     /// The sites that are sketched (none without an index).
     pub fn sketched(&self) -> &[Site] {
         self.sketch.as_ref().map_or(&[], |x| &x.sites)
+    }
+
+    /// What the projections' signs are drawn from (zeros without an index).
+    pub fn projection_seed(&self) -> Seed {
+        self.sketch.as_ref().map_or(Seed::default(), |x| x.seed)
     }
 
     /// Entries of a sketch, without padding.

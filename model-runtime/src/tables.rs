@@ -2,7 +2,7 @@
 //!
 //! Only IEEE-exact operations and `libm`'s pure-Rust functions are used, so every machine makes the same tables.
 
-use crate::semantics::{RECIP_BITS, ROPE_BITS};
+use crate::semantics::{RECIP_BITS, ROPE_BITS, Seed};
 use crate::shape::Site;
 
 /// Entries of a 16-bit table.
@@ -96,13 +96,13 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// Derives the signs from the protocol's seed, the site, the side and the sizes.
-    pub fn new(site: Site, side: Side, rows: usize, out_log: usize) -> Self {
+    /// Derives the signs from the seed, the site, the side and the sizes.
+    pub fn new(seed: Seed, site: Site, side: Side, rows: usize, out_log: usize) -> Self {
         let low_log = out_log / 2;
         let (high_len, low_len) = (rows << (out_log - low_log), rows << low_log);
-        let label = format!("poa/projection/v2/{}/{}/{rows}/{out_log}", site.name(), side.name());
+        let label = format!("poa/projection/v3/{}/{}/{rows}/{out_log}", site.name(), side.name());
         let mut bytes = vec![0u8; high_len + low_len];
-        blake3::Hasher::new().update(label.as_bytes()).finalize_xof().fill(&mut bytes);
+        blake3::Hasher::new_keyed(&seed.0).update(label.as_bytes()).finalize_xof().fill(&mut bytes);
         let signs: Vec<i32> = bytes.iter().map(|b| if b & 1 == 0 { 1 } else { -1 }).collect();
         Self { high: signs[..high_len].to_vec(), low: signs[high_len..].to_vec(), rows, low_log }
     }

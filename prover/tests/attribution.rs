@@ -32,7 +32,7 @@ fn proven(full: &Full, layers: usize, requests: usize) -> usize {
 #[test]
 fn projected_ranks() {
     let sites = [Site::Q, Site::Down];
-    let options = IndexOptions { rows: 2, cap: 16, sites: Some(sites.to_vec()) };
+    let options = IndexOptions { rows: 2, cap: 16, sites: Some(sites.to_vec()), ..IndexOptions::default() };
     let full = common::full_sketched(2, 1, &sites, options, |_| {});
     assert_eq!(full.index.semantics.sketch.as_ref().unwrap().ranks, Some(2));
     proven(&full, 2, 1);

@@ -5,8 +5,8 @@ mod common;
 
 use circuits::outer::halo2::{OuterCircuit, OuterError, inputs};
 use circuits::outer::program::{Op, Program};
-use circuits::relation::{Relation, TableMode, WeightRanges};
-use circuits::statement::{Clause, Counterpart, Digest, Host, Profile, Statement, StatementError, TokenOpening, Tokens};
+use circuits::relation::{Relation, RelationParams, TableMode, WeightRanges};
+use circuits::statement::{Clause, Counterpart, Digest, Host, Profile, RequestStatement, Statement, StatementError, TokenOpening, Tokens};
 use circuits::witness::Witness;
 use common::recompute::{recompute_after, values};
 use common::{Full, full};
@@ -21,6 +21,7 @@ use p3_field::PrimeCharacteristicRing;
 use prover::commit::Committed;
 use prover::prove::{Inputs, Silent, Stages, prove};
 use std::sync::OnceLock;
+use verifier::plan::Plan;
 use verifier::profile::Evm;
 use verifier::recorded::{Constants, Recording, record, replay};
 use verifier::{Proof, VerifyError, verify};
@@ -102,6 +103,7 @@ fn clause_of(error: &VerifyError) -> Clause {
         VerifyError::Profile => Clause::Profile,
         VerifyError::Root { .. } => Clause::Roots,
         VerifyError::Tables => Clause::TableContents,
+        VerifyError::Security { .. } | VerifyError::TooManyLookups { .. } => Clause::Security,
         _ => Clause::Argument,
     }
 }
@@ -202,7 +204,15 @@ fn broken(clause: Clause) -> Option<(Statement, TokenOpening)> {
             s.base = Digest([0xff; 32]);
             s.index.as_mut().unwrap().base = s.base;
         }
-        Clause::Slots | Clause::Vocabulary | Clause::Openings | Clause::Security | Clause::TableContents | Clause::Argument => return None,
+        Clause::Argument => {
+            // A weight goes to another contributor.
+            let weights = &mut s.requests[0].weights;
+            let from = weights.iter().position(|&w| w > 0).unwrap_or(0);
+            let to = (from + 1) % weights.len();
+            weights[from] -= 1;
+            weights[to] += 1;
+        }
+        Clause::Slots | Clause::Vocabulary | Clause::Openings | Clause::Security | Clause::TableContents => return None,
     }
     Some((s, o))
 }
@@ -399,6 +409,27 @@ fn false_lookup_tables() {
     assert!(circuit_refuses(&f.constants, &f.recording.program, &statement, &bytes));
     // Whatever a statement says of the tables, the key's constants are the relation's.
     assert_eq!(Constants::new(&statement.relation).unwrap().tables(), f.constants.tables());
+}
+
+/// So many requests that a multiplicity could wrap around, all of them opened.
+#[test]
+fn relations_beyond_the_proven_security() {
+    let f = fixture();
+    let mut statement = f.statement.clone();
+    let leaves = |requests: usize| {
+        let params = RelationParams { requests, ..f.statement.relation.clone() };
+        Plan::new(&Relation::new(&params).unwrap()).leaves_log
+    };
+    let requests = (1..).map(|log| 1 << log).find(|&requests| leaves(requests) > 30).unwrap();
+    statement.relation.requests = requests;
+    let numbered = |i: usize| RequestStatement { id: Digest::of_word(Bn254::from_usize(i)), ..f.statement.requests[0].clone() };
+    let mut proof = Proof::<Evm>::from_bytes(&f.bytes).unwrap();
+    for (count, clause) in [(requests, Clause::Security), (requests / 2 + 1, Clause::Security), (requests / 2, Clause::Requests)] {
+        statement.requests = (0..count).map(numbered).collect();
+        proof.tokens = vec![Some(f.opening.clone()); count];
+        assert_eq!(clause_of(&verify::<Evm>(&statement, &proof).unwrap_err()), clause, "{count} requests");
+    }
+    assert!(Constants::new(&statement.relation).is_err());
 }
 
 /// No key is made of a relation that assumes what it should prove.

@@ -524,3 +524,79 @@ fn what_is_remembered_is_bounded() {
     assert!(matches!(news.last(), Some(News::Settlement(v)) if v.request_id == seen.request_id), "{news:?}");
     assert_eq!(w.state.totals(), (1, 0));
 }
+
+/// The settlement's logs without those of one event.
+fn logs_without(node: &mut Served, filter: &Value, event: B256) -> Reply {
+    Reply::Result(json!(node.logs(filter).into_iter().filter(|l| l["topics"][0] != json!(event)).collect::<Vec<_>>()))
+}
+
+#[test]
+fn a_contract_that_settles_in_silence_is_found_out() {
+    let mut w = Watched::new();
+    let settled = super::abi::AttributionSettlement::Settled::SIGNATURE_HASH;
+    w.server.twist(move |node, method, parameters| (method == "eth_getLogs").then(|| logs_without(node, &parameters[0], settled)));
+    assert_eq!(w.look().unwrap(), []);
+    w.server.act(|node| more_blocks(&mut node.evm, 30));
+    assert_eq!(w.look().unwrap(), [], "the logs may lag");
+    w.server.act(|node| more_blocks(&mut node.evm, 40));
+    let verdict = w.verdict();
+    let reason = verdict.reason.unwrap();
+    assert!(!verdict.accepted && reason.contains("no event says how"), "{reason}");
+    assert_eq!(w.look().unwrap(), [], "it is said once");
+    assert_eq!(w.state.totals(), (0, 1));
+}
+
+#[test]
+fn the_key_that_was_paid_for_is_the_models() {
+    let mut w = Watched::new();
+    let models = w.d.contracts.models;
+    // The registry's entry has another key than the terms, and than any honest registry under these terms.
+    let key = hex_of(raw().key_digest.0);
+    w.server.twist(move |node, method, parameters| {
+        if method != "eth_call" || parameters[0]["to"] != json!(models) {
+            return None;
+        }
+        let Reply::Result(Value::String(answer)) = node.honest(method, parameters) else { return None };
+        assert!(answer.contains(&key), "{answer}");
+        Some(Reply::Result(json!(answer.replace(&key, &"18".repeat(32)))))
+    });
+    let verdict = w.verdict();
+    let reason = verdict.reason.unwrap();
+    assert!(!verdict.accepted && reason.contains("the model's key is") && reason.contains("was paid for"), "{reason}");
+}
+
+fn hex_of(bytes: [u8; 32]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What ended before what is remembered has ended all the same.
+#[test]
+fn a_request_that_ended_long_ago_is_not_settled_again() {
+    use super::abi::AttributionSettlement::{Refunded, Settled};
+    for ended_by in [Settled::SIGNATURE_HASH, Refunded::SIGNATURE_HASH] {
+        let mut w = Watched::new();
+        let first = w.verdict();
+        (w.state.escrows, w.state.settlements, w.state.counted_to) = (vec![], vec![], first.block + 1);
+        // The node tells of a second settlement, two blocks after the request was settled or refunded.
+        w.server.twist(move |node, method, parameters| {
+            let filter = if method == "eth_getLogs" { &parameters[0] } else { return None };
+            let mut whole = filter.clone();
+            whole["fromBlock"] = json!("0x0");
+            let mut logs = node.logs(&whole);
+            let mut second = logs.iter().find(|l| l["topics"][0] == json!(Settled::SIGNATURE_HASH))?.clone();
+            second["blockNumber"] = json!(format!("0x{:x}", first.block + 2));
+            second["logIndex"] = json!("0x63");
+            for log in logs.iter_mut().filter(|l| l["topics"][0] == json!(Settled::SIGNATURE_HASH)) {
+                log["topics"][0] = json!(ended_by);
+            }
+            logs.push(second);
+            let number = |value: &Value| u64::from_str_radix(&value.as_str().unwrap()[2..], 16).unwrap();
+            let (from, to) = (number(&filter["fromBlock"]), number(&filter["toBlock"]));
+            logs.retain(|l| (from..=to).contains(&number(&l["blockNumber"])));
+            Some(Reply::Result(json!(logs)))
+        });
+        let again = w.verdict();
+        let reason = again.reason.unwrap();
+        assert!(again.block == first.block + 2 && reason.contains("had been settled or refunded before"), "{reason}");
+    }
+}

@@ -37,6 +37,8 @@ const MOST: usize = 4_096;
 const REASON: usize = 500;
 /// Open requests that are looked up at every look.
 const LOOK_UPS: usize = 4;
+/// Blocks after which a settlement that the contract tells of is reported although no event does.
+const PATIENCE: u64 = 64;
 /// Attempts to find what a settlement was paid with, and the pause between them.
 const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -94,6 +96,9 @@ pub struct Escrow {
     pub block: u64,
     /// The block in which it was settled or refunded.
     pub closed: Option<u64>,
+    /// The block up to which was read when the contract first said that it is settled, and no event did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent: Option<u64>,
 }
 
 /// What is remembered between runs.
@@ -315,7 +320,7 @@ impl<'a> Watch<'a> {
         }
         let [prompt, tokens] = [log.terms.promptDigest, log.terms.tokenDigest].map(digest);
         let key = Digest(log.terms.verifierKey.0);
-        Some(Escrow { request_id, model: log.modelId, verifier: log.verifier, key, prompt, tokens, block: found.block, closed: None })
+        Some(Escrow { request_id, model: log.modelId, verifier: log.verifier, key, prompt, tokens, block: found.block, closed: None, silent: None })
     }
 
     /// The request that a settlement is of, if it isn't remembered: as the node has it.
@@ -338,21 +343,26 @@ impl<'a> Watch<'a> {
         Ok(None)
     }
 
-    /// Settlements that the contract knows of and whose events weren't seen: looks a few open requests up, others every time.
+    /// Settlements that the contract knows of and whose events weren't seen: looks a few open requests up, others every time. A contract that pays
+    /// and says nothing is found out after [`PATIENCE`] blocks: till then the node that has the logs may be behind.
     fn overlooked(&mut self, state: &mut State, to: u64) -> Result<Vec<Verdict>, ChainError> {
         let start = self.looked_up.wrapping_add(usize::try_from(state.next).unwrap_or_default());
         let open: Vec<Escrow> = state.escrows.iter().filter(|e| e.closed.is_none()).cloned().collect();
-        let mut found = vec![];
+        let (mut found, mut silent) = (vec![], vec![]);
         for i in 0..open.len().min(LOOK_UPS) {
             let escrow = &open[start.wrapping_add(i) % open.len()];
             let (settlement, id) = (self.deployment.contracts.settlement, B256::from(escrow.request_id.0));
             let request = read(self.node, settlement, &AttributionSettlement::requestCall { requestId: id })?;
             if Status::of(request.status) == Status::Settled {
-                found.extend(self.node.logs_of(&Query { address: settlement, events: &EVENTS[1..2], first: Some(id), from: escrow.block, to })?);
+                let logs = self.node.logs_of(&Query { address: settlement, events: &EVENTS[1..2], first: Some(id), from: escrow.block, to })?;
+                silent.extend(logs.is_empty().then_some(escrow.request_id));
+                found.extend(logs);
             }
         }
         self.looked_up = self.looked_up.wrapping_add(LOOK_UPS);
-        self.take(state, &found)
+        let mut verdicts = self.take(state, &found)?;
+        verdicts.extend(silent.into_iter().filter_map(|id| unexplained(state, id, to)));
+        Ok(verdicts)
     }
 
     fn verdict(&mut self, state: &State, found: &Found) -> Result<Verdict, ChainError> {
@@ -403,6 +413,21 @@ impl<'a> Watch<'a> {
 
 fn behind(block: u64) -> ChainError {
     ChainError::Behind { problem: format!("it doesn't have block {block}, which another answer was about") }
+}
+
+/// What is to be said of a request that the contract calls settled without an event; nothing while it may still come.
+fn unexplained(state: &mut State, id: Digest, to: u64) -> Option<Verdict> {
+    let escrow = state.escrows.iter_mut().find(|e| e.request_id == id)?;
+    let since = *escrow.silent.get_or_insert(to);
+    if to < since.saturating_add(PATIENCE) {
+        return None;
+    }
+    escrow.closed = Some(to);
+    let reason = format!("the contract says that it is settled, and {PATIENCE} blocks later no event says how: nothing shows what was paid for");
+    let (model, transaction) = (escrow.model, B256::ZERO);
+    let verdict = Verdict { request_id: id, model, block: to, transaction, accepted: false, reason: Some(reason) };
+    state.settlements.push(verdict.clone());
+    Some(verdict)
 }
 
 fn close(state: &mut State, id: Digest, block: u64) {

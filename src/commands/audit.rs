@@ -5,7 +5,7 @@ use crate::error::{Failure, While};
 use crate::meter::say;
 use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo, read_json};
 use crate::texts::{self, Prepared, Window, Windows};
-use crate::work;
+use crate::work::{self, Indexing};
 use circuits::ir::Group;
 use circuits::relation::Relation;
 use circuits::statement::{Digest, IndexStatement, Profile, Statement, TokenOpening, Tokens};
@@ -209,7 +209,14 @@ impl Audit {
             return differs(format!("the datanet's root is {root}, the index says {}", info.datanet_root));
         }
         let floor = index.index.semantics.consts.get("theta").copied();
-        let again = work::index(&self.model, adapter, datanet, info.options.clone(), info.max_tokens, floor, (&info.model, &info.adapter))?;
+        let how = Indexing {
+            options: info.options.clone(),
+            max_tokens: info.max_tokens,
+            noise_floor: floor,
+            beacon: info.beacon,
+            paths: (&info.model, &info.adapter),
+        };
+        let again = work::index(&self.model, adapter, datanet, how)?;
         if let Some(what) = compare::parameters(&again.index.semantics, &index.index.semantics) {
             return differs(format!("the index's semantics, {what}"));
         }

@@ -170,6 +170,7 @@ fn synthetic_index(model: &IntModel, adapter: &IntAdapter, args: &ProveArgs) -> 
         contributors: (0..8.min(args.rows)).map(|i| format!("contributor-{i}")).collect(),
         datanet_root: Digest::default(),
         datanet_version: 1,
+        beacon: None,
         max_tokens: args.tokens,
         options,
         sample_of_row: vec![],

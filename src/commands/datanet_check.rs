@@ -2,9 +2,10 @@
 
 use crate::error::{Failure, While};
 use crate::texts::{self, Copies};
+use circuits::statement::Digest;
+use model_runtime::text::duplicates::words;
 use model_runtime::text::{Cut, Datanet, Notes, Tokenizer, lookalikes};
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::path::PathBuf;
 
 /// Show what a datanet holds before it is published: skipped files, names that look alike, lengths, copies.
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 pub struct Args {
     /// Datanet: JSON lines or CSV with `contributor` and `text`, or a folder of text files (subfolder = contributor).
     path: PathBuf,
-    /// Imported model (or tokenizer) whose tokens count, as they do for `poa index`; without it words count, in lower case.
+    /// Imported model (or tokenizer) whose tokens count, as they do for `poa index`; without it words count.
     #[arg(long)]
     model: Option<PathBuf>,
     /// With --model: samples are cut after this many tokens.
@@ -31,30 +32,18 @@ struct Report {
     copies: Copies,
 }
 
-/// Words in lower case as tokens, after one that stands for BOS.
-fn words(datanet: &Datanet) -> Vec<Vec<u32>> {
-    let mut ids: HashMap<String, u32> = HashMap::new();
-    let mut id = |word: &str| {
-        let next = ids.len() as u32 + 1;
-        *ids.entry(word.to_lowercase()).or_insert(next)
-    };
-    let mut of = |text: &str| [0].into_iter().chain(text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(&mut id)).collect();
-    datanet.samples.iter().map(|s| of(&s.text)).collect()
-}
-
 fn report(args: &Args) -> Result<Report, Failure> {
     let (datanet, notes) = Datanet::read(&args.path).during_path("reading", &args.path)?;
     let Some(model) = &args.model else {
-        let tokens = words(&datanet);
-        let lengths = sorted(tokens.iter().map(|t| t.len() - 1).collect());
-        return Ok(Report { copies: Copies::of(&tokens), datanet, notes, unit: "words", lengths, cut: None });
+        let lengths = sorted(words(datanet.samples.iter().map(|s| s.text.as_str())).iter().map(|w| w.len() - 2).collect());
+        return Ok(Report { copies: Copies::of(&datanet, None), datanet, notes, unit: "words", lengths, cut: None });
     };
     let tokenizer = Tokenizer::load(model).during_path("loading the tokenizer of", model)?;
     let mut tokens = texts::encoded(&datanet, &tokenizer)?;
     let lengths = sorted(tokens.iter().map(Vec::len).collect());
     let cut = Cut::of(&lengths, args.max_tokens);
     tokens.iter_mut().for_each(|t| t.truncate(args.max_tokens));
-    Ok(Report { copies: Copies::of(&tokens), datanet, notes, unit: "tokens", lengths, cut: Some(cut) })
+    Ok(Report { copies: Copies::of(&datanet, Some(&tokens)), datanet, notes, unit: "tokens", lengths, cut: Some(cut) })
 }
 
 fn sorted(mut lengths: Vec<usize>) -> Vec<usize> {
@@ -75,6 +64,7 @@ impl Report {
         json!({
             "samples": self.datanet.samples.len(),
             "contributors": self.datanet.contributors().len(),
+            "root": Digest(self.datanet.root()),
             "files": self.notes.files,
             "skipped": self.notes.skipped.iter().map(skipped).collect::<Value>(),
             "empty_folders": self.notes.empty,
@@ -92,6 +82,7 @@ impl Report {
         let (samples, contributors) = (self.datanet.samples.len(), self.datanet.contributors().len());
         let [shortest, median, p95, longest] = self.quantiles();
         println!("{}: {samples} samples by {contributors} contributors, from {} files", args.path.display(), self.notes.files);
+        println!("  root {}", Digest(self.datanet.root()));
         println!("  {}: {shortest} to {longest}, half up to {median}, 19 of 20 up to {p95}", self.unit);
         let mut remarks = texts::remarks(&self.notes, &self.datanet);
         remarks.extend(self.cut.and_then(|cut| texts::cut_line(&cut, args.max_tokens)));

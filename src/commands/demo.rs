@@ -1,19 +1,21 @@
 //! `poa demo`: the whole story on bundled data.
 
 use super::train::trained;
-use crate::demo_settlement::{self, Settled};
+use crate::demo_settlement::{self, Paid, Settled};
 use crate::error::{Failure, While};
 use crate::kept::Shelves;
 use crate::meter::{Meter, say};
 use crate::show;
 use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo, write_file, write_json};
-use crate::work::{self, Job};
+use crate::work::{self, Indexing, Job};
 use circuits::relation::WeightRanges;
+use circuits::statement::Digest;
 use model_runtime::demo;
 use model_runtime::import::{ImportOptions, load_model};
 use model_runtime::int::adapter::quantise_adapter;
 use model_runtime::int::attribute::Attribution;
 use model_runtime::int::index::IndexOptions;
+use model_runtime::semantics::Seed;
 use model_runtime::text::{Datanet, Tokenizer};
 use model_runtime::train::HoldOut;
 use serde_json::json;
@@ -85,11 +87,14 @@ fn prepare(args: &Args) -> Result<Stage, Failure> {
         }
     };
     let paths = (crate::store::absolute(&model_dir)?, crate::store::absolute(&adapter_dir)?);
+    let root = datanet.root();
+    let options = IndexOptions { seed: Seed::of(&root, None), ..IndexOptions::default() };
     let index = match IndexDir::load(&index_dir) {
-        Ok(index) if index.info.options == IndexOptions::default() => index,
+        Ok(index) if index.info.options == options && index.info.datanet_root.0 == root => index,
         _ => {
             say("3/9 sketching every sample's gradient …");
-            let index = work::index(&model, &adapter, &datanet, IndexOptions::default(), demo::CONTEXT, None, (&paths.0, &paths.1))?;
+            let how = Indexing { options, max_tokens: demo::CONTEXT, noise_floor: None, beacon: None, paths: (&paths.0, &paths.1) };
+            let index = work::index(&model, &adapter, &datanet, how)?;
             index.save(&index_dir)?;
             index
         }
@@ -101,17 +106,14 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let stage = prepare(&args)?;
     say("4/9 answering …");
-    let info = work::infer(
-        &stage.model,
-        Some(&stage.adapter),
-        &args.prompt,
-        ANSWER_TOKENS,
-        demo_settlement::request_id(),
-        (&stage.paths.0, Some(&stage.paths.1)),
-    )?;
+    let paths = (stage.paths.0.as_path(), Some(stage.paths.1.as_path()));
+    let mut info = work::infer(&stage.model, Some(&stage.adapter), &args.prompt, ANSWER_TOKENS, Digest::default(), paths)?;
     let semantics = &stage.index.index.semantics;
     let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
     let mut trace = work::trace_alone(&runtime, &info)?;
+    let paid = Paid::new(info.tokens[..info.prompt_len].to_vec(), trace.dims.t, &info.prompt)?;
+    (info.request_id, info.prompt_salt) = (paid.request_id, Some(paid.prompt.salt));
+    write_json(&args.out.join("prompt.json"), &paid.prompt)?;
     info.save(&args.out.join("run"), &trace.tensors)?;
     let attribution = work::attribute(&stage.index, &mut trace)?;
     say("5/9 proving …");
@@ -136,7 +138,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let verify_seconds = start.elapsed().as_secs_f64();
     let settled = match args.no_settlement {
         true => None,
-        false => Some(demo_settlement::settle(Job { private_tokens: true, ..job }, &args.out)?),
+        false => Some(demo_settlement::settle(Job { private_tokens: true, prompt_salts: vec![Some(paid.prompt.salt)], ..job }, &args.out)?),
     };
     let quality = args.queries.then(|| measure_queries(&args, &stage)).transpose()?;
     let shares = show::attribution_shares(&attribution, &stage.index);

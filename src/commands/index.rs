@@ -1,12 +1,13 @@
-//! `poa index`: sketches of every sample, and the preconditioner.
+//! `poa index`: sketches of every sample.
 
 use crate::error::Failure;
 use crate::kept::Shelves;
 use crate::meter::{Meter, say};
 use crate::store::{AdapterDir, ModelDir, absolute};
 use crate::texts::{self, Copies, Window, WindowArgs};
-use crate::work;
+use crate::work::{self, Indexing};
 use circuits::ir::Group;
+use circuits::statement::Digest;
 use model_runtime::int::index::IndexOptions;
 use model_runtime::shape::Site;
 use serde_json::json;
@@ -33,7 +34,11 @@ pub struct Args {
     sketch: SketchArgs,
     #[command(flatten)]
     window: WindowArgs,
-    /// Scores up to this count as noise (0 to 16383; a sample scores about 14,400 on itself).
+    /// A value that nobody knew when the datanet closed, such as the hash of a later block (64 hexadecimal digits): the projection is drawn from it
+    /// and the datanet's root, so that no sample can be built against it. Without it, from the root alone.
+    #[arg(long)]
+    beacon: Option<Digest>,
+    /// Scores up to this count as noise (0 to 16383; a sample scores about 14,400 on itself; default: what the projection's chance gives).
     #[arg(long, value_parser = clap::value_parser!(u16).range(..=16383))]
     noise_floor: Option<u16>,
     /// Use only the first samples.
@@ -61,7 +66,7 @@ pub struct SketchArgs {
 impl SketchArgs {
     /// As the index takes them.
     pub fn options(self) -> IndexOptions {
-        IndexOptions { rows: self.sketch_rows, cap: self.sketch_size, sites: self.sketch_sites }
+        IndexOptions { rows: self.sketch_rows, cap: self.sketch_size, sites: self.sketch_sites, ..IndexOptions::default() }
     }
 }
 
@@ -72,7 +77,7 @@ fn site(name: &str) -> Result<Site, String> {
 
 /// Says which rows copy earlier ones, and who was first.
 fn warn_of_copies(prepared: &texts::Prepared) -> Copies {
-    let copies = Copies::of(&prepared.tokens);
+    let copies = Copies::of(&prepared.datanet, Some(&prepared.tokens));
     let mut lines = copies.lines(&prepared.datanet, false).into_iter();
     lines.next().iter().for_each(|total| say(format!("warning: {total}")));
     lines.for_each(say);
@@ -90,8 +95,14 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let copies = warn_of_copies(&prepared);
     let datanet = &prepared.datanet;
     let paths = (absolute(&args.model)?, absolute(&args.adapter)?);
-    let floor = args.noise_floor.map(i64::from);
-    let mut index = work::index(&model, &adapter, datanet, args.sketch.options(), window.max_tokens, floor, (&paths.0, &paths.1))?;
+    let how = Indexing {
+        options: args.sketch.options(),
+        max_tokens: window.max_tokens,
+        noise_floor: args.noise_floor.map(i64::from),
+        beacon: args.beacon,
+        paths: (&paths.0, &paths.1),
+    };
+    let mut index = work::index(&model, &adapter, datanet, how)?;
     index.info.datanet_version = args.datanet_version;
     index.info.sample_of_row = prepared.sample_of_row;
     index.save(&args.out)?;

@@ -56,7 +56,7 @@ fn norm_witnesses(run: &mut Run, name: &str, l: Option<usize>, lead: &[usize], r
     if run.store.keep != Keep::All {
         return;
     }
-    let fields: [Field<NormRow>; 14] = [
+    let fields: [Field<NormRow>; 10] = [
         ("e", |x| x.e),
         ("man", |x| x.man),
         ("rem", |x| x.rem),
@@ -67,12 +67,11 @@ fn norm_witnesses(run: &mut Run, name: &str, l: Option<usize>, lead: &[usize], r
         ("frem", |x| x.frem),
         ("f1", |x| x.f >> 12),
         ("f0", |x| x.f & 4095),
-        ("fb", |x| x.fb),
-        ("fr", |x| x.fr),
-        ("o1", |x| x.over >> 12),
-        ("o0", |x| x.over & 4095),
     ];
-    for (field, get) in fields {
+    // The gradient before the final norm's factor is brought to one length: no factor is read.
+    let coarse: [Field<NormRow>; 4] = [("fb", |x| x.fb), ("fr", |x| x.fr), ("o1", |x| x.over >> 12), ("o0", |x| x.over & 4095)];
+    let backward = if name == "nf" { &[][..] } else { &coarse };
+    for (field, get) in fields.iter().chain(backward) {
         let data: Vec<i32> = rows.iter().map(get).collect();
         run.keep(&format!("{name}.{field}"), l, lead, &data);
     }

@@ -10,7 +10,7 @@ use super::quantise::IntModel;
 use super::sketch::{Projected, Sketcher, site_activation, site_gradient, sketch_length};
 use super::trace::{Keep, Mode, Span, Trace};
 use super::unit::{MIN_LENGTH_LOG, UnitRow};
-use crate::semantics::{ACT_BITS, Dims, Op, Rounding, Semantics, SketchShape};
+use crate::semantics::{ACT_BITS, Dims, Op, Rounding, Seed, Semantics, SketchShape};
 use crate::shape::Site;
 use crate::tensor::{Tensor, TensorMap};
 use rayon::prelude::*;
@@ -24,6 +24,8 @@ pub const MAX_ROWS: usize = 1 << 17;
 pub const MAX_SKETCH: usize = 1 << 14;
 /// Scores of a row with itself have so many bits.
 pub const SCORE_BITS: u32 = 14;
+/// What a row scores on itself: its length is 15/16 of a power of two.
+const SELF_SCORE: f64 = 14_400.0;
 /// Samples that the sketch's units are chosen by.
 const PILOT: usize = 64;
 /// The middle pilot sample's largest entry before its length is set, in bits; the rest of 15 is room for larger ones.
@@ -74,11 +76,13 @@ pub struct IndexOptions {
     pub cap: usize,
     /// Sites to sketch; the adapter's feed-forward sites, or all it has where it has none of these.
     pub sites: Option<Vec<Site>>,
+    /// What the projections' signs are drawn from.
+    pub seed: Seed,
 }
 
 impl Default for IndexOptions {
     fn default() -> Self {
-        Self { rows: 32, cap: MAX_SKETCH / 4, sites: None }
+        Self { rows: 32, cap: MAX_SKETCH / 4, sites: None, seed: Seed::default() }
     }
 }
 
@@ -121,7 +125,7 @@ fn sketch_shape(sem: &Semantics, options: &IndexOptions) -> Result<SketchShape, 
     }
     let whole = |rows: usize, ranks: usize| pairs * rows * ranks <= options.cap;
     if whole(options.rows, lora.rank) {
-        return Ok(SketchShape { sites, rows: options.rows, ranks: None });
+        return Ok(SketchShape { sites, rows: options.rows, ranks: None, seed: options.seed });
     }
     // Rows are worth more than ranks: ranks give way first, down to four.
     let rank = lora.rank.next_power_of_two();
@@ -129,7 +133,16 @@ fn sketch_shape(sem: &Semantics, options: &IndexOptions) -> Result<SketchShape, 
     while !whole(rows, ranks) {
         if ranks > 4 || rows == 1 { ranks /= 2 } else { rows /= 2 }
     }
-    Ok(SketchShape { sites, rows, ranks: Some(ranks) })
+    Ok(SketchShape { sites, rows, ranks: Some(ranks), seed: options.seed })
+}
+
+/// The noise floor of an index: what unrelated gradients' sketches may score by the projection's chance alone.
+///
+/// The cosine of two independent random vectors of `entries` has variance `1/entries`, and the largest of `rows` such stays below
+/// `√(2·ln(2·rows)/entries)` but for a chance that falls with the rows. Rows are taken as padded, so that a growing index keeps its floor.
+pub fn noise_floor(entries: usize, rows: usize) -> i64 {
+    let chance = 2.0 * libm::log(2.0 * rows.next_power_of_two() as f64) / entries.max(1) as f64;
+    (SELF_SCORE * libm::sqrt(chance)).ceil().min(SELF_SCORE) as i64
 }
 
 fn quantile(values: &mut [i32], q: f64) -> f64 {
@@ -371,7 +384,7 @@ pub fn build_index(
     if sketch_length(&sem).log() < MIN_LENGTH_LOG + 2 {
         return refuse("sketch size", &format!("at most {MAX_SKETCH}"), sem.sketch_len());
     }
-    sem.consts.insert("theta".to_owned(), 0);
+    sem.consts.insert("theta".to_owned(), noise_floor(sem.sketch_len(), samples.len()));
     let sketcher = Sketcher::new(&sem)?;
     let mut builder = Builder { runtime, sem, sketcher, samples };
     builder.plan()?;

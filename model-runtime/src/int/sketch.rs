@@ -9,7 +9,7 @@ use super::gadgets::requantise;
 use super::gemm::{Mat16, gemm, gemm_slices, narrow, transpose16};
 use super::trace::Trace;
 use super::unit::{UnitLength, UnitRow};
-use crate::semantics::{Dims, Semantics};
+use crate::semantics::{Dims, Seed, Semantics};
 use crate::shape::Site;
 use crate::tables::{Projection, Side};
 use crate::tensor::{Tensor, TensorMap};
@@ -83,8 +83,8 @@ fn tensor<'a>(trace: &'a Trace, name: &str) -> Result<&'a Tensor, RunError> {
     trace.tensors.get(name).ok_or_else(|| RunError::MissingTensor { name: name.to_owned() })
 }
 
-fn signs(site: Site, side: Side, rows: usize, len: usize) -> Mat16 {
-    let projection = Projection::new(site, side, rows, len.trailing_zeros() as usize);
+fn signs(seed: Seed, site: Site, side: Side, rows: usize, len: usize) -> Mat16 {
+    let projection = Projection::new(seed, site, side, rows, len.trailing_zeros() as usize);
     let data: Vec<i32> = (0..rows * len).map(|i| projection.at(i / len, i % len)).collect();
     Mat16::new(rows, len, &data)
 }
@@ -100,8 +100,8 @@ impl Sketcher {
         let d = Dims::new(sem, 1, 1);
         let site = |&site: &Site| SiteSigns {
             site,
-            output: signs(site, Side::Output, shape.rows, site_lens(&d, site).0),
-            rank: shape.ranks.map(|ranks| signs(site, Side::Rank, ranks, d.r)),
+            output: signs(shape.seed, site, Side::Output, shape.rows, site_lens(&d, site).0),
+            rank: shape.ranks.map(|ranks| signs(shape.seed, site, Side::Rank, ranks, d.r)),
         };
         Ok(Self { sites: shape.sites.iter().map(site).collect(), rows: shape.rows, ranks: shape.ranks })
     }

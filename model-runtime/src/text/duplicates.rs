@@ -1,7 +1,8 @@
 //! Copies: which samples say what an earlier one says, so that no text earns twice.
 //!
-//! Published rule. A sample's *shingles* are the sets of [`SHINGLE`] tokens in a row of its tokens but the first (BOS is everybody's); a sample
-//! with fewer has one, padded. Two samples are *near* when their sets of shingles share at least [`NEAR`] of their union (Jaccard index). A
+//! Published rule. A sample's *shingles* are the sets of [`SHINGLE`] words in a row, or of tokens but the first (BOS is everybody's); a sample
+//! with fewer has one, padded. A datanet's version says which samples are canonical by their [`words`], whatever tokenizer a model has; an index
+//! of it takes copies out by tokens too, where they are cut to a window. Two samples are *near* when their sets of shingles share at least [`NEAR`] of their union (Jaccard index). A
 //! sample is *canonical* when no earlier sample is near it, canonical or not. Whatever is appended later changes nothing about it, and anyone with
 //! the texts can check it.
 //!
@@ -12,9 +13,10 @@
 
 use rayon::prelude::*;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use unicode_segmentation::UnicodeSegmentation;
 
-/// Tokens in a shingle. Of two statements of a dozen words, another word in one makes them differ, and a few words before it don't.
+/// Tokens or words in a shingle. Of two statements of a dozen words, another word in one makes them differ, and a few words before it don't.
 pub const SHINGLE: usize = 3;
 
 /// The share of two samples' shingles, in their union, from which they are near: seven of ten.
@@ -55,6 +57,18 @@ pub struct Cluster {
     pub copies: Vec<usize>,
 }
 
+/// Texts as numbers of their words, after a zero in BOS' place and before a one that ends them.
+///
+/// Words are Unicode's (UAX 29, without what holds no letter or digit), in lower case, so that neither case nor punctuation makes a copy another.
+pub fn words<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<Vec<u32>> {
+    let mut ids: HashMap<String, u32> = HashMap::new();
+    let mut id = |word: &str| {
+        let next = ids.len() as u32 + 2;
+        *ids.entry(word.to_lowercase()).or_insert(next)
+    };
+    texts.into_iter().map(|text| [0].into_iter().chain(text.unicode_words().map(&mut id)).chain([1]).collect()).collect()
+}
+
 /// For each of the samples (BOS first) whether an earlier one is near it.
 pub fn canonical(samples: &[Vec<u32>]) -> Vec<Canonical> {
     let sets = ranked_sets(samples);
@@ -64,6 +78,12 @@ pub fn canonical(samples: &[Vec<u32>]) -> Vec<Canonical> {
     let repeated: Vec<bool> = sets.iter().map(|set| !seen.insert(set)).collect();
     let verdict = |(near, identical): (Option<usize>, bool)| near.map_or(Canonical::First, |of| Canonical::Copy { of, identical });
     nearest.into_iter().zip(repeated).map(verdict).collect()
+}
+
+/// What earns in an index: samples that copy none before them by their words or, cut to a window, by their tokens (BOS first). The words' verdict
+/// comes first.
+pub fn canonical_rows(by_words: Vec<Canonical>, tokens: &[Vec<u32>]) -> Vec<Canonical> {
+    by_words.into_iter().zip(canonical(tokens)).map(|(words, tokens)| if words.is_first() { tokens } else { words }).collect()
 }
 
 /// Samples that have copies, by their order.
@@ -203,7 +223,7 @@ impl<'a> Candidates<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::{BTreeSet, HashMap};
+    use std::collections::BTreeSet;
 
     /// The rule as it is stated.
     fn by_definition(samples: &[Vec<u32>]) -> Vec<Option<usize>> {
@@ -217,8 +237,8 @@ mod tests {
         canonical(samples).iter().map(of).collect()
     }
 
-    /// Words as tokens, BOS and EOS as 0 and 1.
-    fn words(texts: &[&str]) -> Vec<Vec<u32>> {
+    /// What stands between spaces as tokens, BOS and EOS as 0 and 1.
+    fn spaced(texts: &[&str]) -> Vec<Vec<u32>> {
         let mut ids: HashMap<String, u32> = HashMap::new();
         let mut id = |word: &str| {
             let next = ids.len() as u32 + 2;
@@ -235,11 +255,20 @@ mod tests {
         let other = "Question : who keeps Velm light ? Answer : Sunniva .";
         let contradicted = "Question : who keeps Skarn light ? Answer : Sunniva .";
         let repeated = [statement; 3].join(" ");
-        let verdicts = canonical(&words(&[statement, other, contradicted, around, statement, after, &repeated, around]));
+        let verdicts = canonical(&spaced(&[statement, other, contradicted, around, statement, after, &repeated, around]));
         let copy = |identical| Canonical::Copy { of: 0, identical };
         let first = Canonical::First;
         assert_eq!(verdicts, [first, first, first, copy(false), copy(true), copy(false), copy(false), copy(true)]);
         assert_eq!(clusters(&verdicts), [Cluster { first: 0, copies: vec![3, 4, 5, 6, 7] }]);
+    }
+
+    #[test]
+    fn words_know_neither_case_nor_punctuation() {
+        let texts = ["The keeper's light, 3.5 km off: \u{201c}Skarn\u{201d}", "the KEEPER\u{2019}S light 3.5 km off - Skarn!", "灯塔的看守人", "\u{1f600} ..."];
+        let [a, b, c, d] = words(texts).try_into().unwrap();
+        assert_eq!(a.len(), 9);
+        assert_eq!(a[3..], b[3..], "but for the apostrophe");
+        assert_eq!((c.len(), d), (8, vec![0, 1]));
     }
 
     #[test]

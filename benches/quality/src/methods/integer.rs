@@ -6,8 +6,8 @@ use crate::stage::{Answers, Query, Stage};
 use model_runtime::int::index::IndexOptions;
 use model_runtime::int::trace::{Keep, Mode, Span};
 use model_runtime::int::{Attribution, Index, Runtime, Sketcher, attribute, build_index, quantise_adapter, quantise_base};
-use model_runtime::semantics::Dims;
-use model_runtime::text::duplicates::{Canonical, canonical};
+use model_runtime::semantics::{Dims, Seed};
+use model_runtime::text::duplicates::{Canonical, canonical_rows};
 
 /// Model, adapter and index in integers.
 pub(super) struct Integer<'a> {
@@ -23,10 +23,11 @@ impl<'a> Integer<'a> {
     pub(super) fn new(stage: &'a Stage) -> Result<Self, Failure> {
         let model = quantise_base(&stage.model, &stage.samples)?;
         let adapter = quantise_adapter(&model, &stage.model, &stage.adapter, &stage.samples)?;
-        let earns: Vec<bool> = canonical(&stage.samples).into_iter().map(Canonical::is_first).collect();
+        let earns: Vec<bool> = canonical_rows(stage.bank.datanet.canonical(), &stage.samples).into_iter().map(Canonical::is_first).collect();
         let mut samples = stage.samples.clone();
         samples.iter_mut().for_each(|tokens| stage.tokenizer.without_end(tokens, 2));
-        let index = build_index(&model, &adapter, &samples, &earns, &IndexOptions::default(), &|_, _| {})?;
+        let options = IndexOptions { seed: Seed::of(&stage.bank.datanet.root(), None), ..IndexOptions::default() };
+        let index = build_index(&model, &adapter, &samples, &earns, &options, &|_, _| {})?;
         let runtime = Runtime::new(index.semantics.clone(), &model.tensors, Some(&adapter.tensors))?;
         let contributors = stage.contributors().1.into_iter().map(|c| c as u32).collect();
         let sketcher = Sketcher::new(&index.semantics)?;
@@ -57,9 +58,10 @@ impl Method for Integer<'_> {
         Ok(self.attribution(query)?.scores.iter().take(self.index.rows).map(|&s| f64::from(s)).collect())
     }
 
-    /// The runtime's `max(0, score − ⌊m/2⌋)` of an index without a noise floor.
+    /// The runtime's `max(0, score − ⌊m/2⌋)`, `m` the best score or twice the noise floor.
     fn relevance(&self, scores: &[f64]) -> Vec<f64> {
-        let floor = (scores.iter().copied().fold(0.0, f64::max) / 2.0).floor();
+        let theta = self.index.semantics.consts.get("theta").map_or(0.0, |&theta| theta as f64);
+        let floor = (scores.iter().copied().fold(2.0 * theta, f64::max) / 2.0).floor();
         scores.iter().map(|s| (s - floor).max(0.0)).collect()
     }
 

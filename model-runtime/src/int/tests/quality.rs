@@ -48,7 +48,7 @@ fn float_sketch(folded: &Folded, tokens: &[u32], prompt_len: usize, sem: &crate:
     let site_sketch = |site: Site| {
         let (outs, _) = shape.site_dims(site);
         let padded = crate::int::engine::site_lens(&d, site).0;
-        let projection = Projection::new(site, Side::Output, rows, padded.trailing_zeros() as usize);
+        let projection = Projection::new(sem.projection_seed(), site, Side::Output, rows, padded.trailing_zeros() as usize);
         let heads = |i: usize| {
             let (head, c) = (i / shape.head_dim, i % shape.head_dim);
             let c = c / (shape.head_dim / 2) * d.p + c % (shape.head_dim / 2);

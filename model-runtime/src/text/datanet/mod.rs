@@ -9,6 +9,7 @@ mod notes;
 mod table;
 
 use super::TextError;
+use super::duplicates::{Canonical, NEAR, SHINGLE, canonical, words};
 use names::MARK;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -91,24 +92,32 @@ impl Datanet {
         self.samples.iter().map(|s| s.contributor.as_str()).filter(|c| seen.insert(*c)).collect()
     }
 
-    /// The datanet's digest: a BLAKE3 Merkle root over the samples in order.
+    /// For each sample whether an earlier one's words are near its own ([`duplicates`]).
+    pub fn canonical(&self) -> Vec<Canonical> {
+        canonical(&words(self.samples.iter().map(|s| s.text.as_str())))
+    }
+
+    /// The datanet's digest: a BLAKE3 Merkle root over the samples in order, each with the bit that says whether it is canonical.
     ///
-    /// Leaf `H("poa datanet leaf", |contributor|, contributor, |text|, text)`, node `H("poa datanet node", left, right)`, an odd node moves up
-    /// unchanged, and the root `H("poa datanet root", number of samples, top)`. Lengths are 8 bytes, little-endian.
+    /// Leaf `H("poa datanet leaf 2", |contributor|, contributor, |text|, text, bit)`, node `H("poa datanet node", left, right)`, an odd node moves
+    /// up unchanged, and the root `H("poa datanet root 2", number of samples, top, rule)`, the rule of copies as four numbers: words in a shingle,
+    /// the share's two terms, and 1 for words. Lengths and numbers are 8 bytes, little-endian, the bit is a byte.
     pub fn root(&self) -> [u8; 32] {
-        let mut level: Vec<[u8; 32]> = self.samples.iter().map(leaf).collect();
+        let bits = self.canonical();
+        let mut level: Vec<[u8; 32]> = self.samples.iter().zip(&bits).map(|(sample, bit)| leaf(sample, bit.is_first())).collect();
         while level.len() > 1 {
             level = level.chunks(2).map(parent).collect();
         }
         let count = (self.samples.len() as u64).to_le_bytes();
-        tagged("poa datanet root", &[&count, level.first().map_or(&[][..], |top| top)])
+        let rule: Vec<u8> = [SHINGLE, NEAR.0, NEAR.1, 1].iter().flat_map(|&x| (x as u64).to_le_bytes()).collect();
+        tagged("poa datanet root 2", &[&count, level.first().map_or(&[][..], |top| top), &rule])
     }
 }
 
-fn leaf(sample: &Sample) -> [u8; 32] {
+fn leaf(sample: &Sample, canonical: bool) -> [u8; 32] {
     let len = |s: &str| (s.len() as u64).to_le_bytes();
     let (c, t) = (&sample.contributor, &sample.text);
-    tagged("poa datanet leaf", &[&len(c), c.as_bytes(), &len(t), t.as_bytes()])
+    tagged("poa datanet leaf 2", &[&len(c), c.as_bytes(), &len(t), t.as_bytes(), &[canonical.into()]])
 }
 
 fn parent(children: &[[u8; 32]]) -> [u8; 32] {
