@@ -112,7 +112,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
     let mut trace = work::trace_alone(&runtime, &info)?;
     let paid = Paid::new(info.tokens[..info.prompt_len].to_vec(), trace.dims.t, &info.prompt)?;
-    (info.request_id, info.prompt_salt) = (paid.request_id, Some(paid.prompt.salt));
+    info.request_id = paid.request_id;
     write_json(&args.out.join("prompt.json"), &paid.prompt)?;
     info.save(&args.out.join("run"), &trace.tensors)?;
     let attribution = work::attribute(&stage.index, &mut trace)?;

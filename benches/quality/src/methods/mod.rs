@@ -10,6 +10,7 @@ use crate::Failure;
 use crate::gradient::{Gradient, Groups, Seed, of_samples};
 use crate::stage::{Query, Stage};
 use model_runtime::train::SplitMix64;
+use sketched::{ENTRY, MLP, Sketch};
 
 /// A method, made for one stage.
 pub trait Method {
@@ -29,10 +30,11 @@ pub trait Method {
 }
 
 /// The methods, in the order of the tables.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 15] = [
     "r-integer",
     "r",
-    "r-64",
+    "r-mlp-32",
+    "r-mlp-64",
     "r-unprojected",
     "bm25",
     "hidden-cosine",
@@ -65,9 +67,10 @@ impl Shared {
 pub fn method<'a>(name: &str, stage: &'a Stage, shared: &'a Shared) -> Result<Box<dyn Method + 'a>, Failure> {
     Ok(match name {
         "r-integer" => Box::new(integer::Integer::new(stage)?),
-        "r" => Box::new(sketched::Sketched::new(stage, shared, Some(32))),
-        "r-64" => Box::new(sketched::Sketched::new(stage, shared, Some(64))),
-        "r-unprojected" => Box::new(sketched::Sketched::new(stage, shared, None)),
+        "r" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: ENTRY, rows: Some(64) })),
+        "r-mlp-32" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: MLP, rows: Some(32) })),
+        "r-mlp-64" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: MLP, rows: Some(64) })),
+        "r-unprojected" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: ENTRY, rows: None })),
         "bm25" => Box::new(lexical::Bm25::new(stage)),
         "hidden-cosine" => Box::new(lexical::Hidden::new(stage)?),
         "gradient-dot" => Box::new(gradients::Plain::new(stage, shared, false)),

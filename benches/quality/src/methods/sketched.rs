@@ -1,4 +1,4 @@
-//! Score R in floats: unit token gradients, ±1 sketches of the B-gradients at the MLP sites, unit rows, dot products.
+//! Score R in floats: unit token gradients, ±1 sketches of the B-gradients at feed-forward sites, unit rows, dot products.
 
 use super::{Method, Shared};
 use crate::Failure;
@@ -31,33 +31,44 @@ impl Projection {
     }
 }
 
-fn is_mlp(site: Site) -> bool {
-    matches!(site, Site::Gate | Site::Up | Site::Down)
+/// What is sketched.
+#[derive(Clone, Copy)]
+pub(super) struct Sketch {
+    /// Sites.
+    pub sites: &'static [Site],
+    /// Rows of the projection; the whole B-gradient without.
+    pub rows: Option<usize>,
 }
 
-/// Score R; without a projection the whole B-gradient.
+/// The sites that enter the feed-forward layer.
+pub(super) const ENTRY: &[Site] = &[Site::Gate, Site::Up];
+/// All of the feed-forward layer's sites.
+pub(super) const MLP: &[Site] = &[Site::Gate, Site::Up, Site::Down];
+
+/// Score R.
 pub(super) struct Sketched<'a> {
     stage: &'a Stage,
     groups: &'a Groups,
+    sites: &'static [Site],
     projection: Option<Projection>,
     rows: Vec<Vec<f32>>,
 }
 
 impl<'a> Sketched<'a> {
-    pub(super) fn new(stage: &'a Stage, shared: &'a Shared, rows: Option<usize>) -> Self {
-        let projection = rows.map(|rows| Projection::new(&shared.groups, rows));
-        let mut method = Self { stage, groups: &shared.groups, projection, rows: Vec::new() };
+    pub(super) fn new(stage: &'a Stage, shared: &'a Shared, sketch: Sketch) -> Self {
+        let projection = sketch.rows.map(|rows| Projection::new(&shared.groups, rows));
+        let mut method = Self { stage, groups: &shared.groups, sites: sketch.sites, projection, rows: Vec::new() };
         method.rows = shared.unit.iter().map(|g| method.row(g)).collect();
         method
     }
 
     fn row(&self, gradient: &Gradient) -> Vec<f32> {
-        let mlp = self.groups.parts.iter().zip(&gradient.b).enumerate().filter(|(_, (part, _))| is_mlp(part.1));
+        let sketched = self.groups.parts.iter().zip(&gradient.b).enumerate().filter(|(_, (part, _))| self.sites.contains(&part.1));
         let sketch = |(group, (_, b)): (usize, (_, &Vec<f32>))| match &self.projection {
             Some(projection) => projection.apply(group, b, self.groups.rank()),
             None => b.clone(),
         };
-        let mut row: Vec<f32> = mlp.flat_map(sketch).collect();
+        let mut row: Vec<f32> = sketched.flat_map(sketch).collect();
         to_unit(&mut row);
         row
     }
