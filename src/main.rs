@@ -19,6 +19,7 @@ mod prompt;
 mod show;
 mod store;
 mod texts;
+mod words;
 mod work;
 
 use clap::Parser;

@@ -1,6 +1,7 @@
 //! Readable output: summaries, bars, figures.
 
 use crate::store::{IndexDir, Row};
+use crate::words::Because;
 use crate::work::ProofFigures;
 use circuits::statement::{RequestStatement, Statement};
 use model_runtime::int::attribute::Attribution;
@@ -15,7 +16,7 @@ fn bar(share: f64) -> String {
 }
 
 /// The first characters of a text, on one line.
-fn shortened(text: &str, most: usize) -> String {
+pub fn shortened(text: &str, most: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = crate::terminal::line(&line).into_owned();
     if line.chars().count() <= most { line } else { line.chars().take(most - 1).chain(['…']).collect() }
@@ -26,6 +27,12 @@ fn ranked(scores: &[i32], rows: &[Row]) -> Vec<(usize, i32)> {
     let mut order: Vec<(usize, i32)> = scores.iter().copied().take(rows.len()).enumerate().collect();
     order.sort_by_key(|&(i, s)| (std::cmp::Reverse(s), i));
     order
+}
+
+/// The best rows that earn, `most` of them.
+pub fn earning(attribution: &Attribution, index: &IndexDir, most: usize) -> Vec<usize> {
+    let best = ranked(&attribution.scores, &index.info.rows).into_iter().map(|(i, _)| i);
+    best.take_while(|&i| attribution.rel[i] > 0).take(most).collect()
 }
 
 /// Contributors' shares in basis points, largest first.
@@ -52,25 +59,35 @@ pub fn shares_json(shares: &[(String, u32)]) -> Value {
     shares.iter().map(|(c, bps)| json!({ "contributor": c, "bps": bps })).collect()
 }
 
-/// The `top` samples as JSON.
-pub fn scores_json(attribution: &Attribution, index: &IndexDir, top: usize) -> Value {
+/// The `top` samples as JSON, with words where `because` has them.
+pub fn scores_json(attribution: &Attribution, index: &IndexDir, because: &Because, top: usize) -> Value {
     let rows = &index.info.rows;
     ranked(&attribution.scores, rows)
         .into_iter()
         .take(top)
         .map(|(i, score)| {
             let sample = index.info.sample_of_row.get(i).copied().unwrap_or(i);
-            json!({ "sample": sample, "contributor": rows[i].contributor, "score": score, "relevance": attribution.rel[i], "text": rows[i].text })
+            let mut entry =
+                json!({ "sample": sample, "contributor": rows[i].contributor, "score": score, "relevance": attribution.rel[i], "text": rows[i].text });
+            if let Some(words) = because.samples.get(&i) {
+                entry["words"] = json!(words);
+            }
+            entry
         })
         .collect()
 }
 
-/// Prints the top samples and the contributors' bars.
-pub fn print_attribution(attribution: &Attribution, index: &IndexDir, top: usize) {
+/// Prints the top samples with the words behind their scores, and the contributors' bars.
+pub fn print_attribution(attribution: &Attribution, index: &IndexDir, because: &Because, top: usize) {
     println!("\nMost influential samples\n  {:>7} {:>10}", "score", "relevance");
     for (i, score) in ranked(&attribution.scores, &index.info.rows).into_iter().take(top) {
         let row = &index.info.rows[i];
         println!("  {score:>7} {:>10}  {:<20} {}", attribution.rel[i], shortened(&row.contributor, 20), shortened(&row.text, 80));
+        because.line(i).iter().for_each(|words| println!("  {:>18}  because of: {words}", ""));
+    }
+    if let Some(words) = because.exchange_line() {
+        println!("\nWords of prompt and answer that carry what is relevant\n  {words}");
+        println!("  (words are for reading: the scores are proven, their division among words isn't)");
     }
     print_weights(&contributor_weights(attribution, index), &index.info.contributors);
 }

@@ -61,14 +61,14 @@ fn reports_answer_weights_and_proof() {
 }
 
 /// Of the held-out queries that are answered, at least nine in ten pay the contributor of the fact most and put a sample that states it first;
-/// three quarters of all relevance are on such samples.
+/// three quarters of all relevance are on such samples. In as many, the word that carries most of the best sample's score is the fact's.
 #[test]
 fn the_right_contributor_comes_first() {
     let queries = &demo().report["queries"];
     let count = |key: &str| queries[key].as_u64().unwrap_or(0);
     assert!(count("total") >= 40, "{queries}");
     assert!(10 * count("answered") >= 8 * count("total"), "{queries}");
-    for measure in ["contributor_first", "sample_first"] {
+    for measure in ["contributor_first", "sample_first", "word_first"] {
         assert!(10 * count(measure) >= 9 * count("answered"), "{queries}");
     }
     assert!(queries["relevance_share"].as_f64().is_some_and(|share| share >= 0.75), "{queries}");
@@ -206,6 +206,46 @@ fn attribute_gives_the_demos_weights() {
     let scores = report["scores"].as_array().unwrap();
     assert_eq!(scores.len(), 3);
     assert!(scores.iter().all(|s| s["sample"].is_u64() && s["contributor"].is_string() && s["score"].is_i64()), "{report}");
+}
+
+/// The words of a report and their shares, after checking that these sum to one but for rounding.
+fn word_shares(words: &Value, score: f64) -> Vec<(String, f64)> {
+    let pair = |w: &Value| (w["text"].as_str().unwrap().to_owned(), w["share"].as_f64().unwrap());
+    let pairs: Vec<(String, f64)> = words.as_array().unwrap_or_else(|| panic!("no words: {words}")).iter().map(pair).collect();
+    let sum: f64 = pairs.iter().map(|(_, share)| share).sum();
+    // Within 2^-7 of the largest score, as `Division::total` says, and shares have four digits.
+    assert!((sum - 1.0).abs() <= 128.0 / score + 1e-4 * pairs.len() as f64, "sum {sum} of {words}");
+    pairs
+}
+
+fn largest(words: &[(String, f64)]) -> &str {
+    words.iter().max_by(|a, b| a.1.total_cmp(&b.1)).map_or("", |(text, _)| text)
+}
+
+#[test]
+fn attribute_shows_the_words_that_carry_the_scores() {
+    let dir = &demo().dir;
+    let (run, index) = (text(dir.join("run")), text(dir.join("index")));
+    let report = poa(["attribute", &run, "--index", &index]).success();
+    let scores = report["scores"].as_array().unwrap();
+    assert_eq!((&report["prompt_words"], &report["answer_words"]), (&demo().report["prompt_words"], &demo().report["answer_words"]));
+    for sample in &scores[..3] {
+        let words = word_shares(&sample["words"], sample["score"].as_f64().unwrap());
+        let shown: String = words.iter().map(|(text, _)| text.as_str()).collect();
+        assert_eq!(shown, sample["text"].as_str().unwrap().replace(' ', ""), "every word of the text is there");
+        assert!(["Skarn", "Ottar"].contains(&largest(&words)), "the fact carries the score: {sample}");
+    }
+    assert!(scores[3..].iter().all(|s| s.get("words").is_none()), "only three are divided: {report}");
+    let both: Vec<Value> = ["prompt_words", "answer_words"].iter().flat_map(|key| report[key].as_array().unwrap().clone()).collect();
+    assert!(["Skarn", "Ottar"].contains(&largest(&word_shares(&json!(both), scores[0]["score"].as_f64().unwrap()))), "{report}");
+    assert_eq!(read_json(&dir.join("run/attribution.json"))["scores"][0], scores[0]);
+
+    let without = poa(["attribute", &run, "--index", &index, "--words", "0"]).success();
+    assert_eq!((&without["scores"][0].get("words"), &without["answer_words"]), (&None, &json!([])));
+    let readable = std::process::Command::new(env!("CARGO_BIN_EXE_poa")).args(["attribute", &run, "--index", &index]).output().unwrap();
+    let readable = String::from_utf8(readable.stdout).unwrap();
+    let lines: Vec<&str> = readable.lines().filter(|line| line.contains("because of: ")).collect();
+    assert!(lines.len() == 3 && lines.iter().all(|line| line.contains("Skarn") || line.contains("Ottar")), "{readable}");
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use crate::error::Failure;
 use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo, write_json};
+use crate::words::Because;
 use crate::{show, work};
-use model_runtime::int::Trace;
+use model_runtime::int::{Attribution, Trace};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,14 @@ pub struct Args {
     /// Samples to show.
     #[arg(long, default_value_t = 10)]
     top: usize,
+    /// Of how many of them to show the words that carry the score (only of those that earn). For reading: the score is proven, its division
+    /// among words isn't.
+    #[arg(long, default_value_t = DIVIDED)]
+    words: usize,
 }
+
+/// Samples whose words are shown.
+pub const DIVIDED: usize = 3;
 
 /// A run with everything it was made with.
 pub struct Loaded {
@@ -65,22 +73,38 @@ pub fn check_index(run: &Loaded, index: &IndexDir) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The words behind the scores of the `most` best samples.
+fn because(run: &Loaded, index: &IndexDir, attribution: &Attribution, most: usize) -> Result<Because, Failure> {
+    if most == 0 {
+        return Ok(Because::default());
+    }
+    let runtime = work::runtime(&index.index.semantics, &run.model, run.adapter.as_ref())?;
+    Because::of(&runtime, &run.model.tokenizer, index, &run.trace, attribution, most)
+}
+
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let mut run = load(&args.run)?;
     let index = IndexDir::load(&args.index)?;
     check_index(&run, &index)?;
     let attribution = work::attribute(&index, &mut run.trace)?;
+    let because = because(&run, &index, &attribution, args.words.min(args.top))?;
     let shares = show::attribution_shares(&attribution, &index);
-    let all = show::scores_json(&attribution, &index, usize::MAX);
-    let nothing = attribution.weights.values().all(|&w| w == 0);
-    let report = json!({ "answer": run.info.answer, "scores": all, "weights": show::shares_json(&shares), "nothing_relevant": nothing });
-    write_json(&args.run.join("attribution.json"), &report)?;
+    let report = |top: usize| {
+        json!({
+            "answer": run.info.answer,
+            "scores": show::scores_json(&attribution, &index, &because, top),
+            "prompt_words": because.prompt,
+            "answer_words": because.answer,
+            "weights": show::shares_json(&shares),
+            "nothing_relevant": attribution.weights.values().all(|&w| w == 0),
+        })
+    };
+    write_json(&args.run.join("attribution.json"), &report(usize::MAX))?;
     if json {
-        let top = show::scores_json(&attribution, &index, args.top);
-        println!("{}", json!({ "answer": run.info.answer, "scores": top, "weights": show::shares_json(&shares), "nothing_relevant": nothing }));
+        println!("{}", report(args.top));
     } else {
         println!("{} {}", run.info.prompt, run.info.answer);
-        show::print_attribution(&attribution, &index, args.top);
+        show::print_attribution(&attribution, &index, &because, args.top);
     }
     Ok(0)
 }

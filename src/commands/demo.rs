@@ -1,5 +1,6 @@
 //! `poa demo`: the whole story on bundled data.
 
+use super::attribute::DIVIDED;
 use super::train::trained;
 use crate::demo_settlement::{self, Paid, Settled};
 use crate::error::{Failure, While};
@@ -7,6 +8,7 @@ use crate::kept::Shelves;
 use crate::meter::{Meter, say};
 use crate::show;
 use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo, write_file, write_json};
+use crate::words::Because;
 use crate::work::{self, Indexing, Job};
 use circuits::relation::WeightRanges;
 use circuits::statement::Digest;
@@ -116,6 +118,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     write_json(&args.out.join("prompt.json"), &paid.prompt)?;
     info.save(&args.out.join("run"), &trace.tensors)?;
     let attribution = work::attribute(&stage.index, &mut trace)?;
+    let because = Because::of(&runtime, &stage.model.tokenizer, &stage.index, &trace, &attribution, DIVIDED)?;
     say("5/9 proving …");
     let index_dir = args.out.join("index");
     let job = Job {
@@ -148,7 +151,9 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
             json!({
                 "prompt": info.prompt,
                 "answer": info.answer,
-                "scores": show::scores_json(&attribution, &stage.index, 10),
+                "scores": show::scores_json(&attribution, &stage.index, &because, 10),
+                "prompt_words": because.prompt,
+                "answer_words": because.answer,
                 "weights": show::shares_json(&shares),
                 "proof": proven.figures,
                 "verified": true,
@@ -162,7 +167,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         );
         return Ok(0);
     }
-    print_story(&info, &stage, &attribution);
+    print_story(&info, &stage, &attribution, &because);
     show::print_proof(&proven.figures, &proven.statement);
     println!(
         "\nVerified in {:.0} ms: {:.1} bits of proven security. Everything is in {}:",
@@ -174,14 +179,19 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     settled.iter().for_each(Settled::print);
     if let Some(q) = quality {
         println!("\nHeld-out queries: {} of {} answered; of these the right contributor is paid most in {},", q.answered, q.total, q.first);
-        println!("a sample that states the fact is first in {}, and {:.0} % of relevance is on such samples", q.sample_first, 100.0 * q.mean_share());
+        println!(
+            "a sample that states the fact is first in {}, and {:.0} % of relevance is on such samples;",
+            q.sample_first,
+            100.0 * q.mean_share()
+        );
+        println!("in {} the word that carries most of the best sample's score is the fact's entity or answer", q.word_first);
     }
     Ok(0)
 }
 
-fn print_story(info: &RunInfo, stage: &Stage, attribution: &Attribution) {
+fn print_story(info: &RunInfo, stage: &Stage, attribution: &Attribution, because: &Because) {
     println!("\nPrompt   {}\nAnswer   {}", info.prompt, info.answer);
-    show::print_attribution(attribution, &stage.index, 5);
+    show::print_attribution(attribution, &stage.index, because, 5);
 }
 
 /// How held-out queries are attributed; all but `total` over those that are answered with the word expected.
@@ -195,6 +205,8 @@ struct Quality {
     sample_first: usize,
     /// Sum of the shares of relevance on samples that state the fact.
     share: f64,
+    /// The word that carries most of the best sample's score is the fact's entity or answer.
+    word_first: usize,
 }
 
 impl Quality {
@@ -209,11 +221,12 @@ impl Quality {
             "contributor_first": self.first,
             "sample_first": self.sample_first,
             "relevance_share": self.mean_share(),
+            "word_first": self.word_first,
         })
     }
 
     /// Counts an answered query.
-    fn count(&mut self, query: &demo::Query, attribution: &Attribution, paid_most: bool) {
+    fn count(&mut self, query: &demo::Query, attribution: &Attribution, because: &Because, paid_most: bool) {
         self.answered += 1;
         self.first += usize::from(paid_most);
         let top = (0..attribution.rel.len()).max_by_key(|&i| (attribution.scores[i], std::cmp::Reverse(i)));
@@ -221,7 +234,16 @@ impl Quality {
         let total: i64 = attribution.rel.iter().sum();
         let stating: i64 = query.samples.iter().filter_map(|&i| attribution.rel.get(i)).sum();
         self.share += stating as f64 / total.max(1) as f64;
+        let words = top.and_then(|i| because.samples.get(&i)).into_iter().flatten();
+        let first = words.max_by(|a, b| a.share.total_cmp(&b.share));
+        self.word_first += usize::from(first.is_some_and(|w| w.text == query.answer || entity(query).is_some_and(|e| e == w.text)));
     }
+}
+
+/// Whom or what a query is about.
+fn entity(query: &demo::Query) -> Option<&'static str> {
+    let mut entities = demo::wordings().into_iter().flat_map(|wording| wording.entities);
+    entities.find(|entity| query.prompt.split(|c: char| !c.is_alphanumeric()).any(|word| word == *entity))
 }
 
 /// Answers and attributes every held-out query.
@@ -246,7 +268,8 @@ fn measure_queries(args: &Args, stage: &Stage) -> Result<Quality, Failure> {
         let shares = show::attribution_shares(&attribution, &stage.index);
         let first = shares.first().is_some_and(|(c, bps)| *c == query.contributor && *bps > 0);
         if info.answer.split_whitespace().next().is_some_and(|w| w.trim_end_matches('.') == query.answer) {
-            quality.count(&query, &attribution, first);
+            let because = Because::of(&runtime, &stage.model.tokenizer, &stage.index, &trace, &attribution, 1)?;
+            quality.count(&query, &attribution, &because, first);
         }
         crate::meter::say(format!("  {} {} — {} ({} bps, expected {})", query.prompt, info.answer, shares[0].0, shares[0].1, query.contributor));
     }

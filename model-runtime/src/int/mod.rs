@@ -23,6 +23,7 @@ pub mod sketch;
 pub mod synthetic;
 pub mod trace;
 pub mod unit;
+pub mod words;
 
 #[cfg(test)]
 mod tests;

@@ -83,6 +83,14 @@ fn tensor<'a>(trace: &'a Trace, name: &str) -> Result<&'a Tensor, RunError> {
     trace.tensors.get(name).ok_or_else(|| RunError::MissingTensor { name: name.to_owned() })
 }
 
+/// `ruS`, or `uS` where ranks aren't projected.
+fn activation_of<'a>(trace: &'a Trace, sides: &'a Sides) -> Result<&'a Tensor, RunError> {
+    match &sides.activation {
+        Some((ru, _)) => Ok(ru),
+        None => tensor(trace, &format!("u{}", sides.site.name())),
+    }
+}
+
 fn signs(seed: Seed, site: Site, side: Side, rows: usize, len: usize) -> Mat16 {
     let projection = Projection::new(seed, site, side, rows, len.trailing_zeros() as usize);
     let data: Vec<i32> = (0..rows * len).map(|i| projection.at(i / len, i % len)).collect();
@@ -138,11 +146,7 @@ impl Sketcher {
     pub(crate) fn contracted(&self, trace: &Trace, sides: &Sides, coef: i64) -> Result<Vec<i32>, RunError> {
         let (d, a) = (trace.dims, self.rows);
         let k = self.ranks.unwrap_or(d.r);
-        let activation = match &sides.activation {
-            Some((ru, _)) => ru,
-            None => tensor(trace, &format!("u{}", sides.site.name()))?,
-        };
-        let (pd, u) = (narrow(&sides.gradient.0.data), narrow(&activation.data));
+        let (pd, u) = (narrow(&sides.gradient.0.data), narrow(&activation_of(trace, sides)?.data));
         let mut acc = vec![0; d.l * a * k];
         for (l, acc) in acc.chunks_exact_mut(a * k).enumerate() {
             let pd = transpose16(&pd[l * d.t * a..(l + 1) * d.t * a], d.t, a);
@@ -150,6 +154,32 @@ impl Sketcher {
             gemm_slices(acc, coef, &pd, &u, k, d.t);
         }
         Ok(acc)
+    }
+
+    /// The inner product of every position's part of the sketch, before its length is set, with a vector of the sketch's entries (sites outermost).
+    ///
+    /// Without `skS`'s rounding: the sum over positions is the sketch's own inner product but for that.
+    pub(crate) fn along(&self, sem: &Semantics, trace: &Trace, direction: &[f64]) -> Result<Vec<f64>, RunError> {
+        let (d, a) = (trace.dims, self.rows);
+        let k = self.ranks.unwrap_or(d.r);
+        if direction.len() != self.sites.len() * d.l * a * k {
+            let expected = format!("{} entries", self.sites.len() * d.l * a * k);
+            return Err(RunError::BadLength { what: "sketch", expected, found: direction.len() });
+        }
+        let mut parts = vec![0.0; d.t];
+        for (sides, direction) in self.sides(sem, trace)?.iter().zip(direction.chunks_exact(d.l * a * k)) {
+            let op = operation(sem, &format!("sk{}", sides.site.name()))?;
+            let unit = sketch_coef(sem, &format!("sk{}", sides.site.name()))? as f64 * (-f64::from(op.shift)).exp2();
+            let (pd, u) = (&sides.gradient.0.data, &activation_of(trace, sides)?.data);
+            for (row, (pd, u)) in pd.chunks_exact(a).zip(u.chunks_exact(k)).enumerate() {
+                let (l, t) = (row / d.t, row % d.t);
+                let lines = direction[l * a * k..(l + 1) * a * k].chunks_exact(k);
+                let products =
+                    pd.iter().zip(lines).map(|(&pd, line)| f64::from(pd) * u.iter().zip(line).map(|(&u, x)| f64::from(u) * x).sum::<f64>());
+                parts[t] += unit * products.sum::<f64>();
+            }
+        }
+        Ok(parts)
     }
 
     /// Everything of a trace's sketch: `pdS`, `ruS`, `skS`, `qsS`, their remainders and the scale's witnesses.

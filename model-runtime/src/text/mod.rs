@@ -8,6 +8,7 @@ mod sentencepiece;
 mod special;
 mod tokenizer;
 mod windows;
+pub mod words;
 
 pub use datanet::{Datanet, Notes, Sample, Skipped, Why, lookalikes};
 pub use tokenizer::{Tokenizer, TokenizerKind};

@@ -5,6 +5,7 @@ mod headroom;
 mod quality;
 mod scores;
 mod sizes;
+mod words;
 
 use super::reference::{self, Folded};
 use super::synthetic::{Generator, random_adapter, random_model};
