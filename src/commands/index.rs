@@ -53,12 +53,12 @@ pub struct Args {
 #[derive(clap::Args)]
 pub struct SketchArgs {
     /// Rows of the projection of gradients; a power of two.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 32)]
     sketch_rows: usize,
     /// Most entries of a sketch (up to 16384): where all ranks would exceed it, ranks are projected too.
     #[arg(long, default_value_t = 4096)]
     sketch_size: usize,
-    /// Sites to sketch, comma-separated (default: gate and up, as far as the adapter covers them, else all it covers).
+    /// Sites to sketch, comma-separated (default: o, gate and up, as far as the adapter covers them; all it covers where that is neither gate nor up).
     #[arg(long, value_delimiter = ',', value_parser = site)]
     sketch_sites: Option<Vec<Site>>,
 }

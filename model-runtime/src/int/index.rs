@@ -74,7 +74,7 @@ pub struct IndexOptions {
     pub rows: usize,
     /// Most entries of a sketch: where all ranks would exceed it, ranks are projected too, then rows are fewer.
     pub cap: usize,
-    /// Sites to sketch; those that enter the feed-forward layer, gate and up, or all that the adapter has where it has none of these.
+    /// Sites to sketch; gate, up and o, as far as the adapter covers them, or all it covers where that is neither gate nor up.
     pub sites: Option<Vec<Site>>,
     /// What the projections' signs are drawn from.
     pub seed: Seed,
@@ -82,7 +82,7 @@ pub struct IndexOptions {
 
 impl Default for IndexOptions {
     fn default() -> Self {
-        Self { rows: 64, cap: MAX_SKETCH / 4, sites: None, seed: Seed::default() }
+        Self { rows: 32, cap: MAX_SKETCH / 4, sites: None, seed: Seed::default() }
     }
 }
 
@@ -110,8 +110,8 @@ fn sketch_shape(sem: &Semantics, options: &IndexOptions) -> Result<SketchShape, 
     if !(1..=MAX_SKETCH).contains(&options.cap) {
         return refuse("sketch size", &format!("1 to {MAX_SKETCH}"), options.cap);
     }
-    let wide: Vec<Site> = lora.sites.iter().copied().filter(|s| matches!(s, Site::Gate | Site::Up)).collect();
-    let default = if wide.is_empty() { lora.sites.clone() } else { wide };
+    let best: Vec<Site> = lora.sites.iter().copied().filter(|s| matches!(s, Site::O | Site::Gate | Site::Up)).collect();
+    let default = if best.iter().all(|s| *s == Site::O) { lora.sites.clone() } else { best };
     let mut sites = options.sites.clone().unwrap_or(default);
     sites.sort_unstable();
     sites.dedup();

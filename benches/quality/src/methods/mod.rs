@@ -10,7 +10,7 @@ use crate::Failure;
 use crate::gradient::{Gradient, Groups, Seed, of_samples};
 use crate::stage::{Query, Stage};
 use model_runtime::train::SplitMix64;
-use sketched::{ENTRY, MLP, Sketch};
+use sketched::{DEFAULT, MLP, Sketch};
 
 /// A method, made for one stage.
 pub trait Method {
@@ -33,8 +33,8 @@ pub trait Method {
 pub const NAMES: [&str; 15] = [
     "r-integer",
     "r",
+    "r-64",
     "r-mlp-32",
-    "r-mlp-64",
     "r-unprojected",
     "bm25",
     "hidden-cosine",
@@ -67,10 +67,10 @@ impl Shared {
 pub fn method<'a>(name: &str, stage: &'a Stage, shared: &'a Shared) -> Result<Box<dyn Method + 'a>, Failure> {
     Ok(match name {
         "r-integer" => Box::new(integer::Integer::new(stage)?),
-        "r" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: ENTRY, rows: Some(64) })),
+        "r" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: DEFAULT, rows: Some(32) })),
+        "r-64" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: DEFAULT, rows: Some(64) })),
         "r-mlp-32" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: MLP, rows: Some(32) })),
-        "r-mlp-64" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: MLP, rows: Some(64) })),
-        "r-unprojected" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: ENTRY, rows: None })),
+        "r-unprojected" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: DEFAULT, rows: None })),
         "bm25" => Box::new(lexical::Bm25::new(stage)),
         "hidden-cosine" => Box::new(lexical::Hidden::new(stage)?),
         "gradient-dot" => Box::new(gradients::Plain::new(stage, shared, false)),

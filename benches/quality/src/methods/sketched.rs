@@ -1,4 +1,4 @@
-//! Score R in floats: unit token gradients, ±1 sketches of the B-gradients at feed-forward sites, unit rows, dot products.
+//! Score R in floats: unit token gradients, ±1 sketches of the B-gradients at some sites, unit rows, dot products.
 
 use super::{Method, Shared};
 use crate::Failure;
@@ -40,8 +40,8 @@ pub(super) struct Sketch {
     pub rows: Option<usize>,
 }
 
-/// The sites that enter the feed-forward layer.
-pub(super) const ENTRY: &[Site] = &[Site::Gate, Site::Up];
+/// What an index sketches by default.
+pub(super) const DEFAULT: &[Site] = &[Site::O, Site::Gate, Site::Up];
 /// All of the feed-forward layer's sites.
 pub(super) const MLP: &[Site] = &[Site::Gate, Site::Up, Site::Down];
 
