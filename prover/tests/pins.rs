@@ -128,7 +128,7 @@ fn pins_cover_what_the_values_mean() {
         (|s| *s.exps.get_mut("adown").unwrap() -= 1, &[Group::Adapter]),
         (|s| s.ops.get_mut("q").unwrap().shift -= 1, &[Group::Adapter]),
         (|s| *s.consts.get_mut("nf.eps").unwrap() += 1, &[Group::Adapter]),
-        (|s| s.ops.get_mut("pdq").unwrap().shift -= 1, &[Group::Index]),
+        (|s| s.ops.get_mut("pdq").unwrap().bits -= 1, &[Group::Index]),
         (|s| *s.consts.get_mut("theta").unwrap() += 1, &[Group::Index]),
     ];
     for (i, (change, groups)) in cases.into_iter().enumerate() {
@@ -170,8 +170,9 @@ fn a_pin_is_of_one_root_and_one_value() {
 }
 
 /// Pins of values that the polynomials don't take: the openings refuse them.
-fn pins_of_false_values<C: NativeProfile>(f: &Fixture<C>, refused: impl Fn(&Statement, &Proof<C>, Group)) {
-    for (g, group) in PINNED.into_iter().enumerate() {
+fn pins_of_false_values<C: NativeProfile>(f: &Fixture<C>, groups: &[usize], refused: impl Fn(&Statement, &Proof<C>, Group)) {
+    for &g in groups {
+        let group = PINNED[g];
         let mut fixed = f.full.commit::<C>(&f.witness);
         let parameters = pin::parameters(C::PROFILE, &f.full.relation, group, &fixed[g].layout);
         let root = fixed[g].root.clone();
@@ -194,9 +195,9 @@ fn pins_of_false_values<C: NativeProfile>(f: &Fixture<C>, refused: impl Fn(&Stat
 
 #[test]
 fn a_pinned_value_is_opened() {
-    pins_of_false_values(&native().0, |_, _, _| {});
+    pins_of_false_values(&native().0, &[0, 2], |_, _, _| {});
     let constants = Constants::new(&evm().0.statement.relation).unwrap();
-    pins_of_false_values(&evm().0, |statement, proof, group| {
+    pins_of_false_values(&evm().0, &[1], |statement, proof, group| {
         let recorded = replay(&constants, statement, proof, &proof.to_bytes(), z()).map(|_| ());
         assert!(matches!(recorded, Err(RecordError::Verify(VerifyError::Opening { group: g, .. })) if g == group), "{recorded:?}");
     });
@@ -216,6 +217,9 @@ fn pins_of_other_parameters() {
         let statement = Statement { relation: relation.params.clone(), ..f.statement.clone() };
         let proof = f.proof(&relation, &statement, &f.fixed);
         assert_eq!(verify(&statement, &proof), Err(VerifyError::Pin { group }));
+        if group != Group::Base {
+            continue;
+        }
         let (f, _) = evm();
         let relation = other(&f.full.relation, name);
         let statement = Statement { relation: relation.params.clone(), ..f.statement.clone() };
