@@ -19,12 +19,12 @@ pub struct Pins {
 ///
 /// # Errors
 ///
-/// When roots of different hashes would be compared.
+/// When pins of different hashes would be compared.
 pub fn compare(expected: &Expected, statement: &Statement, key: Option<Digest>) -> Result<Pins, Failure> {
-    let roots = [expected.base, expected.adapter, expected.index, expected.index_digest];
-    if statement.profile == Profile::Native && roots.iter().any(Option::is_some) {
+    let pinned = [expected.base, expected.adapter, expected.index, expected.index_digest];
+    if statement.profile == Profile::Native && pinned.iter().any(Option::is_some) {
         let message =
-            "base, adapter and index are expected as contracts hold them, which a proof of the native profile can't show: its roots are others";
+            "base, adapter and index are expected as contracts hold them, which a proof of the native profile can't show: its pins are others";
         return Err(Failure::input(message).hint("prove with --profile evm, or expect the relation only"));
     }
     if key.is_some() && expected.relation.is_some() && expected.key_digest.is_none() {

@@ -4,6 +4,7 @@ use crate::error::{Failure, While};
 use crate::meter::say;
 use circuits::ir::{F, Group};
 use circuits::layout::Layout;
+use circuits::relation::Relation;
 use circuits::statement::Profile;
 use model_runtime::import::write_atomic;
 use prover::commit::Committed;
@@ -39,7 +40,12 @@ impl Shelves<'_> {
     }
 
     /// Commits values: takes what is kept of them, or commits them and keeps it.
-    pub fn commit<C: NativeProfile>(&self, group: Group, layout: Layout, values: Vec<F>) -> Result<Committed<C>, Failure> {
+    pub fn commit<C: NativeProfile>(&self, relation: &Relation, group: Group, layout: Layout, values: Vec<F>) -> Result<Committed<C>, Failure> {
+        let committed = self.commit_unpinned(group, layout, values)?;
+        Ok(committed.pinned(relation))
+    }
+
+    fn commit_unpinned<C: NativeProfile>(&self, group: Group, layout: Layout, values: Vec<F>) -> Result<Committed<C>, Failure> {
         let Some(file) = self.file(group, C::PROFILE) else {
             return Committed::new(group, layout, values).during("committing");
         };

@@ -317,7 +317,7 @@ pub fn commit(group: Group, semantics: &Semantics, index: Option<&IndexDir>, ten
     let relation = Relation::new(&params).during("building the relation")?;
     let (layout, values) = values_of(&relation, group, tensors).during("committing")?;
     warn_if_too_large("the commitment", encoded_bytes::<Native>(group, layout.log));
-    Ok(shelves.commit::<Native>(group, layout, values)?.digest())
+    Ok(shelves.commit::<Native>(&relation, group, layout, values)?.digest())
 }
 
 /// A proof and what it cost.
@@ -427,7 +427,7 @@ fn commit_fixed<C: NativeProfile>(relation: &Relation, witness: &Witness, shelve
         .filter_map(|g| Some((g, Layout::of(relation, g)?)))
         .map(|(g, layout)| {
             let values = stack(&layout, |id| &witness.tensors[id.0]);
-            shelves.commit(g, layout, values)
+            shelves.commit(relation, g, layout, values)
         })
         .collect()
 }

@@ -55,6 +55,11 @@ impl Group {
         }
     }
 
+    /// Whether its commitment outlives a proof, so that statements name it by its pin ([`crate::statement::pin`]).
+    pub fn is_pinned(self) -> bool {
+        matches!(self, Group::Base | Group::Adapter | Group::Index)
+    }
+
     /// All groups in canonical order.
     pub const ALL: [Group; 5] = [Group::Base, Group::Adapter, Group::Index, Group::Tables, Group::Trace];
 }

@@ -1,6 +1,7 @@
 //! The public statement: what a proof convinces its reader of. One type, one canonical encoding, one hash.
 
 mod clause;
+pub mod pin;
 mod tokens;
 
 pub use clause::{Clause, Counterpart, Host};
@@ -17,7 +18,7 @@ use sha3::{Digest as _, Keccak256};
 use thiserror::Error;
 
 /// Version of protocol and proof format; part of every digest.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Weights are below this, in every host: at most `2^30`, which no sum of relevances exceeds (the relation's limit on rows), and below KoalaBear's
 /// order, so that an element has one weight. `light_client::settlement` and the contracts have the same bound.
@@ -131,11 +132,11 @@ impl RequestStatement {
 /// The attribution index and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexStatement {
-    /// Commitment to its tensors.
+    /// Its [pin](pin).
     pub commitment: Digest,
-    /// Commitment of the base model it was made with.
+    /// Pin of the base model it was made with.
     pub base: Digest,
-    /// Commitment of the adapter it was made with.
+    /// Pin of the adapter it was made with.
     pub adapter: Digest,
     /// Root of the datanet.
     pub datanet_root: Digest,
@@ -154,13 +155,13 @@ pub struct Statement {
     pub profile: Profile,
     /// Architecture, quantisation, policy and sizes.
     pub relation: RelationParams,
-    /// Commitment to the base model.
+    /// [Pin](pin) of the base model.
     pub base: Digest,
-    /// Commitment to the adapter; absent without one.
+    /// Pin of the adapter; absent without one.
     pub adapter: Option<Digest>,
     /// The index; absent without attribution.
     pub index: Option<IndexStatement>,
-    /// Commitment to the lookup tables; absent where the verifier evaluates them.
+    /// Root of the lookup tables; absent where the verifier evaluates them.
     pub tables: Option<Digest>,
     /// Requests.
     pub requests: Vec<RequestStatement>,
@@ -189,7 +190,7 @@ pub enum StatementError {
 }
 
 impl Statement {
-    /// The long-lived commitment of a group.
+    /// What stands for a group that is committed beforehand: a pin, of the lookup tables the root.
     pub fn commitment(&self, group: Group) -> Option<Digest> {
         match group {
             Group::Base => Some(self.base),
@@ -208,7 +209,7 @@ impl Statement {
         }
     }
 
-    /// The scalars whose Poseidon2 hash is the `evm` profile's digest: the relation's digest, the commitments (zero for none), the index's
+    /// The scalars whose Poseidon2 hash is the `evm` profile's digest: the relation's digest, the pins and the tables' root (zero for none), the index's
     /// digest, the number of requests, and of each its id, its prompt's and its exchange's digest and its weights, eight to a scalar.
     pub fn words(&self) -> Vec<Bn254> {
         let commitment = |g: Group| self.commitment(g).unwrap_or_default().word();

@@ -1,7 +1,8 @@
-//! Committing a group's tensors, and opening the result.
+//! Committing a group's tensors, pinning what outlives a proof, and opening the result.
 
 use circuits::ir::{EF, F, Group};
 use circuits::layout::Layout;
+use circuits::relation::Relation;
 use circuits::statement::{Digest, PROTOCOL_VERSION};
 use circuits::witness::Witness;
 use model_runtime::tensor::TensorMap;
@@ -10,11 +11,13 @@ use p3_field::{PrimeCharacteristicRing, PrimeField32};
 use p3_matrix::dense::RowMajorMatrix;
 use p3_matrix::{Dimensions, Matrix};
 use p3_multilinear_util::point::Point;
+use p3_multilinear_util::poly::Poly;
 use p3_sumcheck::layout::{Layout as _, PrefixProver, Table};
 use p3_whir::PcsProof;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use verifier::pcs::{self, Commitment, Opening, Pcs, Tree, encode, stacked};
+use verifier::pin;
 use verifier::profile::{HashProfile, NativeProfile};
 
 use crate::ProveError;
@@ -39,6 +42,19 @@ pub struct Committed<C: NativeProfile> {
     pcs: Pcs<C>,
     /// Kept of polynomials that aren't encoded again.
     tree: Option<Tree<C>>,
+    /// Its pin, once it has one.
+    pub pin: Option<Pin>,
+}
+
+/// A long-lived commitment's pin, and what it is the hash of beside parameters and root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The point, hashed from parameters and root.
+    pub point: Vec<EF>,
+    /// The polynomial's value there.
+    pub value: EF,
+    /// The pin.
+    pub digest: Digest,
 }
 
 /// A commitment on disk.
@@ -67,14 +83,26 @@ pub fn stack<'a>(layout: &Layout, values: impl Fn(circuits::ir::TensorId) -> &'a
 }
 
 impl<C: NativeProfile> Committed<C> {
-    /// Commits a group of a witness.
+    /// Commits a group of a witness, and pins it if it outlives the proof.
     ///
     /// # Errors
     ///
-    /// When there are no parameters for the group's size.
-    pub fn of_witness(group: Group, layout: Layout, witness: &Witness) -> Result<Self, ProveError> {
+    /// When the relation has nothing in the group, or there are no parameters for its size.
+    pub fn of_witness(relation: &Relation, group: Group, witness: &Witness) -> Result<Self, ProveError> {
+        let layout = Layout::of(relation, group).ok_or(ProveError::NoGroup(group))?;
         let values = stack(&layout, |id| &witness.tensors[id.0]);
-        Self::new(group, layout, values)
+        Ok(Self::new(group, layout, values)?.pinned(relation))
+    }
+
+    /// With its pin, if it is of a group that has one: one pass over the values.
+    pub fn pinned(mut self, relation: &Relation) -> Self {
+        if self.group.is_pinned() {
+            let parameters = pin::parameters(C::PROFILE, relation, self.group, &self.layout);
+            let point = pin::point::<C>(&parameters, &self.root, self.layout.log);
+            let value = Poly::new(self.values()).eval_base(&Point::new(point.clone()));
+            self.pin = Some(Pin { digest: C::pin(&parameters, &self.root, value), point, value });
+        }
+        self
     }
 
     /// Commits stacked values.
@@ -87,7 +115,7 @@ impl<C: NativeProfile> Committed<C> {
         let table = table(values);
         let (root, _, tree) = encode::<C>(group, &table);
         let tree = (layout.log < ENCODED_AGAIN_LOG).then_some(tree);
-        Ok(Self { group, layout, table, root, pcs, tree })
+        Ok(Self { group, layout, table, root, pcs, tree, pin: None })
     }
 
     /// The commitment as [`Committed::stored_or_new`] takes it; `None` for polynomials that are encoded again.
@@ -114,7 +142,7 @@ impl<C: NativeProfile> Committed<C> {
         match stored_of::<C>(group, &values, stored) {
             Some(Stored { root, tree, .. }) => {
                 let pcs = pcs::scheme::<C>(group, layout.log)?;
-                Ok((Self { group, layout, table: table(values), root, pcs, tree: Some(tree) }, true))
+                Ok((Self { group, layout, table: table(values), root, pcs, tree: Some(tree), pin: None }, true))
             }
             None => Ok((Self::new(group, layout, values)?, false)),
         }
@@ -125,9 +153,9 @@ impl<C: NativeProfile> Committed<C> {
         self.table.poly(0).into_slice()
     }
 
-    /// The root's digest.
+    /// What statements call it: its pin, or the digest of its root where it has none.
     pub fn digest(&self) -> Digest {
-        C::digest(&self.root)
+        self.pin.as_ref().map_or_else(|| C::digest(&self.root), |pin| pin.digest)
     }
 
     /// A tensor's values.
@@ -135,7 +163,7 @@ impl<C: NativeProfile> Committed<C> {
         self.layout.slot(id).and_then(|slot| self.values().get(slot.offset..slot.offset + (1 << slot.log)))
     }
 
-    /// Opens it at a point.
+    /// Opens it at a point, and at its pin's.
     ///
     /// # Errors
     ///
@@ -148,10 +176,12 @@ impl<C: NativeProfile> Committed<C> {
                 (layout, tree)
             }
         };
-        let protocol = pcs::protocol(point.len());
-        let point = Point::new(point.to_vec());
+        let points: Vec<Point<EF>> =
+            [point].into_iter().chain(self.pin.iter().map(|pin| pin.point.as_slice())).map(|p| Point::new(p.to_vec())).collect();
+        let protocol = pcs::protocol(point.len(), points.len());
         let outside = (0..self.pcs.commitment_ood_samples()).map(|_| layout.add_virtual_eval(challenger)).collect();
-        let evals = protocol.iter_openings().map(|(table, batch)| layout.eval_at(table, batch, &point, challenger)).collect();
+        let openings = protocol.iter_openings().zip(&points);
+        let evals = openings.map(|((table, batch), point)| layout.eval_at(table, batch, point, challenger)).collect();
         let whir = self.pcs.prove(outside, challenger, layout, tree, protocol.num_openings()).map_err(|e| ProveError::Opening(e.to_string()))?;
         Ok(PcsProof { whir, evals })
     }
@@ -205,14 +235,14 @@ pub fn encoded_bytes<C: HashProfile>(group: Group, log: usize) -> usize {
     size_of::<F>() * ((1 << log) + (1 << (log + rate))) + 2 * digest * (1 << (log + rate).saturating_sub(fold))
 }
 
-/// Digest of a group that is made from tensors by name, without a witness.
+/// What statements call a group's commitment, made from tensors by name, without a witness.
 ///
 /// # Errors
 ///
 /// When a tensor of the layout is missing or of another size.
-pub fn digest_of<C: NativeProfile>(relation: &circuits::relation::Relation, group: Group, tensors: &TensorMap) -> Result<Digest, ProveError> {
+pub fn digest_of<C: NativeProfile>(relation: &Relation, group: Group, tensors: &TensorMap) -> Result<Digest, ProveError> {
     let (layout, values) = values_of(relation, group, tensors)?;
-    Ok(Committed::<C>::new(group, layout, values)?.digest())
+    Ok(Committed::<C>::new(group, layout, values)?.pinned(relation).digest())
 }
 
 /// A group's layout and its values, from tensors by name.
@@ -220,7 +250,7 @@ pub fn digest_of<C: NativeProfile>(relation: &circuits::relation::Relation, grou
 /// # Errors
 ///
 /// When a tensor of the layout is missing or of another size.
-pub fn values_of(relation: &circuits::relation::Relation, group: Group, tensors: &TensorMap) -> Result<(Layout, Vec<F>), ProveError> {
+pub fn values_of(relation: &Relation, group: Group, tensors: &TensorMap) -> Result<(Layout, Vec<F>), ProveError> {
     let layout = Layout::of(relation, group).ok_or(ProveError::NoGroup(group))?;
     for slot in &layout.slots {
         let name = &relation.tensors[slot.tensor.0].name;
@@ -262,9 +292,9 @@ mod tests {
         assert!(taken && stored.root == fresh.root);
         let point: Vec<EF> = (0..LOG as u32).map(|i| EF::from_u32(i * i + 5)).collect();
         let opening = stored.open(&point, &mut transcript::<C>(&stored.root)).unwrap();
-        let value = p3_multilinear_util::poly::Poly::new(stored.values()).eval_base(&Point::new(point.clone()));
+        let value = Poly::new(stored.values()).eval_base(&Point::new(point.clone()));
         let pcs = pcs::scheme::<C>(Group::Base, LOG).unwrap();
-        pcs::verify::<C>(&pcs, &fresh.root, &opening, &point, value, &mut transcript::<C>(&fresh.root)).unwrap();
+        pcs::verify::<C>(&pcs, &fresh.root, &opening, &[(&point, value)], &mut transcript::<C>(&fresh.root)).unwrap();
         // With a root that isn't the tree's, or the tree of another polynomial's size: made anew, though all else agrees.
         let seal = |stored: Stored<Commitment<C>, Tree<C>>| {
             let bytes = postcard::to_allocvec(&stored).unwrap();

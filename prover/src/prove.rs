@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use std::time::Instant;
 use verifier::plan::{Claims, Plan, Points};
 use verifier::profile::{HashProfile, NativeProfile};
-use verifier::proof::Proof;
+use verifier::proof::{Pinned, Proof};
 use verifier::transcript;
 
 /// A finished phase.
@@ -81,7 +81,7 @@ pub struct Inputs<'a, C: NativeProfile> {
     pub relation: &'a Relation,
     /// Openings of token digests, one per request.
     pub tokens: Vec<Option<TokenOpening>>,
-    /// Long-lived commitments, in the order of [`Group::ALL`].
+    /// Commitments made beforehand, pinned where they outlive the proof, in the order of [`Group::ALL`].
     pub fixed: Vec<&'a Committed<C>>,
 }
 
@@ -116,11 +116,11 @@ pub fn prove_counted<C: NativeProfile>(
 ) -> Result<Proof<C>, ProveError> {
     let Inputs { statement, relation, tokens, fixed } = inputs;
     let plan = Plan::new(relation);
-    let layout = Layout::of(relation, Group::Trace).ok_or(ProveError::NoGroup(Group::Trace))?;
-    let trace = stages.run("commit trace", || Committed::<C>::of_witness(Group::Trace, layout, &witness))?;
+    let trace = stages.run("commit trace", || Committed::<C>::of_witness(relation, Group::Trace, &witness))?;
     let mut all = fixed;
     all.push(&trace);
-    let roots: Vec<_> = all.iter().map(|c| c.root.clone()).collect();
+    let roots: Vec<_> = all.iter().map(|c| (&c.root, c.pin.as_ref().map(|pin| pin.value))).collect();
+    let pinned = all.iter().filter_map(|c| Some(Pinned { root: c.root.clone(), value: c.pin.as_ref()?.value })).collect();
     let mut challenger = transcript::start::<C>(&statement.digest(), &roots);
 
     let challenges = transcript::lookup_challenges::<F, EF>(&mut challenger);
@@ -153,7 +153,7 @@ pub fn prove_counted<C: NativeProfile>(
 
     let openings =
         stages.run("open", || all.iter().map(|c| c.open(&point[point.len() - c.layout.log..], &mut challenger)).collect::<Result<Vec<_>, _>>())?;
-    Ok(Proof { tokens, trace: trace.root.clone(), lookups, sum_rounds, evaluations, reduction_rounds, finals, openings })
+    Ok(Proof { tokens, pinned, trace: trace.root.clone(), lookups, sum_rounds, evaluations, reduction_rounds, finals, openings })
 }
 
 fn evaluate_claims(claims: &Claims, tensors: &dyn Tensors) -> Vec<EF> {

@@ -102,6 +102,7 @@ fn clause_of(error: &VerifyError) -> Clause {
         VerifyError::Statement(StatementError::Relation(_)) => Clause::Relation,
         VerifyError::Profile => Clause::Profile,
         VerifyError::Root { .. } => Clause::Roots,
+        VerifyError::Pin { .. } => Clause::Pins,
         VerifyError::Tables => Clause::TableContents,
         VerifyError::Security { .. } | VerifyError::TooManyLookups { .. } => Clause::Security,
         _ => Clause::Argument,
@@ -200,7 +201,7 @@ fn broken(clause: Clause) -> Option<(Statement, TokenOpening)> {
             s.relation.tables = TableMode::Evaluated;
             s.tables = None;
         }
-        Clause::Roots => {
+        Clause::Pins => {
             s.base = Digest([0xff; 32]);
             s.index.as_mut().unwrap().base = s.base;
         }
@@ -212,7 +213,7 @@ fn broken(clause: Clause) -> Option<(Statement, TokenOpening)> {
             weights[from] -= 1;
             weights[to] += 1;
         }
-        Clause::Slots | Clause::Vocabulary | Clause::Openings | Clause::Security | Clause::TableContents => return None,
+        Clause::Slots | Clause::Vocabulary | Clause::Openings | Clause::Roots | Clause::Security | Clause::TableContents => return None,
     }
     Some((s, o))
 }
@@ -238,7 +239,7 @@ fn a_statement_that_breaks_one_clause_is_refused_by_every_host() {
             Counterpart::Checks(_) => assert!(Constants::new(&statement.relation).is_err() || statement.requests.len() != 1, "{clause:?}"),
             Counterpart::Needless(_) => {}
         }
-        if matches!(clause, Clause::IdBits | Clause::Contributors | Clause::WeightCount | Clause::WeightBound | Clause::Roots) {
+        if matches!(clause, Clause::IdBits | Clause::Contributors | Clause::WeightCount | Clause::WeightBound | Clause::Pins) {
             assert!(matches!(clause.counterpart(Host::LightClient), Counterpart::Checks(_)));
             assert!(light_client_refuses(&statement), "{clause:?}");
         }
@@ -387,6 +388,22 @@ fn openings_are_there_where_digests_are() {
     public.requests[0].tokens = Tokens::Public { tokens: f.opening.tokens.clone(), prompt_len: f.opening.prompt_len };
     let proof = Proof::<Evm>::from_bytes(&f.bytes).unwrap();
     assert_eq!(clause_of(&verify::<Evm>(&public, &proof).unwrap_err()), Clause::Openings);
+}
+
+/// A commitment's type has room for several roots.
+#[test]
+fn roots_are_one_digest() {
+    let f = fixture();
+    let changes: [fn(&mut Proof<Evm>); 2] = [
+        |p| p.trace = p.trace.roots().iter().chain(p.trace.roots()).copied().collect::<Vec<_>>().into(),
+        |p| p.pinned[1].root = p.pinned[1].root.roots().iter().chain(p.pinned[0].root.roots()).copied().collect::<Vec<_>>().into(),
+    ];
+    for change in changes {
+        let mut proof = Proof::<Evm>::from_bytes(&f.bytes).unwrap();
+        change(&mut proof);
+        assert_eq!(clause_of(&verify::<Evm>(&f.statement, &proof).unwrap_err()), Clause::Roots);
+        assert!(circuit_refuses(&f.constants, &f.recording.program, &f.statement, &proof.to_bytes()));
+    }
 }
 
 /// A row of a lookup table that nothing reads is another, under the root of the false table.

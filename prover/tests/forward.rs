@@ -3,7 +3,6 @@
 mod common;
 
 use circuits::ir::Group;
-use circuits::layout::Layout;
 use prover::commit::Committed;
 use prover::prove::{Inputs, Silent, Stages, prove};
 use verifier::profile::{Native, NativeProfile};
@@ -12,8 +11,7 @@ fn round_trip<C: NativeProfile>(layers: usize, requests: usize) -> usize {
     let forward = common::forward(layers, requests);
     let witness = forward.witness();
     witness.check(&forward.relation).unwrap();
-    let layout = Layout::of(&forward.relation, Group::Base).unwrap();
-    let base = Committed::<C>::of_witness(Group::Base, layout, &witness).unwrap();
+    let base = Committed::<C>::of_witness(&forward.relation, Group::Base, &witness).unwrap();
     let statement = forward.statement(base.digest(), C::PROFILE);
     let inputs = Inputs { statement: &statement, relation: &forward.relation, tokens: vec![None; requests], fixed: vec![&base] };
     let mut silent = Silent;

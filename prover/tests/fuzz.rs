@@ -159,6 +159,17 @@ fn argument_changes(out: &mut Vec<Change>) {
     change(out, "an opening of public tokens", |p| p.tokens[0] = Some(TokenOpening::public(&[1, 5, 9, 2], 3)));
     change(out, "trace root", |p| p.trace = with_roots(&p.trace, |r| r[0][5] += F::ONE));
     change(out, "trace root twice", |p| p.trace = with_roots(&p.trace, |r| r.push(r[0])));
+    change(out, "pinned root twice", |p| p.pinned[1].root = with_roots(&p.pinned[1].root, |r| r.push(r[0])));
+    change(out, "pinned roots exchanged", |p| {
+        let base = p.pinned[0].root.clone();
+        p.pinned[0].root = std::mem::replace(&mut p.pinned[1].root, base);
+    });
+    (0..3).for_each(|g| {
+        change(out, format!("pinned root {g}"), move |p| p.pinned[g].root = with_roots(&p.pinned[g].root, |r| r[0][5] += F::ONE));
+        change(out, format!("pinned value {g}"), move |p| bump(&mut p.pinned[g].value));
+    });
+    change(out, "a pinned commitment fewer", |p| drop(p.pinned.pop()));
+    change(out, "pinned commitments reversed", |p| p.pinned.reverse());
     change(out, "root denominator", |p| bump(&mut p.lookups.root_denominator));
     change(out, "root denominator zero", |p| p.lookups.root_denominator = EF::ZERO);
     list(out, "tokens", |p| &mut p.tokens, |t| *t = Some(TokenOpening::public(&[], 0)));

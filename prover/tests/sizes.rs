@@ -118,7 +118,9 @@ fn counts(relation: &Relation) -> String {
 fn golden_values() {
     let full = full(2, 1, &Site::ALL);
     let (statement, bytes) = proven(&full);
-    let digests = format!("statement {}\nrelation {}\nproof header {:?}\n", statement.digest(), statement.relation.digest(), &bytes[..5]);
+    let index = statement.index.as_ref().unwrap();
+    let pins = format!("base {}\nadapter {}\nindex {}\n", index.base, index.adapter, index.commitment);
+    let digests = format!("statement {}\nrelation {}\n{pins}proof header {:?}\n", statement.digest(), statement.relation.digest(), &bytes[..5]);
     common::golden::check("digests.txt", &digests);
     common::golden::check("attribution.txt", &counts(&full.relation));
     common::golden::check("forward.txt", &counts(&common::forward(2, 1).relation));

@@ -7,6 +7,7 @@ pub mod fraction;
 pub mod interpolate;
 pub mod merkle;
 pub mod pcs;
+pub mod pin;
 pub mod plan;
 pub mod profile;
 pub mod proof;

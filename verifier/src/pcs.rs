@@ -1,4 +1,4 @@
-//! WHIR for one commitment: parameters, and the opening of one polynomial at one point.
+//! WHIR for one commitment: parameters, and the opening of one polynomial at one point, of a pinned one at its pin's too.
 //!
 //! Source: "WHIR: Reed-Solomon Proximity Testing with Super-Fast Verification" (ePrint 2024/1586), Plonky3's implementation, Johnson bound.
 
@@ -38,6 +38,14 @@ pub type Pcs<C> = WhirProver<
 pub type Commitment<C> = <<C as HashProfile>::Mmcs as Mmcs<<C as HashProfile>::Base>>::Commitment;
 /// An opening under a profile.
 pub type Opening<C> = PcsProof<<C as HashProfile>::Base, <C as HashProfile>::Ext, <C as HashProfile>::Mmcs>;
+
+/// A commitment in the transcript.
+pub struct Root<C: HashProfile> {
+    /// The root.
+    pub commitment: Commitment<C>,
+    /// Its pin's point and the value there; of pinned groups.
+    pub pinned: Option<(Vec<C::Ext>, C::Ext)>,
+}
 
 /// No parameters exist for a polynomial of this size.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -127,24 +135,30 @@ pub fn scheme<C: HashProfile>(group: Group, log: usize) -> Result<Pcs<C>, Parame
     if !config.check_pow_bits() {
         return Err(refuse(format!("{} bits of grinding needed, {} allowed", config.max_pow_bits(), C::GRINDING_BITS)));
     }
-    config.validate_initial_claims(1 + config.commitment_ood_samples()).map_err(|e| refuse(e.to_string()))?;
+    config.validate_initial_claims(claims(group) + config.commitment_ood_samples()).map_err(|e| refuse(e.to_string()))?;
     Ok(Pcs::<C>::new(config, domain, C::mmcs()))
 }
 
-/// One polynomial, one point.
-pub fn protocol(log: usize) -> OpeningProtocol {
-    let schedule = vec![OpeningBatch::new(vec![0], vec![])];
+/// Values that an opening of a group's polynomial proves: at the claim reduction's point, and at the pin's.
+pub fn claims(group: Group) -> usize {
+    1 + usize::from(group.is_pinned())
+}
+
+/// One polynomial, some points.
+pub fn protocol(log: usize, claims: usize) -> OpeningProtocol {
+    let schedule = vec![OpeningBatch::new(vec![0], vec![]); claims];
     OpeningProtocol::new(vec![TableSpec::new(TableShape::new(log, 1), schedule)])
 }
 
 /// Composed security of one opening and the log number of polynomials its commitment may stand for.
 pub fn security<C: HashProfile>(group: Group, log: usize) -> Result<(f64, f64), ParameterError> {
-    let evidence = scheme::<C>(group, log)?.prescribed_security(&protocol(log));
+    let evidence = scheme::<C>(group, log)?.prescribed_security(&protocol(log, claims(group)));
     let evidence = evidence.ok_or_else(|| ParameterError { log, reason: "no security evidence".into() })?;
     Ok((evidence.error().bits(), evidence.log2_max_candidates))
 }
 
-/// Verifies that the committed polynomial takes `value` at `point`. The commitment is already in the transcript.
+/// Verifies that the committed polynomial takes each value at its point. The commitment is already in the transcript, and so are the points, or
+/// what they are derived from.
 ///
 /// # Errors
 ///
@@ -153,14 +167,14 @@ pub fn verify<C: HashProfile>(
     pcs: &Pcs<C>,
     commitment: &Commitment<C>,
     opening: &Opening<C>,
-    point: &[C::Ext],
-    value: C::Ext,
+    claims: &[(&[C::Ext], C::Ext)],
     challenger: &mut C::Challenger,
 ) -> Result<(), WhirError> {
     let domain = C::domain(0);
-    whir::verify::<C>(pcs, &domain, commitment, opening, &protocol(point.len()), point, challenger)?;
-    match opening.evals.as_slice() {
-        [batch] if batch.current() == [value] => Ok(()),
-        _ => Err(WhirError::Value),
-    }
+    let points: Vec<&[C::Ext]> = claims.iter().map(|(point, _)| *point).collect();
+    let protocol = protocol(points.first().map_or(0, |point| point.len()), points.len());
+    whir::verify::<C>(pcs, &domain, commitment, opening, &protocol, &points, challenger)?;
+    let opened = opening.evals.iter().zip(claims);
+    let agree = opening.evals.len() == claims.len() && opened.into_iter().all(|(batch, (_, value))| batch.current() == [*value]);
+    if agree { Ok(()) } else { Err(WhirError::Value) }
 }

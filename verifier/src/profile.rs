@@ -3,6 +3,7 @@
 use crate::merkle::Trees;
 use circuits::ir::{EF, F};
 use circuits::poseidon2;
+use circuits::statement::pin::keccak_pin;
 use circuits::statement::{Digest, Profile};
 use p3_bn254::Bn254;
 use p3_challenger::fs::TranscriptField;
@@ -12,7 +13,7 @@ use p3_challenger::{
 };
 use p3_commit::Mmcs;
 use p3_dft::Radix2DFTSmallBatch;
-use p3_field::{ExtensionField, Field, PrimeCharacteristicRing, PrimeField32};
+use p3_field::{BasedVectorSpace, ExtensionField, Field, PrimeCharacteristicRing, PrimeField32};
 use p3_koala_bear::{Poseidon2KoalaBear, default_koalabear_poseidon2_16, default_koalabear_poseidon2_24};
 use p3_matrix::dense::DenseMatrix;
 use p3_merkle_tree::MerkleTreeMmcs;
@@ -31,7 +32,7 @@ pub trait HashProfile: Clone + Send + Sync + 'static {
     type Base: Field + TranscriptField + Ord;
     /// The quintic extension.
     type Ext: ExtensionField<Self::Base>;
-    /// A statement's digest, as the transcript absorbs it.
+    /// A digest, as the transcript absorbs it.
     type Seed;
     /// Evaluation domain of openings.
     type Domain: WhirDomain<Self::Base, Self::Ext>;
@@ -46,8 +47,14 @@ pub trait HashProfile: Clone + Send + Sync + 'static {
     /// Merkle trees.
     type Mmcs: Mmcs<Self::Base, Commitment: Send + Sync, MultiProof: Send + Sync> + Send + Sync;
 
-    /// A transcript that has absorbed a statement.
+    /// A transcript that has absorbed a digest.
     fn challenger(seed: &Self::Seed) -> Self::Challenger;
+    /// A digest that the relation fixes.
+    fn constant(digest: Digest) -> Self::Seed;
+    /// The pin of a root and its polynomial's value at the root's point ([`crate::pin`]).
+    fn pin(parameters: &Self::Seed, root: &<Self::Mmcs as Mmcs<Self::Base>>::Commitment, value: Self::Ext) -> Self::Seed;
+    /// Whether two digests are equal.
+    fn same(a: &Self::Seed, b: &Self::Seed) -> bool;
     /// The Merkle tree scheme.
     fn mmcs() -> Self::Mmcs;
     /// The evaluation domain, for transforms up to the given log size.
@@ -79,6 +86,12 @@ fn digest_elements(bytes: &[u8; 32]) -> Vec<F> {
     bytes.chunks(2).map(|pair| pair.iter().fold(F::ZERO, |acc, &b| acc * F::from_u32(256) + F::from_u8(b))).collect()
 }
 
+/// Canonical representatives of an element's coefficients.
+fn coefficients(value: EF) -> [u32; 5] {
+    let coefficients: &[F] = value.as_basis_coefficients_slice();
+    std::array::from_fn(|i| coefficients[i].as_canonical_u32())
+}
+
 /// Poseidon2 over KoalaBear.
 #[derive(Clone, Copy, Debug)]
 pub struct Native;
@@ -101,6 +114,18 @@ impl HashProfile for Native {
         let mut challenger = DuplexChallenger::new(default_koalabear_poseidon2_16());
         challenger.observe_slice(&digest_elements(&seed.0));
         challenger
+    }
+
+    fn constant(digest: Digest) -> Digest {
+        digest
+    }
+
+    fn pin(parameters: &Digest, root: &<Self::Mmcs as Mmcs<F>>::Commitment, value: EF) -> Digest {
+        keccak_pin(parameters, &Self::digest(root), &coefficients(value))
+    }
+
+    fn same(a: &Digest, b: &Digest) -> bool {
+        a == b
     }
 
     fn domain(log: usize) -> Self::Domain {
@@ -154,6 +179,20 @@ impl HashProfile for Evm {
         challenger
     }
 
+    fn constant(digest: Digest) -> Digest {
+        digest
+    }
+
+    /// The hash of parameters, root and value, its coefficients packed to one scalar: a scalar itself.
+    fn pin(parameters: &Digest, root: &<Self::Mmcs as Mmcs<F>>::Commitment, value: EF) -> Digest {
+        let value = poseidon2::pack(&coefficients(value).map(u64::from));
+        Digest::of_word(poseidon2::hash(&[parameters.word(), Self::digest(root).word(), value]))
+    }
+
+    fn same(a: &Digest, b: &Digest) -> bool {
+        a == b
+    }
+
     fn domain(log: usize) -> Self::Domain {
         Radix2DFTSmallBatch::new(1 << log)
     }
@@ -190,7 +229,7 @@ impl CanObserve<MerkleCap<F, [Bn254; 1]>> for EvmChallenger {
     }
 }
 
-impl<A: p3_field::BasedVectorSpace<F>> CanSample<A> for EvmChallenger {
+impl<A: BasedVectorSpace<F>> CanSample<A> for EvmChallenger {
     fn sample(&mut self) -> A {
         self.0.sample()
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// First bytes of a proof file.
-pub const MAGIC: [u8; 4] = *b"poa\x02";
+pub const MAGIC: [u8; 4] = *b"poa\x03";
 /// Largest proof that is read.
 pub const MAX_PROOF_BYTES: usize = 16 << 20;
 
@@ -18,6 +18,8 @@ pub const MAX_PROOF_BYTES: usize = 16 << 20;
 pub struct Proof<C: HashProfile> {
     /// Openings of token digests, one per request.
     pub tokens: Vec<Option<TokenOpening>>,
+    /// What the pins of base, adapter and index are of, as far as there are any.
+    pub pinned: Vec<Pinned<C>>,
     /// Commitment to the trace.
     pub trace: Commitment<C>,
     /// The fraction table's reduction.
@@ -34,6 +36,16 @@ pub struct Proof<C: HashProfile> {
     pub openings: Vec<Opening<C>>,
 }
 
+/// Root and value behind a pin ([`crate::pin`]).
+#[derive(Serialize, Deserialize)]
+#[serde(bound(serialize = "", deserialize = ""))]
+pub struct Pinned<C: HashProfile> {
+    /// Commitment to the polynomial.
+    pub root: Commitment<C>,
+    /// The polynomial's value at the pin's point.
+    pub value: C::Ext,
+}
+
 /// Why bytes are no proof.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum DecodeError {
@@ -44,7 +56,7 @@ pub enum DecodeError {
         found: usize,
     },
     /// Not a proof file.
-    #[error("this isn't a proof of this version: it should begin with `poa`, version 2 and a hash profile")]
+    #[error("this isn't a proof of this version: it should begin with `poa`, version 3 and a hash profile")]
     Header,
     /// Not decodable.
     #[error("the proof is malformed: {0}")]

@@ -1,6 +1,7 @@
 //! The soundness calculator: a union bound over every way to cheat, under the Johnson bound (proven; no conjectured proximity gaps).
 //!
-//! Errors of the interactive argument are multiplied by the number of polynomials the commitments may stand for (their lists);
+//! Errors of the interactive argument are multiplied by the number of polynomials that the trace's commitment may stand for, its list; a pin
+//! stands for one polynomial of a list, whichever proof opens it, but for the error of its own row.
 //! Fiat-Shamir and the Merkle trees add the hash's collision bound. `docs/protocol.md` derives each term.
 
 use crate::pcs::{self, ParameterError};
@@ -32,19 +33,26 @@ pub fn bits<C: HashProfile>(plan: &Plan<'_>) -> Result<f64, ParameterError> {
 /// When a commitment has no sound parameters.
 pub fn terms<C: HashProfile>(plan: &Plan<'_>) -> Result<Vec<(String, f64)>, ParameterError> {
     let field_bits = (EF::bits() - 1) as f64;
-    let mut lists = 0.0;
+    // The tables' commitment is known to be of the tables, a codeword: no other codeword is within the Johnson radius of it.
+    let mut list = 0.0;
     let mut terms = vec![("hash collisions".to_owned(), HASH_BITS)];
     for (group, layout) in &plan.layouts {
         let (opening, candidates) = pcs::security::<C>(*group, layout.log)?;
         terms.push((format!("opening of the {group:?} commitment"), opening));
-        // The tables' commitment is known to be of the tables, a codeword: no other codeword is within the Johnson radius of it.
-        if *group != Group::Tables {
-            lists += candidates;
+        if group.is_pinned() {
+            terms.push((format!("pin of the {group:?} commitment"), field_bits - pin_numerator(candidates, layout.log).log2()));
+        } else if *group == Group::Trace {
+            list = candidates;
         }
     }
-    let argument = numerators(plan).into_iter().map(|(name, numerator)| (name.to_owned(), field_bits - lists - numerator.log2()));
+    let argument = numerators(plan).into_iter().map(|(name, numerator)| (name.to_owned(), field_bits - list - numerator.log2()));
     terms.extend(argument);
     Ok(terms)
+}
+
+/// Two of a list's polynomials agree at the pin's point: `L²/2` pairs, each a nonzero multilinear polynomial of `m` variables.
+fn pin_numerator(log_list: f64, variables: usize) -> f64 {
+    (2.0 * log_list - 1.0).exp2() * variables as f64
 }
 
 /// Numerators of the interactive argument's errors; the denominator is the challenge field's order.

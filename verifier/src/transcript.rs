@@ -1,7 +1,7 @@
 //! The transcript schedule's steps that prover and verifier share.
 //!
-//! Order: statement digest, commitments (base, adapter, index, trace) · α, β · fraction table · γ · batched sumcheck · evaluations · δ · claim
-//! reduction · finals · openings. The statement's digest covers the relation, the parameters, the long-lived commitments and every public value.
+//! Order: statement digest, commitments (base, adapter, index, tables, trace: roots and, behind pins, values) · α, β · fraction table · γ ·
+//! batched sumcheck · evaluations · δ · claim reduction · finals · openings. The statement's digest covers the relation, the parameters, the pins and every public value.
 
 use crate::pcs::Commitment;
 use crate::plan::LookupChallenges;
@@ -10,12 +10,13 @@ use p3_challenger::{CanObserve, FieldChallenger};
 use p3_field::{ExtensionField, Field, PrimeCharacteristicRing};
 use p3_sumcheck::layout::observe_commitment;
 
-/// Absorbs the statement and the commitments.
-pub fn start<C: HashProfile>(seed: &C::Seed, commitments: &[Commitment<C>]) -> C::Challenger {
+/// Absorbs the statement and the commitments, with the values behind pins.
+pub fn start<C: HashProfile>(seed: &C::Seed, commitments: &[(&Commitment<C>, Option<C::Ext>)]) -> C::Challenger {
     let mut challenger = C::challenger(seed);
     challenger.observe(C::Base::from_usize(commitments.len()));
-    for commitment in commitments {
-        observe_commitment::<C::Base, _, _>(&mut challenger, commitment.clone());
+    for (commitment, value) in commitments {
+        observe_commitment::<C::Base, _, _>(&mut challenger, (*commitment).clone());
+        value.iter().for_each(|&value| challenger.observe_algebra_element(value));
     }
     challenger
 }

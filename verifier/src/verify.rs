@@ -5,7 +5,8 @@
 
 use crate::fraction;
 use crate::interpolate::{cubic, quadratic};
-use crate::pcs::{self, Commitment, ParameterError};
+use crate::pcs::{self, Commitment, ParameterError, Root};
+use crate::pin;
 use crate::plan::{Claims, Plan, Points};
 use crate::profile::{Evm, HashProfile, Native, NativeProfile};
 use crate::proof::{DecodeError, Proof, profile_of};
@@ -38,6 +39,12 @@ pub enum VerifyError {
     /// A commitment isn't canonical.
     #[error("the {group:?} commitment isn't a canonical root")]
     Root {
+        /// Which commitment.
+        group: Group,
+    },
+    /// A pin isn't that of the root and the value that the proof gives.
+    #[error("the proof opens another {} than the pinned one", group.name())]
+    Pin {
         /// Which commitment.
         group: Group,
     },
@@ -142,14 +149,12 @@ fn verify_checked<C: NativeProfile>(statement: &Statement, relation: Relation, p
     let security_bits = check_parameters::<C>(&plan)?;
     let claimed = Claimed {
         seed: statement.digest(),
-        fixed: fixed_commitments::<C>(&plan, statement)?,
+        pins: pins(&plan, statement)?,
+        tables: statement.tables.map(|root| C::root(&root).ok_or(VerifyError::Root { group: Group::Tables })).transpose()?,
         view: ctx.view(),
         weights: statement.requests.iter().map(|r| r.weights.iter().map(|&w| EF::from_u64(w)).collect()).collect(),
     };
-    // A root is one digest, whatever else its type can hold.
-    if C::root(&C::digest(&proof.trace)).is_none_or(|root| root != proof.trace) {
-        return Err(VerifyError::Root { group: Group::Trace });
-    }
+    check_roots(&plan, proof)?;
     let claims = check(&plan, &claimed, proof)?;
     check_tables(&relation, &claims, &proof.evaluations)?;
     Ok(Verified { security_bits })
@@ -159,8 +164,10 @@ fn verify_checked<C: NativeProfile>(statement: &Statement, relation: Relation, p
 pub struct Claimed<C: HashProfile> {
     /// The statement's digest.
     pub seed: C::Seed,
-    /// Long-lived commitments, in the order of [`Group::ALL`].
-    pub fixed: Vec<Commitment<C>>,
+    /// Pins of long-lived commitments, in the order of [`Group::ALL`].
+    pub pins: Vec<C::Seed>,
+    /// Root of committed lookup tables.
+    pub tables: Option<Commitment<C>>,
     /// Requests.
     pub view: PublicView<C::Ext>,
     /// Published weights, request by request.
@@ -190,12 +197,14 @@ pub fn check_parameters<C: HashProfile>(plan: &Plan<'_>) -> Result<f64, VerifyEr
 /// Says why the proof is refused.
 pub fn check<C: HashProfile>(plan: &Plan<'_>, claimed: &Claimed<C>, proof: &Proof<C>) -> Result<Claims<C::Ext>, VerifyError> {
     check_shape(plan, proof)?;
-    let commitments: Vec<Commitment<C>> = claimed.fixed.iter().chain([&proof.trace]).cloned().collect();
+    part("pins");
+    let roots = pin::check(plan, &claimed.pins, claimed.tables.as_ref(), proof)?;
+    let commitments: Vec<_> = roots.iter().map(|root| (&root.commitment, root.pinned.as_ref().map(|(_, value)| *value))).collect();
     let mut challenger = transcript::start::<C>(&claimed.seed, &commitments);
     let claims = check_sums(plan, claimed, proof, &mut challenger)?;
     part("claim reduction");
     let point = check_reduction(plan, &claims, proof, &mut challenger)?;
-    check_openings::<C>(plan, &commitments, proof, &point, &mut challenger)?;
+    check_openings::<C>(plan, &roots, proof, &point, &mut challenger)?;
     Ok(claims)
 }
 
@@ -214,7 +223,9 @@ fn check_tables(relation: &Relation, claims: &Claims<EF>, evaluations: &[EF]) ->
 
 fn check_shape<C: HashProfile>(plan: &Plan<'_>, proof: &Proof<C>) -> Result<(), VerifyError> {
     let groups = plan.layouts.len();
+    let pinned = plan.layouts.iter().filter(|(group, _)| group.is_pinned()).count();
     let lengths = [
+        ("pinned commitments", proof.pinned.len(), pinned),
         ("rounds of the batched sumcheck", proof.sum_rounds.len(), plan.sum_rounds),
         ("rounds of the claim reduction", proof.reduction_rounds.len(), reduction_rounds(plan)),
         ("final values", proof.finals.len(), groups),
@@ -233,9 +244,18 @@ pub fn reduction_rounds(plan: &Plan<'_>) -> usize {
     plan.layouts.iter().map(|(_, l)| l.log).max().unwrap_or(0)
 }
 
-fn fixed_commitments<C: NativeProfile>(plan: &Plan<'_>, statement: &Statement) -> Result<Vec<Commitment<C>>, VerifyError> {
-    let root = |group: Group| statement.commitment(group).and_then(|d: Digest| C::root(&d)).ok_or(VerifyError::Root { group });
-    plan.layouts.iter().filter(|(group, _)| *group != Group::Trace).map(|(group, _)| root(*group)).collect()
+/// A statement's pins.
+fn pins(plan: &Plan<'_>, statement: &Statement) -> Result<Vec<Digest>, VerifyError> {
+    let groups = plan.layouts.iter().map(|(group, _)| *group).filter(|group| group.is_pinned());
+    groups.map(|group| statement.commitment(group).ok_or(VerifyError::Pin { group })).collect()
+}
+
+/// A root is one digest, whatever else its type can hold.
+fn check_roots<C: NativeProfile>(plan: &Plan<'_>, proof: &Proof<C>) -> Result<(), VerifyError> {
+    let groups = plan.layouts.iter().map(|(group, _)| *group).filter(|group| group.is_pinned());
+    let roots = groups.zip(proof.pinned.iter().map(|pinned| &pinned.root)).chain([(Group::Trace, &proof.trace)]);
+    let is_one = |root: &Commitment<C>| C::root(&C::digest(root)).is_some_and(|own| own == *root);
+    roots.into_iter().find(|(_, root)| !is_one(root)).map_or(Ok(()), |(group, _)| Err(VerifyError::Root { group }))
 }
 
 /// The lookups' fraction table and the batched sumcheck; returns the evaluation claims.
@@ -309,16 +329,17 @@ fn check_reduction<C: HashProfile>(
 
 fn check_openings<C: HashProfile>(
     plan: &Plan<'_>,
-    commitments: &[Commitment<C>],
+    roots: &[Root<C>],
     proof: &Proof<C>,
     point: &[C::Ext],
     challenger: &mut C::Challenger,
 ) -> Result<(), VerifyError> {
-    for (((group, layout), commitment), (opening, &value)) in plan.layouts.iter().zip(commitments).zip(proof.openings.iter().zip(&proof.finals)) {
+    for (((group, layout), root), (opening, &value)) in plan.layouts.iter().zip(roots).zip(proof.openings.iter().zip(&proof.finals)) {
         part(group.name());
         let pcs = pcs::scheme::<C>(*group, layout.log)?;
-        let own = &point[point.len() - layout.log..];
-        pcs::verify::<C>(&pcs, commitment, opening, own, value, challenger).map_err(|reason| VerifyError::Opening { group: *group, reason })?;
+        let mut claims = vec![(&point[point.len() - layout.log..], value)];
+        claims.extend(root.pinned.iter().map(|(point, value)| (point.as_slice(), *value)));
+        pcs::verify::<C>(&pcs, &root.commitment, opening, &claims, challenger).map_err(|reason| VerifyError::Opening { group: *group, reason })?;
     }
     Ok(())
 }

@@ -114,7 +114,7 @@ fn univariate<C: HashProfile>(coefficients: &[C::Ext], z: C::Base) -> C::Ext {
     total
 }
 
-/// Verifies that the committed polynomial takes `value` at `point`. The commitment is already in the transcript.
+/// Verifies that the committed polynomial takes the opening's values at the points, one each. The commitment is already in the transcript.
 ///
 /// # Errors
 ///
@@ -125,7 +125,7 @@ pub fn verify<C: HashProfile>(
     commitment: &Commitment<C>,
     opening: &Opening<C>,
     protocol: &OpeningProtocol,
-    point: &[C::Ext],
+    points: &[&[C::Ext]],
     challenger: &mut C::Challenger,
 ) -> Result<(), WhirError> {
     let proof = &opening.whir;
@@ -134,15 +134,14 @@ pub fn verify<C: HashProfile>(
     for &answer in &proof.initial_ood_answers {
         layout.add_virtual_eval(answer, challenger);
     }
-    let points = [Point::new(point.to_vec())];
-    if opening.evals.len() != protocol.num_openings() {
+    if opening.evals.len() != protocol.num_openings() || points.len() != protocol.num_openings() {
         return Err(WhirError::Shape("list of values"));
     }
-    for (((table, batch), evals), point) in protocol.iter_openings().zip(&opening.evals).zip(&points) {
+    for (((table, batch), evals), point) in protocol.iter_openings().zip(&opening.evals).zip(points) {
         if !batch.has_same_shape(evals) {
             return Err(WhirError::Shape("list of values"));
         }
-        layout.add_claim_at(table, batch, point, evals, challenger).map_err(|e| WhirError::Transcript(e.to_string()))?;
+        layout.add_claim_at(table, batch, &Point::new(point.to_vec()), evals, challenger).map_err(|e| WhirError::Transcript(e.to_string()))?;
     }
     let shape = WhirShape::new(&**pcs, protocol.num_openings());
     let mut transcript = Transcript::<C>::new(challenger, shape);

@@ -58,6 +58,8 @@ pub enum Clause {
     Profile,
     /// Roots are canonical.
     Roots,
+    /// Pins are those of the roots and values that the proof opens.
+    Pins,
     /// The parameters give 100 bits and no multiplicity wraps around.
     Security,
     /// The committed lookup tables are the relation's.
@@ -95,7 +97,7 @@ const PINNED: Counterpart = Needless("pins the key");
 
 impl Clause {
     /// All, in the order in which they are checked.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Version,
         Self::Relation,
         Self::Ranges,
@@ -120,6 +122,7 @@ impl Clause {
         Self::ExchangeDigest,
         Self::Profile,
         Self::Roots,
+        Self::Pins,
         Self::Security,
         Self::TableContents,
         Self::Argument,
@@ -155,6 +158,7 @@ impl Clause {
             Self::ExchangeDigest => "token digest opens",
             Self::Profile => "hash profile",
             Self::Roots => "canonical roots",
+            Self::Pins => "pins",
             Self::Security => "100 bits",
             Self::TableContents => "tables' contents",
             Self::Argument => "the argument",
@@ -189,7 +193,8 @@ impl Clause {
             Self::Openings => [Needless("always opens both"), Needless("circuit"), Needless("circuit")],
             Self::PromptDigest => [Checks("hashes secret tokens"), Checks("the terms' digest"), Checks("input expected")],
             Self::ExchangeDigest => [Checks("hashes secret tokens"), Checks("the terms' digest"), Checks("input expected")],
-            Self::Roots => [Needless("scalars"), Checks("inputs below r"), Checks("inputs below r")],
+            Self::Roots => [Needless("scalars"), Needless("circuit"), Needless("circuit")],
+            Self::Pins => [Checks("recomputes them"), Checks("inputs below r"), Checks("inputs below r")],
             Self::TableContents => [Checks("root recomputed for the key"), PINNED, PINNED],
             Self::Argument => [Checks("the program"), Checks("the outer proof"), Checks("the outer proof")],
         }

@@ -45,10 +45,13 @@ pub fn attempt(full: &Full, statement: &Statement, fixed: &[Committed<Native>], 
     }
 }
 
-/// Commits a cheating witness' long-lived groups, but shows the honest roots.
+/// Commits a cheating witness' long-lived groups, but shows the honest roots and the values behind their pins.
 pub fn behind_honest_roots(full: &Full, honest: &[Committed<Native>], witness: &Witness) -> Vec<Committed<Native>> {
     let mut fixed = full.commit::<Native>(witness);
-    fixed.iter_mut().zip(honest).for_each(|(f, h)| f.root.clone_from(&h.root));
+    fixed.iter_mut().zip(honest).for_each(|(f, h)| {
+        f.root.clone_from(&h.root);
+        f.pin.clone_from(&h.pin);
+    });
     fixed
 }
 

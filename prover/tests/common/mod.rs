@@ -226,7 +226,8 @@ impl Full {
     /// Commits the long-lived groups of a witness.
     pub fn commit<C: NativeProfile>(&self, witness: &Witness) -> Vec<Committed<C>> {
         let groups = Group::ALL.into_iter().filter(|&g| g != Group::Trace);
-        groups.filter_map(|g| Some(Committed::of_witness(g, Layout::of(&self.relation, g)?, witness).unwrap())).collect()
+        let groups = groups.filter(|&g| Layout::of(&self.relation, g).is_some());
+        groups.map(|g| Committed::of_witness(&self.relation, g, witness).unwrap()).collect()
     }
 
     pub fn statement<C: NativeProfile>(&self, witness: &Witness, fixed: &[Committed<C>]) -> Statement {

@@ -1,6 +1,6 @@
 //! The recorded run: everything that [`verify`] checks of an `evm` proof, on recorded values.
 //!
-//! Public inputs, in order: the statement's digest; the commitments of base model, adapter and index; the index's digest; the request's id;
+//! Public inputs, in order: the statement's digest; the pins of base model, adapter and index; the index's digest; the request's id;
 //! its prompt's and its exchange's digest; `z`; `y = Σ_j w_j·z^j` over the published weights. [`Constants`] are constants.
 
 use super::base::Base;
@@ -22,7 +22,7 @@ use circuits::statement::{Digest, Profile, RequestStatement, Statement, Statemen
 use circuits::witness::table_column;
 use p3_bn254::Bn254;
 use p3_challenger::CanObserve;
-use p3_field::PrimeCharacteristicRing;
+use p3_field::{BasedVectorSpace, PrimeCharacteristicRing};
 use p3_matrix::dense::RowMajorMatrix;
 use p3_sumcheck::layout::Table;
 use thiserror::Error;
@@ -45,6 +45,18 @@ impl HashProfile for Recorded {
         let mut challenger = Challenger::default();
         challenger.observe(*seed);
         challenger
+    }
+
+    fn constant(digest: Digest) -> Word {
+        Word::constant(digest.word())
+    }
+
+    fn pin(parameters: &Word, root: &Root, value: Ext) -> Word {
+        sponge(&[*parameters, root.0, Word::pack(value.as_basis_coefficients_slice(), false)])
+    }
+
+    fn same(a: &Word, b: &Word) -> bool {
+        a.assert_equal(*b)
     }
 
     fn mmcs() -> Trees {
@@ -199,8 +211,8 @@ fn run(
 ) -> Result<Vec<Bn254>, RecordError> {
     recorder::part("statement");
     let plan = Plan::new(relation);
-    let commitment = |group| Word::input(statement.commitment(group).unwrap_or_default().word());
-    let [base, adapter, index] = [Group::Base, Group::Adapter, Group::Index].map(commitment);
+    let pin = |group| Word::input(statement.commitment(group).unwrap_or_default().word());
+    let [base, adapter, index] = [Group::Base, Group::Adapter, Group::Index].map(pin);
     let index_digest = Word::input(statement.index.as_ref().map(|i| i.digest().truncated()).unwrap_or_default().word());
     let id = Word::input(request.id.truncated().word());
     let tables = Word::constant(tables.word());
@@ -218,11 +230,12 @@ fn run(
     let public = [seed, base, adapter, index, index_digest, id, prompt, exchange, z, y];
     public.iter().for_each(|word| word.publish());
 
-    let commitments = [(Group::Base, base), (Group::Adapter, adapter), (Group::Index, index), (Group::Tables, tables)];
-    let present = commitments.into_iter().filter(|(group, _)| plan.layouts.iter().any(|(g, _)| g == group));
+    let pins = [(Group::Base, base), (Group::Adapter, adapter), (Group::Index, index)];
+    let present = pins.into_iter().filter(|(group, _)| plan.layouts.iter().any(|(g, _)| g == group));
     let claimed = Claimed {
         seed,
-        fixed: present.map(|(_, word)| Root(word)).collect(),
+        pins: present.map(|(_, word)| word).collect(),
+        tables: Some(Root(tables)),
         view: PublicView::new(&relation.params, vec![view]),
         weights: vec![weights.into_iter().map(Ext::from).collect()],
     };
