@@ -10,7 +10,7 @@ use model_runtime::semantics::{Dims, Seed};
 use model_runtime::text::duplicates::{Canonical, canonical_rows};
 
 /// Model, adapter and index in integers.
-pub(super) struct Integer<'a> {
+pub struct Integer<'a> {
     stage: &'a Stage,
     runtime: Runtime,
     sketcher: Sketcher,
@@ -20,7 +20,7 @@ pub(super) struct Integer<'a> {
 
 impl<'a> Integer<'a> {
     /// Quantises and indexes as `poa import`, `train` and `index` do, copies as zero rows.
-    pub(super) fn new(stage: &'a Stage) -> Result<Self, Failure> {
+    pub fn new(stage: &'a Stage) -> Result<Self, Failure> {
         let model = quantise_base(&stage.model, &stage.samples)?;
         let adapter = quantise_adapter(&model, &stage.model, &stage.adapter, &stage.samples)?;
         let earns: Vec<bool> = canonical_rows(stage.bank.datanet.canonical(), &stage.samples).into_iter().map(Canonical::is_first).collect();

@@ -1,7 +1,7 @@
 //! Methods of attribution behind one trait: a score for every sample, query by query.
 
 mod gradients;
-mod integer;
+pub mod integer;
 mod lexical;
 mod second_order;
 mod sketched;
