@@ -27,6 +27,9 @@ use commands::Cli;
 use std::process::ExitCode;
 use terminal::line;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The exit status of programs that a closed pipe ends.
 const CLOSED_PIPE: i32 = 128 + 13;
 

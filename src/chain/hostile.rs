@@ -539,11 +539,15 @@ fn a_contract_that_settles_in_silence_is_found_out() {
     w.server.act(|node| more_blocks(&mut node.evm, 30));
     assert_eq!(w.look().unwrap(), [], "the logs may lag");
     w.server.act(|node| more_blocks(&mut node.evm, 40));
+    (2..7).for_each(|look| assert_eq!(w.look().unwrap(), [], "look {look}"));
     let verdict = w.verdict();
     let reason = verdict.reason.unwrap();
     assert!(!verdict.accepted && reason.contains("no event says how"), "{reason}");
     assert_eq!(w.look().unwrap(), [], "it is said once");
     assert_eq!(w.state.totals(), (0, 1));
+    // Logs that come after all are judged as ever.
+    w.server.honest();
+    assert!(w.verdict().accepted);
 }
 
 #[test]

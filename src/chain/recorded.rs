@@ -13,7 +13,7 @@ use crate::commands::keys;
 use crate::evm_proof::{EvmProof, FORMAT, Hex, SrsMark};
 use crate::store::read_json;
 use alloy::primitives::{B256, Bytes, U256};
-use circuits::statement::{Digest, IndexStatement, Statement};
+use circuits::statement::{Digest, IndexStatement, Statement, TokenDigests, Tokens};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -77,6 +77,8 @@ fn statement(index: VectorIndex, proof: &EvmProof) -> Statement {
     let [commitment, base, adapter, datanet_root] = [index.commitment, index.base, index.adapter, index.datanet_root].map(|word| Digest(word.0));
     let (datanet_version, contributors) = (index.datanet_version, index.contributors);
     (statement.base, statement.adapter) = (base, Some(adapter));
+    let [prompt, exchange] = [proof.public_inputs[6], proof.public_inputs[7]];
+    statement.requests[0].tokens = Tokens::Digests(TokenDigests { prompt, exchange });
     statement.index = Some(IndexStatement { commitment, base, adapter, datanet_root, datanet_version, contributors });
     statement
 }
@@ -107,7 +109,8 @@ fn settle_in_process(r: &Recorded) -> Settlement {
 fn the_first_settlement_of_a_chain_stays_within_the_target() {
     let r = recorded();
     assert_eq!(r.raw.gas_limit, VERIFIER_GAS);
-    assert_eq!(r.proof.public_inputs[5], devnet::request_id(Conditions::default(), r.raw.key_digest), "recorded by `poa demo`");
+    let paid = Conditions { prompt: r.proof.public_inputs[6], ..Conditions::default() };
+    assert_eq!(r.proof.public_inputs[5], devnet::request_id(paid, r.raw.key_digest), "recorded by `poa demo`");
     let settled = settle_in_process(&r);
     println!("{} gas, {} of it verification", settled.gas_used, settled.verify_gas);
     assert!((200_000..VERIFIER_GAS).contains(&settled.verify_gas), "{}", settled.verify_gas);

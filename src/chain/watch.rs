@@ -37,8 +37,8 @@ const MOST: usize = 4_096;
 const REASON: usize = 500;
 /// Open requests that are looked up at every look.
 const LOOK_UPS: usize = 4;
-/// Blocks after which a settlement that the contract tells of is reported although no event does.
-const PATIENCE: u64 = 64;
+/// Blocks and looks after which a settlement that the contract tells of is reported although no event does.
+const PATIENCE: (u64, u32) = (64, 8);
 /// Attempts to find what a settlement was paid with, and the pause between them.
 const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -96,9 +96,20 @@ pub struct Escrow {
     pub block: u64,
     /// The block in which it was settled or refunded.
     pub closed: Option<u64>,
-    /// The block up to which was read when the contract first said that it is settled, and no event did.
+    /// That the contract says that it is settled, and no event does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub silent: Option<u64>,
+    pub silence: Option<Silence>,
+}
+
+/// A settlement without its event: the contract's doing, or a node's whose logs are behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// The block up to which was read when it was first noticed.
+    pub since: u64,
+    /// How often it was.
+    pub looks: u32,
+    /// Whether it has been reported.
+    pub reported: bool,
 }
 
 /// What is remembered between runs.
@@ -320,7 +331,7 @@ impl<'a> Watch<'a> {
         }
         let [prompt, tokens] = [log.terms.promptDigest, log.terms.tokenDigest].map(digest);
         let key = Digest(log.terms.verifierKey.0);
-        Some(Escrow { request_id, model: log.modelId, verifier: log.verifier, key, prompt, tokens, block: found.block, closed: None, silent: None })
+        Some(Escrow { request_id, model: log.modelId, verifier: log.verifier, key, prompt, tokens, block: found.block, closed: None, silence: None })
     }
 
     /// The request that a settlement is of, if it isn't remembered: as the node has it.
@@ -344,7 +355,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Settlements that the contract knows of and whose events weren't seen: looks a few open requests up, others every time. A contract that pays
-    /// and says nothing is found out after [`PATIENCE`] blocks: till then the node that has the logs may be behind.
+    /// and says nothing is reported after [`PATIENCE`]: till then the node that has the logs may be behind.
     fn overlooked(&mut self, state: &mut State, to: u64) -> Result<Vec<Verdict>, ChainError> {
         let start = self.looked_up.wrapping_add(usize::try_from(state.next).unwrap_or_default());
         let open: Vec<Escrow> = state.escrows.iter().filter(|e| e.closed.is_none()).cloned().collect();
@@ -418,12 +429,13 @@ fn behind(block: u64) -> ChainError {
 /// What is to be said of a request that the contract calls settled without an event; nothing while it may still come.
 fn unexplained(state: &mut State, id: Digest, to: u64) -> Option<Verdict> {
     let escrow = state.escrows.iter_mut().find(|e| e.request_id == id)?;
-    let since = *escrow.silent.get_or_insert(to);
-    if to < since.saturating_add(PATIENCE) {
+    let silence = escrow.silence.get_or_insert(Silence { since: to, looks: 0, reported: false });
+    silence.looks = silence.looks.saturating_add(1);
+    if silence.reported || to < silence.since.saturating_add(PATIENCE.0) || silence.looks < PATIENCE.1 {
         return None;
     }
-    escrow.closed = Some(to);
-    let reason = format!("the contract says that it is settled, and {PATIENCE} blocks later no event says how: nothing shows what was paid for");
+    silence.reported = true;
+    let reason = format!("the contract says that it is settled, and {} blocks later no event says how: nothing shows what was paid for", PATIENCE.0);
     let (model, transaction) = (escrow.model, B256::ZERO);
     let verdict = Verdict { request_id: id, model, block: to, transaction, accepted: false, reason: Some(reason) };
     state.settlements.push(verdict.clone());
