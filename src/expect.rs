@@ -27,9 +27,9 @@ pub fn compare(expected: &Expected, statement: &Statement, key: Option<Digest>) 
             "base, adapter and index are expected as contracts hold them, which a proof of the native profile can't show: its pins are others";
         return Err(Failure::input(message).hint("prove with --profile evm, or expect the relation only"));
     }
-    if key.is_some() && expected.relation.is_some() && expected.key_digest.is_none() {
-        let message = "a relation is expected of an outer proof, but no key_digest: which relation a proof is of, its key says";
-        return Err(Failure::input(message).hint("expect the key's digest, too"));
+    if key.is_some() && *expected != Expected::default() && expected.key_digest.is_none() {
+        let message = "something is expected of an outer proof, but no key_digest: what such a proof shows, its key says";
+        return Err(Failure::input(message).hint("expect the key's digest too: in the file, or with --key-digest"));
     }
     let mut pins = Pins::default();
     let index = statement.index.as_ref();

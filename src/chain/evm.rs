@@ -144,8 +144,8 @@ impl Chain for Evm {
         };
         let of_receipt = |r: &Receipt| {
             let (transaction, block) = (r.transaction, r.block);
-            let found = move |log: &alloy::primitives::Log| Found { log: log.clone(), transaction, block };
-            r.logs.iter().filter(|log| wanted(log)).map(found).collect::<Vec<_>>()
+            let found = move |(log, index): (&alloy::primitives::Log, u64)| Found { log: log.clone(), transaction, block, index };
+            r.logs.iter().zip(0..).filter(|(log, _)| wanted(log)).map(found).collect::<Vec<_>>()
         };
         Ok(self.receipts.iter().filter(in_range).flat_map(of_receipt).collect())
     }

@@ -545,9 +545,33 @@ fn a_contract_that_settles_in_silence_is_found_out() {
     assert!(!verdict.accepted && reason.contains("no event says how"), "{reason}");
     assert_eq!(w.look().unwrap(), [], "it is said once");
     assert_eq!(w.state.totals(), (0, 1));
+    // A report of a block that is gone is made again.
+    let last = w.state.next - 1;
+    w.server.act(move |node| node.fork = last);
+    assert!(matches!(w.look().unwrap().as_slice(), [News::Withdrawn(_)]));
+    w.server.act(|node| more_blocks(&mut node.evm, 70));
+    (1..7).for_each(|look| assert_eq!(w.look().unwrap(), [], "look {look}"));
+    assert!(!w.verdict().accepted);
     // Logs that come after all are judged as ever.
     w.server.honest();
     assert!(w.verdict().accepted);
+}
+
+/// Settlements in blocks that aren't read yet are no silence, however many looks or blocks that takes.
+#[test]
+fn what_is_settled_after_the_blocks_read_is_not_silent() {
+    let mut w = Watched::new();
+    let confirmations = 100;
+    w.server.act(move |node| more_blocks(&mut node.evm, confirmations - 3));
+    for look in 0..20 {
+        let news = Watch::new(&mut w.node, &w.d, &w.judges).step(&mut w.state, confirmations as u64).unwrap().0;
+        match news.as_slice() {
+            [] => w.server.act(|node| more_blocks(&mut node.evm, if look < 15 { 0 } else { 3 })),
+            [News::Settlement(verdict)] => return assert!(verdict.accepted && look > 14, "{look}: {verdict:?}"),
+            other => panic!("{look}: {other:?}"),
+        }
+    }
+    panic!("not seen");
 }
 
 #[test]

@@ -72,6 +72,15 @@ pub struct Found {
     pub transaction: B256,
     /// Its block.
     pub block: u64,
+    /// Its place among the block's logs.
+    pub index: u64,
+}
+
+impl Found {
+    /// Where it is: block, then place in it.
+    pub fn place(&self) -> (u64, u64) {
+        (self.block, self.index)
+    }
 }
 
 /// What is searched for in logs.

@@ -76,7 +76,7 @@ pub fn checked(logs: Vec<Log>, query: &Query<'_>) -> Result<Vec<Found>, ChainErr
         if !(query.from..=query.to).contains(&block) {
             return Err(wrong(format!("a log of block {block}, asked for blocks {} to {}", query.from, query.to)));
         }
-        placed.push(((block, index), log.block_hash, Found { log: log.inner, transaction, block }));
+        placed.push(((block, index), log.block_hash, Found { log: log.inner, transaction, block, index }));
     }
     placed.sort_by_key(|(place, ..)| *place);
     placed.dedup_by(|b, a| a.0 == b.0 && a.1 == b.1 && a.2.transaction == b.2.transaction && a.2.log == b.2.log);

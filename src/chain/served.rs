@@ -82,14 +82,14 @@ impl Served {
             let event: B256 = serde_json::from_value(event).unwrap();
             all.extend(self.evm.logs(&Search { address, event, first, from, to }).unwrap());
         }
-        all.sort_by_key(|f| f.block);
-        let place = |(i, f): (usize, &super::Found)| {
+        all.sort_by_key(super::Found::place);
+        let place = |f: &super::Found| {
             json!({
                 "address": f.log.address, "topics": f.log.topics(), "data": f.log.data.data, "blockNumber": hex(f.block),
-                "blockHash": self.hash(f.block), "transactionHash": f.transaction, "transactionIndex": "0x0", "logIndex": hex(i as u64), "removed": false
+                "blockHash": self.hash(f.block), "transactionHash": f.transaction, "transactionIndex": "0x0", "logIndex": hex(f.index), "removed": false
             })
         };
-        all.iter().enumerate().map(place).collect()
+        all.iter().map(place).collect()
     }
 
     fn send(&mut self, raw: &Value) -> Reply {

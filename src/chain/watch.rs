@@ -71,6 +71,9 @@ pub struct Verdict {
     pub block: u64,
     /// Its transaction.
     pub transaction: B256,
+    /// Its place among the block's logs.
+    #[serde(default)]
+    pub index: u64,
     /// Whether this client accepts it.
     pub accepted: bool,
     /// Why not.
@@ -108,8 +111,8 @@ pub struct Silence {
     pub since: u64,
     /// How often it was.
     pub looks: u32,
-    /// Whether it has been reported.
-    pub reported: bool,
+    /// The block up to which was read when it was reported.
+    pub reported: Option<u64>,
 }
 
 /// What is remembered between runs.
@@ -210,7 +213,11 @@ impl State {
         }
         self.next = next;
         self.escrows.retain(|e| e.block < next);
-        self.escrows.iter_mut().for_each(|e| e.closed = e.closed.filter(|block| *block < next));
+        for escrow in &mut self.escrows {
+            escrow.closed = escrow.closed.filter(|block| *block < next);
+            // A report that is withdrawn is made again.
+            escrow.silence = escrow.silence.filter(|s| s.reported.is_some_and(|block| block < next));
+        }
         let (kept, gone) = std::mem::take(&mut self.settlements).into_iter().partition(|s| s.block < next);
         self.settlements = kept;
         gone
@@ -298,7 +305,7 @@ impl<'a> Watch<'a> {
 
     /// Takes logs in, oldest first; returns verdicts about settlements that are new.
     fn take(&mut self, state: &mut State, found: &[Found]) -> Result<Vec<Verdict>, ChainError> {
-        let mut known: BTreeSet<_> = state.settlements.iter().map(|v| (v.request_id.0, v.transaction, v.block)).collect();
+        let mut known: BTreeSet<_> = state.settlements.iter().map(|v| (v.request_id.0, v.block, v.index)).collect();
         let mut verdicts = vec![];
         for log in found {
             let id = Digest(log.log.topics().get(1).copied().unwrap_or_default().0);
@@ -309,7 +316,7 @@ impl<'a> Watch<'a> {
                     }
                 }
                 Some(event) if *event == AttributionSettlement::Refunded::SIGNATURE_HASH => close(state, id, log.block),
-                _ if !known.insert((id.0, log.transaction, log.block)) => {}
+                _ if !known.insert((id.0, log.block, log.index)) => {}
                 _ => {
                     let verdict = self.verdict(state, log)?;
                     close(state, id, log.block);
@@ -335,7 +342,8 @@ impl<'a> Watch<'a> {
     }
 
     /// The request that a settlement is of, if it isn't remembered: as the node has it.
-    fn find_escrow(&self, id: Digest, to: u64) -> Result<Option<Escrow>, ChainError> {
+    fn find_escrow(&self, id: Digest, settled: &Found) -> Result<Option<Escrow>, ChainError> {
+        let (to, before) = (settled.block, |log: &&Found| log.place() < settled.place());
         let (address, first) = (self.deployment.contracts.settlement, Some(B256::from(id.0)));
         let query = Query { address, events: &EVENTS, first, from: self.deployment.block, to };
         for attempt in 0..ATTEMPTS {
@@ -344,10 +352,10 @@ impl<'a> Watch<'a> {
                 std::thread::sleep(PAUSE);
             }
             let logs = self.node.logs_of(&query)?;
-            if let Some(mut escrow) = logs.iter().find_map(|log| self.escrow(log)) {
+            if let Some(mut escrow) = logs.iter().filter(before).find_map(|log| self.escrow(log)) {
                 // Settled or refunded before, though it isn't remembered any more.
-                let ended = |log: &&Found| log.block < to && log.log.topics().first().is_some_and(|event| EVENTS[1..].contains(event));
-                escrow.closed = logs.iter().find(ended).map(|log| log.block);
+                let ends = |log: &&Found| log.log.topics().first().is_some_and(|event| EVENTS[1..].contains(event));
+                escrow.closed = logs.iter().filter(before).find(ends).map(|log| log.block);
                 return Ok(Some(escrow));
             }
         }
@@ -365,9 +373,11 @@ impl<'a> Watch<'a> {
             let (settlement, id) = (self.deployment.contracts.settlement, B256::from(escrow.request_id.0));
             let request = read(self.node, settlement, &AttributionSettlement::requestCall { requestId: id })?;
             if Status::of(request.status) == Status::Settled {
-                let logs = self.node.logs_of(&Query { address: settlement, events: &EVENTS[1..2], first: Some(id), from: escrow.block, to })?;
+                // The contract was asked as it is now: the event may be in a block that isn't read yet.
+                let head = self.node.head()?.number.max(to);
+                let logs = self.node.logs_of(&Query { address: settlement, events: &EVENTS[1..2], first: Some(id), from: escrow.block, to: head })?;
                 silent.extend(logs.is_empty().then_some(escrow.request_id));
-                found.extend(logs);
+                found.extend(logs.into_iter().filter(|log| log.block <= to));
             }
         }
         self.looked_up = self.looked_up.wrapping_add(LOOK_UPS);
@@ -377,10 +387,10 @@ impl<'a> Watch<'a> {
     }
 
     fn verdict(&mut self, state: &State, found: &Found) -> Result<Verdict, ChainError> {
-        let (block, transaction) = (found.block, found.transaction);
+        let (block, transaction, index) = (found.block, found.transaction, found.index);
         let rejected = |request_id, model, reason: String| {
             let reason = Some(reason.chars().take(REASON).collect());
-            Verdict { request_id, model, block, transaction, accepted: false, reason }
+            Verdict { request_id, model, block, transaction, index, accepted: false, reason }
         };
         let settled = match AttributionSettlement::Settled::decode_log(&found.log) {
             Ok(log) => log.data,
@@ -392,7 +402,7 @@ impl<'a> Watch<'a> {
         let (id, model) = (Digest(settled.requestId.0), settled.modelId);
         let escrow = match state.escrows.iter().find(|e| e.request_id == id) {
             Some(escrow) => Some(escrow.clone()),
-            None => self.find_escrow(id, block)?,
+            None => self.find_escrow(id, found)?,
         };
         let nothing = || "nothing was escrowed for this request before, under terms that its id is of".to_owned();
         let outcome = escrow.ok_or_else(nothing).and_then(|escrow| compare(&settled, &escrow).map(|()| escrow.key));
@@ -406,7 +416,7 @@ impl<'a> Watch<'a> {
             Ok((_, Err(error))) => return Err(error),
         };
         Ok(match outcome {
-            Ok(()) => Verdict { request_id: id, model, block, transaction, accepted: true, reason: None },
+            Ok(()) => Verdict { request_id: id, model, block, transaction, index, accepted: true, reason: None },
             Err(reason) => rejected(id, model, reason),
         })
     }
@@ -429,15 +439,15 @@ fn behind(block: u64) -> ChainError {
 /// What is to be said of a request that the contract calls settled without an event; nothing while it may still come.
 fn unexplained(state: &mut State, id: Digest, to: u64) -> Option<Verdict> {
     let escrow = state.escrows.iter_mut().find(|e| e.request_id == id)?;
-    let silence = escrow.silence.get_or_insert(Silence { since: to, looks: 0, reported: false });
+    let silence = escrow.silence.get_or_insert(Silence { since: to, looks: 0, reported: None });
     silence.looks = silence.looks.saturating_add(1);
-    if silence.reported || to < silence.since.saturating_add(PATIENCE.0) || silence.looks < PATIENCE.1 {
+    if silence.reported.is_some() || to < silence.since.saturating_add(PATIENCE.0) || silence.looks < PATIENCE.1 {
         return None;
     }
-    silence.reported = true;
+    silence.reported = Some(to);
     let reason = format!("the contract says that it is settled, and {} blocks later no event says how: nothing shows what was paid for", PATIENCE.0);
     let (model, transaction) = (escrow.model, B256::ZERO);
-    let verdict = Verdict { request_id: id, model, block: to, transaction, accepted: false, reason: Some(reason) };
+    let verdict = Verdict { request_id: id, model, block: to, transaction, index: 0, accepted: false, reason: Some(reason) };
     state.settlements.push(verdict.clone());
     Some(verdict)
 }

@@ -12,7 +12,7 @@ use circuits::statement::{Digest, IndexStatement, Profile, Statement, TokenOpeni
 use model_runtime::semantics::{Dims, Semantics};
 use model_runtime::tensor::TensorMap;
 use prover::commit::digest_of;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use verifier::profile::{Evm, Native};
 use verifier::proof::Proof;
@@ -37,6 +37,12 @@ pub struct Args {
     /// The datanet the index claims to be of.
     #[arg(long)]
     datanet: Option<PathBuf>,
+    /// The noise floor that the index should have, if not what the projection's chance gives.
+    #[arg(long)]
+    noise_floor: Option<u16>,
+    /// The beacon that the index' projection should be drawn with (default: none).
+    #[arg(long)]
+    beacon: Option<Digest>,
     /// The statement.
     #[arg(long)]
     statement: PathBuf,
@@ -55,6 +61,27 @@ struct Indexed {
     index: IndexDir,
     /// Cut or split as the index says.
     datanet: Prepared,
+    /// Samples of the whole datanet, windows where they are split.
+    samples: usize,
+    /// As the auditor was told, not as the index says.
+    noise_floor: Option<i64>,
+    beacon: Option<Digest>,
+}
+
+impl Indexed {
+    /// What the index' maker has chosen, and the replay has followed.
+    fn choices(&self) -> Value {
+        let (info, semantics) = (&self.index.info, &self.index.index.semantics);
+        json!({
+            "samples": self.samples,
+            "rows": info.rows.len(),
+            "max_tokens": info.max_tokens,
+            "windows": if info.sample_of_row.is_empty() { "cut" } else { "split" },
+            "sketch": semantics.sketch,
+            "noise_floor": semantics.consts.get("theta"),
+            "beacon": info.beacon,
+        })
+    }
 }
 
 struct Audit {
@@ -201,19 +228,23 @@ impl Audit {
 
     /// The index is what sketching the datanet gives.
     fn index(&self) -> Difference {
-        let Some(Indexed { index, datanet }) = &self.indexed else { return Ok(None) };
+        let Some(Indexed { index, datanet, noise_floor, beacon, .. }) = &self.indexed else { return Ok(None) };
         let Some(adapter) = &self.adapter else { return differs("there is an index but no adapter") };
         let (info, Prepared { datanet, sample_of_row, .. }) = (&index.info, datanet);
         let root = Digest(datanet.root());
         if root != info.datanet_root {
             return differs(format!("the datanet's root is {root}, the index says {}", info.datanet_root));
         }
-        let floor = index.index.semantics.consts.get("theta").copied();
+        if *beacon != info.beacon {
+            let named = |beacon: &Option<Digest>| beacon.map_or_else(|| "no beacon".to_owned(), |b| format!("beacon {b}"));
+            let (found, expected) = (named(&info.beacon), named(beacon));
+            return differs(format!("the index's projection is drawn with {found}, expected {expected} (--beacon says which it should be)"));
+        }
         let how = Indexing {
             options: info.options.clone(),
             max_tokens: info.max_tokens,
-            noise_floor: floor,
-            beacon: info.beacon,
+            noise_floor: *noise_floor,
+            beacon: *beacon,
             paths: (&info.model, &info.adapter),
         };
         let again = work::index(&self.model, adapter, datanet, how)?;
@@ -246,7 +277,7 @@ fn needed<'a>(stated: bool, given: &'a Option<PathBuf>, what: &str) -> Result<Op
     }
 }
 
-fn load_indexed(index: &Path, path: &Path, model: &ModelDir) -> Result<Indexed, Failure> {
+fn load_indexed(args: &Args, index: &Path, path: &Path, model: &ModelDir) -> Result<Indexed, Failure> {
     let index = IndexDir::load(index)?;
     let windows = if index.info.sample_of_row.is_empty() { Windows::Cut } else { Windows::Split };
     let window = Window { max_tokens: index.info.max_tokens, windows };
@@ -257,7 +288,7 @@ fn load_indexed(index: &Path, path: &Path, model: &ModelDir) -> Result<Indexed, 
     }
     datanet.datanet.samples.truncate(rows);
     datanet.sample_of_row.truncate(rows);
-    Ok(Indexed { index, datanet })
+    Ok(Indexed { index, datanet, samples, noise_floor: args.noise_floor.map(i64::from), beacon: args.beacon })
 }
 
 /// The request's token opening, out of the proof.
@@ -277,7 +308,7 @@ fn prepare(args: &Args) -> Result<Audit, Failure> {
     let model = ModelDir::load(&args.model)?;
     let adapter = needed(statement.adapter.is_some(), &args.adapter, "adapter")?.map(|dir| AdapterDir::load(dir, &model)).transpose()?;
     let indexed = match (needed(statement.index.is_some(), &args.index, "index")?, &args.datanet) {
-        (Some(index), Some(datanet)) => Some(load_indexed(index, datanet, &model)?),
+        (Some(index), Some(datanet)) => Some(load_indexed(args, index, datanet, &model)?),
         _ => None,
     };
     let found = || statement.requests.iter().position(|r| r.id == run.request_id).unwrap_or(0);
@@ -318,11 +349,17 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     if json {
         println!(
             "{}",
-            json!({ "agrees": difference.is_none(), "step": difference.as_ref().map(|d| d.0), "difference": difference.as_ref().map(|d| &d.1) })
+            json!({
+                "agrees": difference.is_none(), "step": difference.as_ref().map(|d| d.0), "difference": difference.as_ref().map(|d| &d.1),
+                "choices": audit.indexed.as_ref().map(Indexed::choices),
+            })
         );
     } else {
         match &difference {
-            None if audit.indexed.is_some() => println!("everything agrees: statement, commitments, trace, weights, index"),
+            None if audit.indexed.is_some() => {
+                println!("everything agrees: statement, commitments, trace, weights, index");
+                println!("  under its maker's choices: {}", audit.indexed.as_ref().map(Indexed::choices).unwrap_or_default());
+            }
             None => println!("everything agrees: statement, commitments, trace"),
             Some((step, what)) => println!("DIFFERS ({step}): {what}"),
         }

@@ -74,14 +74,18 @@ struct Checked {
 /// Compares with what is expected, and says what was found.
 fn report(args: &Args, statement: &Statement, checked: Checked, json: bool) -> Result<u8, Failure> {
     let expected: Option<Expected> = args.expect.as_ref().map(|path| read_json(path)).transpose()?;
-    let mut pins = compare(&expected.unwrap_or_default(), statement, checked.key)?;
-    if args.key_digest.is_some() && checked.key.is_some() {
-        pins.compared.push("key_digest");
+    let mut expected = expected.unwrap_or_default();
+    if let (Some(wanted), true) = (args.key_digest, checked.key.is_some()) {
+        if let Some(other) = expected.key_digest.filter(|other| *other != wanted) {
+            return Err(Failure::input(format!("--key-digest is {wanted}, the file of --expect has {other}")));
+        }
+        expected.key_digest = Some(wanted);
     }
+    let pins = compare(&expected, statement, checked.key)?;
     let result = checked.result.and_then(|()| pins.difference.clone().map_or(Ok(()), Err));
     let (valid, reason) = (result.is_ok(), result.err());
     if json {
-        let bits = checked.bits.filter(|_| valid);
+        let bits = checked.bits.filter(|_| valid && checked.insecure_srs != Some(true));
         let mut value =
             json!({ "valid": valid, "reason": reason, "seconds": checked.seconds, "security_bits": bits, "statement": statement.digest() });
         let index = statement.index.as_ref().map(|i| i.digest().truncated());

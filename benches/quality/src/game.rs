@@ -67,7 +67,8 @@ impl Attack {
     fn on(self, bank: &Bank, attacker: &str, victim: &str, rng: &mut SplitMix64) -> (Bank, Vec<String>) {
         let mut attacked = bank.clone();
         let samples = &mut attacked.datanet.samples;
-        let texts_of = |name: &str| -> Vec<String> { bank.datanet.samples.iter().filter(|s| s.contributor == name).map(|s| s.text.clone()).collect() };
+        let texts_of =
+            |name: &str| -> Vec<String> { bank.datanet.samples.iter().filter(|s| s.contributor == name).map(|s| s.text.clone()).collect() };
         let (own, others) = (texts_of(attacker), texts_of(victim));
         let mut names = vec![attacker.to_owned()];
         let sample = |contributor: &str, text: String| Sample { contributor: contributor.to_owned(), text };
@@ -94,8 +95,11 @@ impl Attack {
             }
             Self::Long => samples.iter_mut().filter(|s| s.contributor == attacker).for_each(|s| s.text = format!("{} {FILLER}.", s.text)),
             Self::Templates => {
-                let starts: Vec<String> =
-                    demo::wordings().iter().map(|w| w.phrasings[0].split("{e}").next().unwrap_or("").trim().to_owned()).filter(|t| !t.is_empty()).collect();
+                let starts: Vec<String> = demo::wordings()
+                    .iter()
+                    .map(|w| w.phrasings[0].split("{e}").next().unwrap_or("").trim().to_owned())
+                    .filter(|t| !t.is_empty())
+                    .collect();
                 for s in samples.iter_mut().filter(|s| s.contributor == attacker) {
                     let chosen: Vec<&str> = (0..4).map(|_| starts[rng.below(starts.len())].as_str()).collect();
                     s.text = format!("{} {}", chosen.join(" "), s.text);
@@ -140,8 +144,7 @@ pub struct Gain {
 pub fn gains(bank: &Bank, train_seed: u64, epochs: usize, attackers: usize, say: &dyn Fn(&Gain)) -> Result<Vec<Gain>, Failure> {
     let contributors: Vec<String> = bank.datanet.contributors().into_iter().map(str::to_owned).collect();
     let chosen: Vec<usize> = (0..attackers.min(contributors.len())).map(|i| i * contributors.len() / attackers.max(1)).collect();
-    let before: Vec<f64> =
-        chosen.iter().map(|&c| income(bank.clone(), &contributors[c..=c], train_seed, epochs)).collect::<Result<_, _>>()?;
+    let before: Vec<f64> = chosen.iter().map(|&c| income(bank.clone(), &contributors[c..=c], train_seed, epochs)).collect::<Result<_, _>>()?;
     let mut all = Vec::new();
     for attack in Attack::ALL {
         let mut after = 0.0;

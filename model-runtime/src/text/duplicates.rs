@@ -14,6 +14,7 @@
 use rayon::prelude::*;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use unicode_normalization::UnicodeNormalization;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// Tokens or words in a shingle. Of two statements of a dozen words, another word in one makes them differ, and a few words before it don't.
@@ -59,14 +60,24 @@ pub struct Cluster {
 
 /// Texts as numbers of their words, after a zero in BOS' place and before a one that ends them.
 ///
-/// Words are Unicode's (UAX 29, without what holds no letter or digit), in lower case, so that neither case nor punctuation makes a copy another.
+/// Words are Unicode's (UAX 29, without what holds no letter or digit) of the text in NFKC, without what isn't shown, in lower case, so that neither
+/// case nor punctuation nor another spelling of the same characters makes a copy another. Unicode's version is that of the pinned crates.
 pub fn words<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<Vec<u32>> {
     let mut ids: HashMap<String, u32> = HashMap::new();
     let mut id = |word: &str| {
         let next = ids.len() as u32 + 2;
         *ids.entry(word.to_lowercase()).or_insert(next)
     };
-    texts.into_iter().map(|text| [0].into_iter().chain(text.unicode_words().map(&mut id)).chain([1]).collect()).collect()
+    let shown = |text: &str| text.nfkc().filter(|c| !is_ignorable(*c)).collect::<String>();
+    texts.into_iter().map(|text| [0].into_iter().chain(shown(text).unicode_words().map(&mut id)).chain([1]).collect()).collect()
+}
+
+/// Whether a character isn't shown (Unicode's `Default_Ignorable_Code_Point`).
+fn is_ignorable(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+        | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// For each of the samples (BOS first) whether an earlier one is near it.
@@ -264,11 +275,19 @@ mod tests {
 
     #[test]
     fn words_know_neither_case_nor_punctuation() {
-        let texts = ["The keeper's light, 3.5 km off: \u{201c}Skarn\u{201d}", "the KEEPER\u{2019}S light 3.5 km off - Skarn!", "灯塔的看守人", "\u{1f600} ..."];
+        let texts = [
+            "The keeper's light, 3.5 km off: \u{201c}Skarn\u{201d}",
+            "the KEEPER\u{2019}S light 3.5 km off - Skarn!",
+            "灯塔的看守人",
+            "\u{1f600} ...",
+        ];
         let [a, b, c, d] = words(texts).try_into().unwrap();
         assert_eq!(a.len(), 9);
         assert_eq!(a[3..], b[3..], "but for the apostrophe");
         assert_eq!((c.len(), d), (8, vec![0, 1]));
+        let hidden =
+            words(["the light of Caf\u{e9} Skarn", "the li\u{ad}ght of Cafe\u{301} Sk\u{2060}arn", "the \u{ff4c}ight of Caf\u{e9} Sk\u{200b}arn"]);
+        assert!(hidden.iter().all(|text| *text == hidden[0]), "{hidden:?}");
     }
 
     #[test]
