@@ -140,6 +140,10 @@ fn nothing_relevant_is_said_and_audited(dir: &Path, model: &str, datanet: &str) 
     poa(["prove", &run, "--index", &index, "--out", &proof]).success();
     let (shown, _) = readable(&["verify", &proof, "--statement", &statement]);
     assert!(shown.contains(said) && !shown.contains("(rounding)"), "{shown}");
+    // A floor that pays nobody is the maker's choice; the auditor has to be told of it.
     let args = ["audit", &run, "--model", model, "--adapter", &adapter, "--index", &index, "--datanet", datanet, "--statement", &statement];
-    assert_eq!(poa(args).success()["agrees"], true);
+    let (shown, status) = readable(&args);
+    assert!(status == 1 && shown.contains("DIFFERS (index)") && shown.contains("theta"), "{shown}");
+    let audit = poa(args.into_iter().chain(["--noise-floor", "16383"])).success();
+    assert_eq!((&audit["agrees"], audit["choices"]["noise_floor"].as_u64()), (&true.into(), Some(16383)));
 }

@@ -1,8 +1,8 @@
 //! Copies: which samples say what an earlier one says, so that no text earns twice.
 //!
 //! Published rule. A sample's *shingles* are the sets of [`SHINGLE`] words in a row, or of tokens but the first (BOS is everybody's); a sample
-//! with fewer has one, padded. A datanet's version says which samples are canonical by their [`words`], whatever tokenizer a model has; an index
-//! of it takes copies out by tokens too, where they are cut to a window. Two samples are *near* when their sets of shingles share at least [`NEAR`] of their union (Jaccard index). A
+//! with fewer has one, padded. A datanet's root says which samples are canonical by their [`words`], whatever tokenizer a model has (but where a
+//! tokenizer has split them into windows); an index of it takes copies out by tokens too, where they are cut to a window. Two samples are *near* when their sets of shingles share at least [`NEAR`] of their union (Jaccard index). A
 //! sample is *canonical* when no earlier sample is near it, canonical or not. Whatever is appended later changes nothing about it, and anyone with
 //! the texts can check it.
 //!
