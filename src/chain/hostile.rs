@@ -557,17 +557,22 @@ fn a_contract_that_settles_in_silence_is_found_out() {
     assert!(w.verdict().accepted);
 }
 
-/// Settlements in blocks that aren't read yet are no silence, however many looks or blocks that takes.
+/// Settlements in blocks that aren't read yet are no silence, however many looks and blocks that takes.
 #[test]
 fn what_is_settled_after_the_blocks_read_is_not_silent() {
-    let mut w = Watched::new();
-    let confirmations = 100;
-    w.server.act(move |node| more_blocks(&mut node.evm, confirmations - 3));
+    let server = Server::new(|| {
+        let (mut evm, statement) = (chain(), statement(3));
+        let d = devnet::prepare(&mut evm, &statement, &raw(), false).unwrap();
+        more_blocks(&mut evm, 200);
+        request::settle(&mut evm, devnet::deployer().address(), &d, &proof(&statement), &names(&statement), None).unwrap();
+        evm
+    });
+    let mut w = Watched { node: connect(&server), server, ..Watched::new() };
     for look in 0..20 {
-        let news = Watch::new(&mut w.node, &w.d, &w.judges).step(&mut w.state, confirmations as u64).unwrap().0;
+        let news = Watch::new(&mut w.node, &w.d, &w.judges).step(&mut w.state, 150).unwrap().0;
         match news.as_slice() {
-            [] => w.server.act(|node| more_blocks(&mut node.evm, if look < 15 { 0 } else { 3 })),
-            [News::Settlement(verdict)] => return assert!(verdict.accepted && look > 14, "{look}: {verdict:?}"),
+            [] => w.server.act(|node| more_blocks(&mut node.evm, 10)),
+            [News::Settlement(verdict)] => return assert!(verdict.accepted && look > 10, "{look}: {verdict:?}"),
             other => panic!("{look}: {other:?}"),
         }
     }
