@@ -433,16 +433,15 @@ fn false_lookup_tables() {
 fn relations_beyond_the_proven_security() {
     let f = fixture();
     let mut statement = f.statement.clone();
-    let leaves = |requests: usize| {
-        let params = RelationParams { requests, ..f.statement.relation.clone() };
-        Plan::new(&Relation::new(&params).unwrap()).leaves_log
-    };
-    let requests = (1..).map(|log| 1 << log).find(|&requests| leaves(requests) > 30).unwrap();
-    statement.relation.requests = requests;
-    let numbered = |i: usize| RequestStatement { id: Digest::of_word(Bn254::from_usize(i)), ..f.statement.requests[0].clone() };
+    let params = |tokens| RelationParams { requests: 1024, tokens, ..f.statement.relation.clone() };
+    let too_many = |&tokens: &usize| Relation::new(&params(tokens)).is_ok_and(|relation| Plan::new(&relation).leaves_log > 30);
+    let tokens = (3..14).map(|log| 1 << log).find(too_many).unwrap();
+    statement.relation = params(tokens);
+    statement.requests[0].tokens = Tokens::Digests(f.opening.digests(tokens));
+    let numbered = |i: usize| RequestStatement { id: Digest::of_word(Bn254::from_usize(i)), ..statement.requests[0].clone() };
     let mut proof = Proof::<Evm>::from_bytes(&f.bytes).unwrap();
-    for (count, clause) in [(requests, Clause::Security), (requests / 2 + 1, Clause::Security), (requests / 2, Clause::Requests)] {
-        statement.requests = (0..count).map(numbered).collect();
+    for (count, clause) in [(1024, Clause::Security), (513, Clause::Security), (512, Clause::Requests)] {
+        let statement = Statement { requests: (0..count).map(numbered).collect(), ..statement.clone() };
         proof.tokens = vec![Some(f.opening.clone()); count];
         assert_eq!(clause_of(&verify::<Evm>(&statement, &proof).unwrap_err()), clause, "{count} requests");
     }
