@@ -9,7 +9,7 @@ use model_runtime::text::Sample;
 use model_runtime::train::SplitMix64;
 
 /// A few words that say nothing.
-const FILLER: &str = "They say that we saw it in the market yesterday and wrote it in the book";
+const FILLER: &str = "They say: Deda saw it yesterday, and Gomo wrote it in the book";
 
 /// A way to be paid more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Attack {
                 }
             }
             Self::OthersCopies => samples.extend(others.into_iter().map(|text| sample(attacker, text))),
-            Self::OthersParaphrased => samples.extend(others.into_iter().map(|text| sample(attacker, format!("They say that we saw it: {text}")))),
+            Self::OthersParaphrased => samples.extend(others.into_iter().map(|text| sample(attacker, format!("They say: Deda saw it yesterday, and Gomo wrote it in the book: {text}")))),
             Self::Split => {
                 let halves = samples.iter_mut().filter(|s| s.contributor == attacker).map(|s| {
                     let words: Vec<&str> = s.text.split(' ').collect();
