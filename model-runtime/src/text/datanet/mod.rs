@@ -92,7 +92,7 @@ impl Datanet {
         self.samples.iter().map(|s| s.contributor.as_str()).filter(|c| seen.insert(*c)).collect()
     }
 
-    /// For each sample whether an earlier one's words are near its own ([`duplicates`]).
+    /// For each sample whether an earlier one's words are near its own ([`super::duplicates`]).
     pub fn canonical(&self) -> Vec<Canonical> {
         canonical(&words(self.samples.iter().map(|s| s.text.as_str())))
     }
