@@ -81,7 +81,9 @@ impl Attack {
                 }
             }
             Self::OthersCopies => samples.extend(others.into_iter().map(|text| sample(attacker, text))),
-            Self::OthersParaphrased => samples.extend(others.into_iter().map(|text| sample(attacker, format!("They say: Deda saw it yesterday, and Gomo wrote it in the book: {text}")))),
+            Self::OthersParaphrased => samples.extend(
+                others.into_iter().map(|text| sample(attacker, format!("They say: Deda saw it yesterday, and Gomo wrote it in the book: {text}"))),
+            ),
             Self::Split => {
                 let halves = samples.iter_mut().filter(|s| s.contributor == attacker).map(|s| {
                     let words: Vec<&str> = s.text.split(' ').collect();
