@@ -368,7 +368,7 @@ mod attack {
         // The other polynomial has another value at the pin's point, and so another pin; under this one it isn't opened, said or shown.
         assert_ne!(at(&tables[1], &x), y);
         let lie = |opening: &mut Opening<Native>| opening.evals[1] = OpeningBatch::new(vec![y], vec![]);
-        let other = [(&z, values[1]), (&x, y)];
+        let other = [(z.as_slice(), values[1]), (x.as_slice(), y)];
         assert_eq!(first(&tables[1], &points, &other, &keep), None);
         assert_eq!(first(&tables[1], &points, &other, &lie), None);
         eprintln!("openings tried before one was accepted: {unpinned:?} without the pin, {pinned:?} with it");
