@@ -132,7 +132,7 @@ impl RequestStatement {
 /// The attribution index and where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexStatement {
-    /// Its [pin](pin).
+    /// Its [`pin`].
     pub commitment: Digest,
     /// Pin of the base model it was made with.
     pub base: Digest,
