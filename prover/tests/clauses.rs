@@ -435,11 +435,8 @@ fn false_lookup_tables() {
 fn relations_beyond_the_proven_security() {
     let f = fixture();
     let mut statement = f.statement.clone();
-    let params = |tokens| RelationParams { requests: 1024, tokens, ..f.statement.relation.clone() };
-    let too_many = |&tokens: &usize| Relation::new(&params(tokens)).is_ok_and(|relation| Plan::new(&relation).leaves_log > 30);
-    let tokens = (3..14).map(|log| 1 << log).find(too_many).unwrap();
-    statement.relation = params(tokens);
-    statement.requests[0].tokens = Tokens::Digests(f.opening.digests(tokens));
+    statement.relation = RelationParams { requests: 1024, rows: 1 << 17, ..f.statement.relation.clone() };
+    assert!(Plan::new(&Relation::new(&statement.relation).unwrap()).leaves_log > 30);
     let numbered = |i: usize| RequestStatement { id: Digest::of_word(Bn254::from_usize(i)), ..statement.requests[0].clone() };
     let mut proof = Proof::<Evm>::from_bytes(&f.bytes).unwrap();
     for (count, clause) in [(1024, Clause::Security), (513, Clause::Security), (512, Clause::Requests)] {
