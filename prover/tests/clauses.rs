@@ -5,8 +5,8 @@ mod common;
 
 use circuits::outer::halo2::{OuterCircuit, OuterError, inputs};
 use circuits::outer::program::{Op, Program};
-use circuits::relation::{Relation, RelationParams, TableMode, WeightRanges};
-use circuits::statement::{Clause, Counterpart, Digest, Host, Profile, RequestStatement, Statement, StatementError, TokenOpening, Tokens};
+use circuits::relation::{Relation, TableMode, WeightRanges};
+use circuits::statement::{Clause, Counterpart, Digest, Host, Profile, Statement, StatementError, TokenOpening, Tokens};
 use circuits::witness::Witness;
 use common::recompute::{recompute_after, values};
 use common::{Full, full};
@@ -21,7 +21,6 @@ use p3_field::PrimeCharacteristicRing;
 use prover::commit::Committed;
 use prover::prove::{Inputs, Silent, Stages, prove};
 use std::sync::OnceLock;
-use verifier::plan::Plan;
 use verifier::profile::Evm;
 use verifier::recorded::{Constants, Recording, record, replay};
 use verifier::{Proof, VerifyError, verify};
@@ -428,23 +427,6 @@ fn false_lookup_tables() {
     assert!(circuit_refuses(&f.constants, &f.recording.program, &statement, &bytes));
     // Whatever a statement says of the tables, the key's constants are the relation's.
     assert_eq!(Constants::new(&statement.relation).unwrap().tables(), f.constants.tables());
-}
-
-/// So many requests that a multiplicity could wrap around, all of them opened.
-#[test]
-fn relations_beyond_the_proven_security() {
-    let f = fixture();
-    let mut statement = f.statement.clone();
-    statement.relation = RelationParams { requests: 1024, rows: 1 << 17, ..f.statement.relation.clone() };
-    assert!(Plan::new(&Relation::new(&statement.relation).unwrap()).leaves_log > 30);
-    let numbered = |i: usize| RequestStatement { id: Digest::of_word(Bn254::from_usize(i)), ..statement.requests[0].clone() };
-    let mut proof = Proof::<Evm>::from_bytes(&f.bytes).unwrap();
-    for (count, clause) in [(1024, Clause::Security), (513, Clause::Security), (512, Clause::Requests)] {
-        let statement = Statement { requests: (0..count).map(numbered).collect(), ..statement.clone() };
-        proof.tokens = vec![Some(f.opening.clone()); count];
-        assert_eq!(clause_of(&verify::<Evm>(&statement, &proof).unwrap_err()), clause, "{count} requests");
-    }
-    assert!(Constants::new(&statement.relation).is_err());
 }
 
 /// No key is made of a relation that assumes what it should prove.
