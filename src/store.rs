@@ -290,8 +290,9 @@ impl IndexDir {
     /// Reads it.
     pub fn load(dir: &Path) -> Result<Self, Failure> {
         check_header(dir, "index")?;
-        let semantics = read_json(&dir.join("semantics.json"))?;
-        let info: IndexInfo = read_json(&dir.join("index.json"))?;
+        let older = |failure: Failure| failure.hint("an index that another version made is made again with `poa index`");
+        let semantics = read_json(&dir.join("semantics.json")).map_err(older)?;
+        let info: IndexInfo = read_json(&dir.join("index.json")).map_err(older)?;
         let tensors = read_tensors(&dir.join("tensors.safetensors"))?;
         let rows = info.rows.len();
         Ok(Self { index: Index { semantics, tensors, rows }, info })

@@ -176,7 +176,10 @@ impl Copies {
     /// Of a datanet's samples by their words, and by their tokens (BOS first) where they are known.
     pub fn of(datanet: &Datanet, tokens: Option<&[Vec<u32>]>) -> Self {
         let by_words = datanet.canonical();
-        let verdicts = tokens.map_or_else(|| by_words.clone(), |tokens| canonical_rows(by_words.clone(), tokens));
+        let verdicts = match tokens {
+            Some(tokens) => canonical_rows(by_words, tokens),
+            None => by_words,
+        };
         Self { clusters: clusters(&verdicts), verdicts }
     }
 

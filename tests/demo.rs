@@ -103,6 +103,8 @@ fn verify_pins_what_it_is_told_to() {
     assert!(other.json["reason"].as_str().is_some_and(|r| r.contains("its relation is")), "{other:?}");
     check_unusable(&expecting(&json!({ "relatoin": plain["relation"] })), "relatoin");
     check_unusable(&expecting(&json!({ "base": "07".repeat(32) })), "native profile");
+    let keys = [["--key", "outer.vk"], ["--key-digest", &"07".repeat(32)]];
+    keys.iter().for_each(|key| check_unusable(&poa(args.iter().chain(key)), key[0]));
     let words = std::process::Command::new(env!("CARGO_BIN_EXE_poa")).args(args).output().unwrap();
     assert!(String::from_utf8_lossy(&words.stdout).contains("NOTHING WAS PINNED"));
 }

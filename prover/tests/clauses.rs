@@ -21,8 +21,11 @@ use p3_field::PrimeCharacteristicRing;
 use prover::commit::Committed;
 use prover::prove::{Inputs, Silent, Stages, prove};
 use std::sync::OnceLock;
+use verifier::plan::Plan;
 use verifier::profile::Evm;
 use verifier::recorded::{Constants, Recording, record, replay};
+use verifier::soundness::MIN_SECURITY_BITS;
+use verifier::verify::check_parameters;
 use verifier::{Proof, VerifyError, verify};
 
 /// Order of KoalaBear.
@@ -427,6 +430,16 @@ fn false_lookup_tables() {
     assert!(circuit_refuses(&f.constants, &f.recording.program, &statement, &bytes));
     // Whatever a statement says of the tables, the key's constants are the relation's.
     assert_eq!(Constants::new(&statement.relation).unwrap().tables(), f.constants.tables());
+}
+
+/// No relation that fits a test is so large; whoever hosts the argument asks of the plan, proofs and keys alike.
+#[test]
+fn parameters_that_prove_too_little() {
+    let mut plan = Plan::new(&fixture().full.relation);
+    assert!(check_parameters::<Evm>(&plan).unwrap() >= MIN_SECURITY_BITS);
+    plan.leaves_log = 31;
+    let error = check_parameters::<Evm>(&plan).unwrap_err();
+    assert_eq!((clause_of(&error), error), (Clause::Security, VerifyError::TooManyLookups { log: 31 }));
 }
 
 /// No key is made of a relation that assumes what it should prove.

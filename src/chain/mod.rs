@@ -12,6 +12,8 @@ pub mod evm;
 pub(crate) mod fixture;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod hostile_watch;
 pub mod journal;
 pub mod node;
 pub mod offer;

@@ -50,6 +50,12 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     if bytes.first() == Some(&b'{') {
         return run_outer(&args, &statement, json);
     }
+    for (given, name) in [(args.key.is_some(), "--key"), (args.key_digest.is_some(), "--key-digest")] {
+        if given {
+            let message = format!("{} is an inner proof, which no key verifies: {name} is of outer proofs", args.proof.display());
+            return Err(Failure::input(message).hint(format!("leave out {name}, or give the proof that `poa wrap` wrote")));
+        }
+    }
     let start = Instant::now();
     let result = verifier::verify_bytes(&statement, &bytes);
     let seconds = start.elapsed().as_secs_f64();
@@ -75,7 +81,7 @@ struct Checked {
 fn report(args: &Args, statement: &Statement, checked: Checked, json: bool) -> Result<u8, Failure> {
     let expected: Option<Expected> = args.expect.as_ref().map(|path| read_json(path)).transpose()?;
     let mut expected = expected.unwrap_or_default();
-    if let (Some(wanted), true) = (args.key_digest, checked.key.is_some()) {
+    if let Some(wanted) = args.key_digest {
         if let Some(other) = expected.key_digest.filter(|other| *other != wanted) {
             return Err(Failure::input(format!("--key-digest is {wanted}, the file of --expect has {other}")));
         }

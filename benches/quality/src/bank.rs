@@ -1,13 +1,15 @@
 //! Banks: texts with contributors, and questions whose answers are known to rest on certain of them.
 //!
-//! All are made from the demo's own words, which its base model reads; a seed gives a bank, so that reported ones can be drawn at the end.
+//! Most are made from the demo's own words, which its base model reads; two are real texts, for a model that others trained. A seed gives a bank,
+//! so that reported ones can be drawn at the end.
 
 use crate::Failure;
 use model_runtime::demo::{self, Wording};
-use model_runtime::text::{Datanet, Sample};
+use model_runtime::text::{Datanet, Sample, Tokenizer};
 use model_runtime::train::SplitMix64;
 use serde::Deserialize;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// Contributors of generated banks.
 const CONTRIBUTORS: usize = 10;
@@ -29,6 +31,33 @@ pub struct Question {
     pub samples: Vec<usize>,
 }
 
+/// The model that reads a bank.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Where it is.
+    pub directory: PathBuf,
+    /// Its context; samples are cut to it.
+    pub context: usize,
+}
+
+impl Base {
+    /// The demo's.
+    pub fn demo() -> Self {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo").join(demo::BASE_DIR);
+        Self { directory, context: demo::CONTEXT }
+    }
+
+    /// A model of short stories that others trained.
+    fn tinystories() -> Self {
+        Self { directory: assets().join("models/tinystories-656k"), context: REAL_TOKENS }
+    }
+}
+
+/// Models and datanets that others made.
+fn assets() -> PathBuf {
+    std::env::var_os("POA_ASSETS").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/assets"), PathBuf::from)
+}
+
 /// A bank.
 #[derive(Clone, Debug)]
 pub struct Bank {
@@ -36,6 +65,10 @@ pub struct Bank {
     pub name: String,
     /// What it was drawn from.
     pub seed: u64,
+    /// What reads it.
+    pub base: Base,
+    /// Passes over it in training; chosen by held-out samples without.
+    pub epochs: Option<usize>,
     /// The samples.
     pub datanet: Datanet,
     /// The questions.
@@ -43,13 +76,24 @@ pub struct Bank {
 }
 
 impl Bank {
-    /// A bank by name: `demo`, `shuffled`, `hard`, `inside`, or a directory with `datanet.jsonl` and `queries.jsonl`.
+    /// A bank as it's written, `NAME` or `NAME:SEED`: `demo`, `shuffled`, `hard`, `inside`, `shakespeare`, `prompts`, or a directory with
+    /// `datanet.jsonl` and `queries.jsonl`.
+    pub fn written(text: &str) -> Result<Self, Failure> {
+        match text.rsplit_once(':').and_then(|(name, seed)| Some((name, seed.parse().ok()?))) {
+            Some((name, seed)) => Self::named(name, seed),
+            None => Self::named(text, 1),
+        }
+    }
+
+    /// A bank by name.
     pub fn named(name: &str, seed: u64) -> Result<Self, Failure> {
         match name {
             "demo" => Ok(demo_bank()),
             "shuffled" => Ok(shuffled(seed)),
             "hard" => Ok(hard(seed)),
             "inside" => Ok(inside(seed)),
+            "shakespeare" => real(name, "tinyshakespeare", seed),
+            "prompts" => real(name, "awesome-prompts", seed),
             directory => Self::load(Path::new(directory)),
         }
     }
@@ -65,7 +109,7 @@ impl Bank {
             return Err(format!("{}: expected samples below {}, found {last}", path.display(), datanet.samples.len()).into());
         }
         let name = directory.file_name().map_or("bank".into(), |n| n.to_string_lossy().into_owned());
-        Ok(Self { name: format!("{name} (given)"), seed: 0, datanet, questions })
+        Ok(Self { name: format!("{name} (given)"), seed: 0, base: Base::demo(), epochs: None, datanet, questions })
     }
 }
 
@@ -75,7 +119,8 @@ fn question(q: demo::Query) -> Question {
 
 /// The demo as it's shipped.
 fn demo_bank() -> Bank {
-    Bank { name: "demo".into(), seed: 0, datanet: demo::datanet(), questions: demo::queries().into_iter().map(question).collect() }
+    let questions = demo::queries().into_iter().map(question).collect();
+    Bank { name: "demo".into(), seed: 0, base: Base::demo(), epochs: None, datanet: demo::datanet(), questions }
 }
 
 /// The demo's texts, each fact given to a random contributor.
@@ -165,7 +210,8 @@ fn hard(seed: u64) -> Bank {
         let (answer, contributor) = (fact.answer.to_string(), format!("c{}", fact.contributor));
         questions.push(Question { prompt, answer, contributor, samples: stating });
     }
-    Bank { name: "hard".into(), seed, datanet: Datanet { samples }, questions }
+    // Held-out samples choose two epochs for some seeds: contradictions make their loss rise at once.
+    Bank { name: "hard".into(), seed, base: Base::demo(), epochs: Some(30), datanet: Datanet { samples }, questions }
 }
 
 /// Three of four entities of every relation; each answer word goes to two facts of different relations.
@@ -188,15 +234,56 @@ fn facts(rng: &mut SplitMix64) -> Vec<Fact> {
     entities.into_iter().zip(answers).map(fact).collect()
 }
 
+/// Tokens of a real sample, at most.
+const REAL_TOKENS: usize = 40;
+/// Samples of a real bank.
+const REAL_SAMPLES: usize = 160;
+/// Questions of a real bank.
+const REAL_QUESTIONS: usize = 60;
+/// Tokens of a real question that is continued.
+const REAL_PROMPT: usize = 14;
+
+/// Real texts of the contributors who wrote most of them. A question is the beginning of a sample, and its answer the word that goes on: what the
+/// trained model has learnt by heart, it has from there.
+fn real(name: &str, datanet: &str, seed: u64) -> Result<Bank, Failure> {
+    let base = Base::tinystories();
+    let tokenizer = Tokenizer::load(&base.directory)?;
+    let mut all = Datanet::load(&assets().join("datanets").join(datanet).join("samples.jsonl"))?;
+    let (mut rng, mut read) = (SplitMix64::new(seed ^ 0x7ea1), Vec::new());
+    for sample in all.samples.drain(..) {
+        let tokens = tokenizer.encode_sample(&sample.text, usize::MAX)?;
+        // Longer than a question, and without a word that the vocabulary lacks.
+        if tokens.len() > REAL_PROMPT + 6 && !tokens.contains(&0) {
+            read.push((sample, tokens));
+        }
+    }
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    read.iter().for_each(|(sample, _)| *counts.entry(&sample.contributor).or_default() += 1);
+    let mut names: Vec<(&str, usize)> = counts.into_iter().collect();
+    names.sort_by_key(|&(name, count)| (std::cmp::Reverse(count), name));
+    let chosen: Vec<String> = names.iter().take(CONTRIBUTORS).map(|(name, _)| (*name).to_owned()).collect();
+    read.retain(|(sample, _)| chosen.contains(&sample.contributor));
+    rng.shuffle(&mut read);
+    read.truncate(REAL_SAMPLES);
+    let question = |(i, (sample, tokens)): (usize, &(Sample, Vec<u32>))| {
+        let begins = |end: usize| tokenizer.encode(&sample.text[..end]).is_ok_and(|p| p.len() >= REAL_PROMPT && tokens.starts_with(&p));
+        let end = sample.text.match_indices(' ').map(|(end, _)| end).find(|&end| begins(end))?;
+        let (prompt, rest) = sample.text.split_at(end);
+        let answer = rest.split_whitespace().next()?.to_owned();
+        Some(Question { prompt: prompt.to_owned(), answer, contributor: sample.contributor.clone(), samples: vec![i] })
+    };
+    let questions: Vec<Question> = read.iter().enumerate().filter_map(question).take(REAL_QUESTIONS).collect();
+    let samples = read.into_iter().map(|(sample, _)| sample).collect();
+    Ok(Bank { name: name.into(), seed, base, epochs: Some(20), datanet: Datanet { samples }, questions })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stage::demo_base;
-    use std::collections::BTreeMap;
 
     #[test]
     fn banks_are_read_by_the_base_model() {
-        let (_, tokenizer) = demo_base().unwrap();
+        let tokenizer = Tokenizer::load(&Base::demo().directory).unwrap();
         for (name, seed) in [("demo", 0), ("shuffled", 3), ("hard", 1), ("hard", 2), ("inside", 5)] {
             let bank = Bank::named(name, seed).unwrap();
             for text in

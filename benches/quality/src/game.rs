@@ -1,10 +1,14 @@
 //! What a dishonest contributor gains: the same bank with an attack in it, trained and indexed as ever, and what the attacker is paid then.
 
 use crate::Failure;
-use crate::bank::Bank;
-use crate::methods::{Method, integer::Integer};
-use crate::stage::{Answers, Stage};
+use crate::bank::{Bank, Question};
+use crate::gradient::dot;
+use crate::methods::integer::Integer;
+use crate::methods::sketched::Sketched;
+use crate::methods::{self, Method, Shared};
+use crate::stage::{Answers, Query, Stage};
 use model_runtime::demo;
+use model_runtime::semantics::Seed;
 use model_runtime::text::Sample;
 use model_runtime::train::SplitMix64;
 
@@ -30,11 +34,17 @@ pub enum Attack {
     Templates,
     /// Every own sample with its words in random order, besides.
     Garbled,
+    /// Samples made to score on the questions that another's facts answer, besides; under the projection that they were made against, or under one
+    /// drawn after them.
+    Optimised {
+        /// Whether the projection stays.
+        known: bool,
+    },
 }
 
 impl Attack {
     /// All that are measured.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::OwnCopies(2),
         Self::OwnCopies(10),
         Self::OwnCopies(50),
@@ -47,6 +57,8 @@ impl Attack {
         Self::Long,
         Self::Templates,
         Self::Garbled,
+        Self::Optimised { known: true },
+        Self::Optimised { known: false },
     ];
 
     /// A few words.
@@ -60,11 +72,14 @@ impl Attack {
             Self::Long => "own samples made long".into(),
             Self::Templates => "own samples after frequent phrasings".into(),
             Self::Garbled => "own samples' words in disorder, besides".into(),
+            Self::Optimised { known: true } => "samples optimised against a known projection, besides".into(),
+            Self::Optimised { known: false } => "the same, the projection drawn after".into(),
         }
     }
 
-    /// The bank with the attack of a contributor (on another, where it needs one), and the names that the attacker is paid under.
-    fn on(self, bank: &Bank, attacker: &str, victim: &str, rng: &mut SplitMix64) -> (Bank, Vec<String>) {
+    /// The bank with the attack of a contributor (on another, where it needs one), and the names that the attacker is paid under; `crafted` are the
+    /// texts that were optimised.
+    fn on(self, bank: &Bank, attacker: &str, victim: &str, crafted: &[String], rng: &mut SplitMix64) -> (Bank, Vec<String>) {
         let mut attacked = bank.clone();
         let samples = &mut attacked.datanet.samples;
         let texts_of =
@@ -112,15 +127,55 @@ impl Attack {
                 rng.shuffle(&mut words);
                 sample(attacker, words.join(" "))
             })),
+            Self::Optimised { .. } => samples.extend(crafted.iter().map(|text| sample(attacker, text.clone()))),
         }
         (attacked, names)
     }
 }
 
-/// What some names are paid for the answers that a trained bank gives, each answer paying one.
-fn income(bank: Bank, names: &[String], train_seed: u64, epochs: usize) -> Result<f64, Failure> {
+/// Tokens of an optimised sample.
+const CRAFTED_TOKENS: usize = 12;
+/// Times that each of them is reconsidered.
+const ROUNDS: usize = 4;
+/// Tokens that each is compared with every time.
+const CANDIDATES: usize = 32;
+
+/// Texts that score as high as a search finds on the questions that a victim's facts answer, one a question: token after token is exchanged for
+/// whichever of some random ones scores best on the trained model under the bank's projection.
+fn crafted(stage: &Stage, victim: &str, rng: &mut SplitMix64) -> Result<Vec<String>, Failure> {
+    let shared = Shared::new(stage)?;
+    let sketched = Sketched::new(stage, &shared, methods::sketch_named("r")?);
+    let vocab = stage.model.shape.vocab;
+    let asked = stage.queries.iter().zip(&stage.bank.questions).filter(|(query, question)| query.answered && question.contributor == victim);
+    let start = stage.samples[0][0];
+    let craft = |(query, _): (&Query, &Question)| {
+        let target = sketched.row_of(&query.tokens, query.prompt_len)?;
+        let mut draw = || 1 + rng.below(vocab - 1) as u32;
+        let mut tokens: Vec<u32> = std::iter::once(start).chain((1..CRAFTED_TOKENS).map(|_| draw())).collect();
+        let mut best = dot(&sketched.row_of(&tokens, 1)?, &target);
+        for at in (0..ROUNDS).flat_map(|_| 1..CRAFTED_TOKENS) {
+            for _ in 0..CANDIDATES {
+                let other = [&tokens[..at], &[draw()], &tokens[at + 1..]].concat();
+                // What a text of it is read as.
+                let read = stage.tokenizer.encode(&stage.tokenizer.decode(&other))?;
+                if read.len() > CRAFTED_TOKENS || read.len() < 2 || read.contains(&0) {
+                    continue;
+                }
+                let score = dot(&sketched.row_of(&read, 1)?, &target);
+                if score > best && read.len() == tokens.len() {
+                    (best, tokens) = (score, read);
+                }
+            }
+        }
+        Ok(stage.tokenizer.decode(&tokens).trim().to_owned())
+    };
+    asked.map(craft).collect()
+}
+
+/// What some names are paid for the answers that a trained bank gives, each answer paying one; under a given projection, or the bank's own.
+fn income(bank: Bank, names: &[String], train_seed: u64, epochs: usize, projection: Option<Seed>) -> Result<f64, Failure> {
     let stage = Stage::new(bank, train_seed, Some(epochs), Answers::Generated(2))?;
-    let method = Integer::new(&stage)?;
+    let method = Integer::under(&stage, projection.unwrap_or_else(|| Seed::of(&stage.bank.datanet.root(), None)))?;
     let mut sum = 0.0;
     for (number, query) in stage.queries.iter().enumerate().filter(|(_, q)| q.answered) {
         let relevance = method.relevance(&method.scores(query, number)?);
@@ -146,16 +201,22 @@ pub struct Gain {
 pub fn gains(bank: &Bank, train_seed: u64, epochs: usize, attackers: usize, say: &dyn Fn(&Gain)) -> Result<Vec<Gain>, Failure> {
     let contributors: Vec<String> = bank.datanet.contributors().into_iter().map(str::to_owned).collect();
     let chosen: Vec<usize> = (0..attackers.min(contributors.len())).map(|i| i * contributors.len() / attackers.max(1)).collect();
-    let before: Vec<f64> = chosen.iter().map(|&c| income(bank.clone(), &contributors[c..=c], train_seed, epochs)).collect::<Result<_, _>>()?;
+    let rng = || SplitMix64::new(train_seed ^ 0x9a3e);
+    let victim = |c: usize| contributors[(c + 1) % contributors.len()].as_str();
+    let honest = Stage::new(bank.clone(), train_seed, Some(epochs), Answers::Generated(2))?;
+    let projection = Seed::of(&bank.datanet.root(), None);
+    let before = |&c: &usize| income(bank.clone(), &contributors[c..=c], train_seed, epochs, None);
+    let before: f64 = chosen.iter().map(before).sum::<Result<_, _>>()?;
+    let crafted = chosen.iter().map(|&c| crafted(&honest, victim(c), &mut rng())).collect::<Result<Vec<_>, _>>()?;
     let mut all = Vec::new();
     for attack in Attack::ALL {
         let mut after = 0.0;
-        for &c in &chosen {
-            let victim = &contributors[(c + 1) % contributors.len()];
-            let (attacked, names) = attack.on(bank, &contributors[c], victim, &mut SplitMix64::new(train_seed ^ 0x9a3e));
-            after += income(attacked, &names, train_seed, epochs)?;
+        for (&c, crafted) in chosen.iter().zip(&crafted) {
+            let (attacked, names) = attack.on(bank, &contributors[c], victim(c), crafted, &mut rng());
+            let known = (attack == Attack::Optimised { known: true }).then_some(projection);
+            after += income(attacked, &names, train_seed, epochs, known)?;
         }
-        let gain = Gain { attack, before: before.iter().sum(), after };
+        let gain = Gain { attack, before, after };
         say(&gain);
         all.push(gain);
     }
@@ -172,15 +233,16 @@ pub fn table(gains: &[Gain]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stage::demo_base;
+    use crate::bank::Base;
+    use model_runtime::text::Tokenizer;
 
     #[test]
     fn attacks_keep_the_others_samples_and_the_vocabulary() {
         let bank = Bank::named("shuffled", 3).unwrap();
-        let (_, tokenizer) = demo_base().unwrap();
+        let tokenizer = Tokenizer::load(&Base::demo().directory).unwrap();
         let names = bank.datanet.contributors();
         for attack in Attack::ALL {
-            let (attacked, paid) = attack.on(&bank, names[0], names[1], &mut SplitMix64::new(1));
+            let (attacked, paid) = attack.on(&bank, names[0], names[1], &["the light of the market".into()], &mut SplitMix64::new(1));
             assert_ne!(attacked.datanet, bank.datanet);
             for (now, then) in attacked.datanet.samples.iter().zip(&bank.datanet.samples) {
                 assert!(now == then || then.contributor == names[0] && now.contributor == then.contributor, "{attack:?}");

@@ -110,9 +110,16 @@ pub fn gradient(stage: &Stage, groups: &Groups, tokens: &[u32], first: usize, se
     Ok(gradient)
 }
 
-/// Every sample's gradient: the loss of all tokens but the first.
+/// Every sample's gradient: the loss of all tokens but the first and, for score R, the end.
 pub fn of_samples(stage: &Stage, groups: &Groups, seed: Seed) -> Result<Vec<Gradient>, Failure> {
-    stage.samples.par_iter().map(|tokens| gradient(stage, groups, tokens, 1, seed)).collect()
+    let of = |tokens: &Vec<u32>| {
+        let mut tokens = tokens.clone();
+        if seed == Seed::Unit {
+            stage.tokenizer.without_end(&mut tokens, 2);
+        }
+        gradient(stage, groups, &tokens, 1, seed)
+    };
+    stage.samples.par_iter().map(of).collect()
 }
 
 /// A query's gradient: the loss of the answer's tokens.

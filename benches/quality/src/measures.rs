@@ -125,6 +125,16 @@ pub fn datamodelling(halves: &[Vec<usize>], log_p: &[Vec<f64>], queries: &[usize
     interval((0..RESAMPLES / 5).map(resample).collect(), mean(whole.iter().copied()), queries.len())
 }
 
+/// Spearman between two methods' scores of the samples that earn, mean over the queries that both answer.
+pub fn agreement(stage: &Stage, a: &Scored, b: &Scored) -> Estimate {
+    let earning = |scores: &[f64]| -> Vec<f64> { scores.iter().zip(&stage.earns).filter(|(_, earns)| **earns).map(|(s, _)| *s).collect() };
+    let of = |(query, scores): (&usize, &Vec<f64>)| {
+        let other = b.queries.iter().position(|q| q == query)?;
+        Some(spearman(&earning(scores), &earning(&b.scores[other])))
+    };
+    bootstrap(&a.queries.iter().zip(&a.scores).filter_map(of).collect::<Vec<_>>())
+}
+
 /// The probability that a marked item has the larger value, ties counted half.
 pub fn auroc(values: &[f64], marked: &[bool]) -> f64 {
     let ranks = ranks(values);

@@ -4,12 +4,12 @@ use crate::Failure;
 use crate::measures::Estimate;
 use crate::methods::NAMES;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
 
 /// The measures, in the order of the tables.
-const MEASURES: [&str; 9] = ["top-1", "MRR", "recall@3", "share", "first", "LDS", "LDSp", "removed", "mislabelled"];
+const MEASURES: [&str; 10] = ["top-1", "MRR", "recall@3", "share", "first", "LDS", "LDSp", "removed", "mislabelled", "as floats"];
 const BEGIN: &str = "<!-- measured -->";
 const END: &str = "<!-- end of measured -->";
 
@@ -80,6 +80,32 @@ pub fn tables(rows: &[Row]) -> String {
     text
 }
 
+/// Means over all runs of a bank, and over the projections of a written sketch: one line a bank and method.
+pub fn averages(rows: &[Row]) -> String {
+    let mut sums: BTreeMap<(&str, String, &str), (f64, usize)> = BTreeMap::new();
+    for row in rows {
+        let of = sums.entry((&row.bank, without_seed(&row.method), &row.measure)).or_default();
+        *of = (of.0 + row.value, of.1 + 1);
+    }
+    let lines: BTreeSet<(&str, &String)> = sums.keys().map(|(bank, method, _)| (*bank, method)).collect();
+    let mut text = format!("| bank | method | runs | {} |\n|---|---|---|{}\n", MEASURES.join(" | "), "---|".repeat(MEASURES.len()));
+    for (bank, method) in lines {
+        let found = MEASURES.map(|measure| sums.get(&(bank, method.clone(), measure)));
+        let runs = found.iter().flatten().map(|(_, runs)| *runs).max().unwrap_or(0);
+        let cells = found.map(|f| f.map_or("–".into(), |(sum, runs)| format!("{:.2}", sum / *runs as f64)));
+        let _ = writeln!(text, "| {bank} | {method} | {runs} | {} |", cells.join(" | "));
+    }
+    text
+}
+
+/// `r:SITES:ROWS:SEED:unit` without its seed.
+fn without_seed(method: &str) -> String {
+    let is_seed = |part: &&str| method.starts_with("r:") && part.parse::<u64>().is_ok();
+    let parts: Vec<&str> = method.split(':').collect();
+    let kept = parts.iter().enumerate().filter(|(i, part)| *i < 3 || !is_seed(part)).map(|(_, part)| *part);
+    kept.collect::<Vec<_>>().join(":")
+}
+
 fn cell(row: &Row) -> String {
     format!("{:.2} ± {:.2}", row.value, (row.high - row.low) / 2.0)
 }
@@ -139,6 +165,14 @@ fn bar(body: &mut String, row: &Row, x: usize, y: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn averages_are_over_runs_and_projections() {
+        let row = |run, method: &str, value| Row::new(run, method, "top-1", Estimate { value, low: value, high: value, count: 9 });
+        let rows = [row(("hard", 1, 1), "r:o:32:1", 0.5), row(("hard", 3, 1), "r:o:32:2", 0.7), row(("hard", 3, 1), "r:o:32:2:unit", 0.9)];
+        let text = averages(&rows);
+        assert!(text.contains("| hard | r:o:32 | 2 | 0.60 | –") && text.contains("| hard | r:o:32:unit | 1 | 0.90 | –"), "{text}");
+    }
 
     #[test]
     fn tables_and_plots_have_every_row() {

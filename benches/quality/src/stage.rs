@@ -1,14 +1,13 @@
 //! A bank with the adapter trained on it: what every method sees.
 
 use crate::Failure;
-use crate::bank::Bank;
-use model_runtime::demo;
+use crate::bank::{Bank, Question};
 use model_runtime::import::{ImportOptions, load_model};
 use model_runtime::shape::{FloatAdapter, FloatModel};
 use model_runtime::text::Tokenizer;
+use model_runtime::text::duplicates::{Canonical, canonical_rows};
 use model_runtime::train::pass::{Pass, softmax};
 use model_runtime::train::{HoldOut, LoraConfig, Net, best_epoch, held_out_curve, pack, train_lora};
-use std::path::Path;
 
 /// A question as tokens.
 #[derive(Clone, Debug)]
@@ -19,6 +18,14 @@ pub struct Query {
     pub prompt_len: usize,
     /// Whether the answer starts with the word expected.
     pub answered: bool,
+}
+
+/// Tokens that hold a word.
+const WORD_TOKENS: usize = 8;
+
+/// A word without the punctuation around it.
+fn bare(word: &str) -> &str {
+    word.trim_matches(|c: char| !c.is_alphanumeric())
 }
 
 /// What a query's answer is.
@@ -44,41 +51,41 @@ pub struct Stage {
     pub config: LoraConfig,
     /// The samples' tokens.
     pub samples: Vec<Vec<u32>>,
+    /// Which samples copy no earlier one.
+    pub earns: Vec<bool>,
     /// What the queries' answers are.
     pub answers: Answers,
     /// One a question.
     pub queries: Vec<Query>,
 }
 
-/// The demo's base model, which reads every bank.
-pub fn demo_base() -> Result<(FloatModel, Tokenizer), Failure> {
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo").join(demo::BASE_DIR);
-    Ok((load_model(&base, &ImportOptions { context: Some(demo::CONTEXT) })?, Tokenizer::load(&base)?))
-}
-
 impl Stage {
     /// Trains as `poa train` does, the number of epochs chosen by held-out samples unless it is given.
     pub fn new(bank: Bank, train_seed: u64, epochs: Option<usize>, answers: Answers) -> Result<Self, Failure> {
-        let (model, tokenizer) = demo_base()?;
-        let samples = demo::tokens(&tokenizer, bank.datanet.samples.iter().map(|s| s.text.as_str()))?;
-        let mut config = LoraConfig::ordinary(demo::CONTEXT, train_seed);
-        config.schedule.epochs = match epochs {
+        let context = bank.base.context;
+        let model = load_model(&bank.base.directory, &ImportOptions { context: Some(context) })?;
+        let tokenizer = Tokenizer::load(&bank.base.directory)?;
+        let samples = bank.datanet.samples.iter().map(|s| tokenizer.encode_sample(&s.text, context)).collect::<Result<Vec<_>, _>>()?;
+        let earns = canonical_rows(bank.datanet.canonical(), &samples).into_iter().map(Canonical::is_first).collect();
+        let mut config = LoraConfig::ordinary(context, train_seed);
+        config.schedule.epochs = match epochs.or(bank.epochs) {
             Some(epochs) => epochs,
             None => best_epoch(&held_out_curve(&model, &samples, &config, &HoldOut::default(), |_| {})?),
         };
         let adapter = train_lora(&model, &samples, &config, |_| {})?;
-        let mut stage = Self { bank, model, tokenizer, adapter, config, samples, answers, queries: Vec::new() };
+        let mut stage = Self { bank, model, tokenizer, adapter, config, samples, earns, answers, queries: Vec::new() };
         stage.queries = stage.ask()?;
         Ok(stage)
     }
 
     fn ask(&self) -> Result<Vec<Query>, Failure> {
         let net = Net::new(&self.model, Some(&self.adapter))?;
-        let ask = |question: &crate::bank::Question| {
+        let ask = |question: &Question| {
             let mut tokens = self.tokenizer.encode(&question.prompt)?;
             let prompt_len = tokens.len();
-            let first = net.greedy(&tokens, 1, self.tokenizer.eos())?;
-            let answered = self.tokenizer.decode(&first).trim() == question.answer;
+            // The first word said, however many tokens it is.
+            let said = self.tokenizer.decode(&net.greedy(&tokens, WORD_TOKENS, self.tokenizer.eos())?);
+            let answered = said.split_whitespace().next().is_some_and(|word| bare(word) == bare(&question.answer));
             match self.answers {
                 Answers::Generated(limit) => tokens.extend(net.greedy(&tokens, limit, self.tokenizer.eos())?),
                 Answers::Expected => tokens = self.tokenizer.encode(&format!("{} {}", question.prompt, question.answer))?,
@@ -100,7 +107,7 @@ impl Stage {
     pub fn log_probabilities(&self, adapter: &FloatAdapter) -> Result<Vec<f64>, Failure> {
         let pass = Pass::new(&self.model);
         let vocab = self.model.shape.vocab;
-        let score = |question: &crate::bank::Question| {
+        let score = |question: &Question| {
             let prompt_len = self.tokenizer.encode(&question.prompt)?.len();
             let tokens = self.tokenizer.encode(&format!("{} {}", question.prompt, question.answer))?;
             let (batch, targets) = pack([&tokens[..]]);

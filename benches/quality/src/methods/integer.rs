@@ -7,7 +7,6 @@ use model_runtime::int::index::IndexOptions;
 use model_runtime::int::trace::{Keep, Mode, Span};
 use model_runtime::int::{Attribution, Index, Runtime, Sketcher, attribute, build_index, quantise_adapter, quantise_base};
 use model_runtime::semantics::{Dims, Seed};
-use model_runtime::text::duplicates::{Canonical, canonical_rows};
 
 /// Model, adapter and index in integers.
 pub struct Integer<'a> {
@@ -21,13 +20,17 @@ pub struct Integer<'a> {
 impl<'a> Integer<'a> {
     /// Quantises and indexes as `poa import`, `train` and `index` do, copies as zero rows.
     pub fn new(stage: &'a Stage) -> Result<Self, Failure> {
+        Self::under(stage, Seed::of(&stage.bank.datanet.root(), None))
+    }
+
+    /// The same under a given projection.
+    pub fn under(stage: &'a Stage, seed: Seed) -> Result<Self, Failure> {
         let model = quantise_base(&stage.model, &stage.samples)?;
         let adapter = quantise_adapter(&model, &stage.model, &stage.adapter, &stage.samples)?;
-        let earns: Vec<bool> = canonical_rows(stage.bank.datanet.canonical(), &stage.samples).into_iter().map(Canonical::is_first).collect();
         let mut samples = stage.samples.clone();
         samples.iter_mut().for_each(|tokens| stage.tokenizer.without_end(tokens, 2));
-        let options = IndexOptions { seed: Seed::of(&stage.bank.datanet.root(), None), ..IndexOptions::default() };
-        let index = build_index(&model, &adapter, &samples, &earns, &options, &|_, _| {})?;
+        let options = IndexOptions { seed, ..IndexOptions::default() };
+        let index = build_index(&model, &adapter, &samples, &stage.earns, &options, &|_, _| {})?;
         let runtime = Runtime::new(index.semantics.clone(), &model.tensors, Some(&adapter.tensors))?;
         let contributors = stage.contributors().1.into_iter().map(|c| c as u32).collect();
         let sketcher = Sketcher::new(&index.semantics)?;

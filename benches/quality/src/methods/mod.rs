@@ -4,13 +4,13 @@ mod gradients;
 pub mod integer;
 mod lexical;
 mod second_order;
-mod sketched;
+pub mod sketched;
 
 use crate::Failure;
 use crate::gradient::{Gradient, Groups, Seed, of_samples};
 use crate::stage::{Query, Stage};
 use model_runtime::train::SplitMix64;
-use sketched::{DEFAULT, MLP, Sketch};
+use sketched::{Sketch, Sketched};
 
 /// A method, made for one stage.
 pub trait Method {
@@ -63,14 +63,24 @@ impl Shared {
     }
 }
 
+/// The sketch of a named method: an index' default, and what it was weighed against.
+pub fn sketch_named(name: &str) -> Result<Sketch, Failure> {
+    match name {
+        "r" => "r:o,gate,up:32",
+        "r-64" => "r:o,gate,up:64",
+        "r-mlp-32" => "r:gate,up,down:32",
+        "r-unprojected" => "r:o,gate,up:0",
+        other => other,
+    }
+    .parse()
+}
+
 /// Makes a method by name.
 pub fn method<'a>(name: &str, stage: &'a Stage, shared: &'a Shared) -> Result<Box<dyn Method + 'a>, Failure> {
     Ok(match name {
         "r-integer" => Box::new(integer::Integer::new(stage)?),
-        "r" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: DEFAULT, rows: Some(32) })),
-        "r-64" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: DEFAULT, rows: Some(64) })),
-        "r-mlp-32" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: MLP, rows: Some(32) })),
-        "r-unprojected" => Box::new(sketched::Sketched::new(stage, shared, Sketch { sites: DEFAULT, rows: None })),
+        "r" | "r-64" | "r-mlp-32" | "r-unprojected" => Box::new(Sketched::new(stage, shared, sketch_named(name)?)),
+        written if written.starts_with("r:") => Box::new(Sketched::new(stage, shared, written.parse()?)),
         "bm25" => Box::new(lexical::Bm25::new(stage)),
         "hidden-cosine" => Box::new(lexical::Hidden::new(stage)?),
         "gradient-dot" => Box::new(gradients::Plain::new(stage, shared, false)),
@@ -81,7 +91,7 @@ pub fn method<'a>(name: &str, stage: &'a Stage, shared: &'a Shared) -> Result<Bo
         "r-kronecker" => Box::new(second_order::EkFac::new(stage, shared, Seed::Unit)?),
         "random" => Box::new(Random { samples: stage.samples.len() }),
         "oracle" => Box::new(Oracle { stage }),
-        _ => return Err(format!("method `{name}`: expected one of {}", NAMES.join(", ")).into()),
+        _ => return Err(format!("method `{name}`: expected one of {}, or r:SITES:ROWS[:SEED][:unit]", NAMES.join(", ")).into()),
     })
 }
 

@@ -82,7 +82,7 @@ pub(super) struct TrackStar<'a> {
 impl<'a> TrackStar<'a> {
     pub(super) fn new(stage: &'a Stage, shared: &'a Shared) -> Self {
         let groups = &shared.groups;
-        let projection = Projection::new(groups, 16);
+        let projection = Projection::drawn(groups, 16, 0);
         let n = 16 * groups.rank();
         let root = |group: usize| {
             let mut moment = vec![0.0; n * n];
