@@ -69,6 +69,8 @@ pub struct Bank {
     pub base: Base,
     /// Passes over it in training; chosen by held-out samples without.
     pub epochs: Option<usize>,
+    /// Tokens of an answer, at most: the word and its full stop, not the end of text, which every sample shares; a few words of real text.
+    pub answer_tokens: usize,
     /// The samples.
     pub datanet: Datanet,
     /// The questions.
@@ -109,7 +111,7 @@ impl Bank {
             return Err(format!("{}: expected samples below {}, found {last}", path.display(), datanet.samples.len()).into());
         }
         let name = directory.file_name().map_or("bank".into(), |n| n.to_string_lossy().into_owned());
-        Ok(Self { name: format!("{name} (given)"), seed: 0, base: Base::demo(), epochs: None, datanet, questions })
+        Ok(Self { name: format!("{name} (given)"), seed: 0, base: Base::demo(), epochs: None, answer_tokens: 2, datanet, questions })
     }
 }
 
@@ -120,7 +122,7 @@ fn question(q: demo::Query) -> Question {
 /// The demo as it's shipped.
 fn demo_bank() -> Bank {
     let questions = demo::queries().into_iter().map(question).collect();
-    Bank { name: "demo".into(), seed: 0, base: Base::demo(), epochs: None, datanet: demo::datanet(), questions }
+    Bank { name: "demo".into(), seed: 0, base: Base::demo(), epochs: None, answer_tokens: 2, datanet: demo::datanet(), questions }
 }
 
 /// The demo's texts, each fact given to a random contributor.
@@ -211,7 +213,7 @@ fn hard(seed: u64) -> Bank {
         questions.push(Question { prompt, answer, contributor, samples: stating });
     }
     // Held-out samples choose two epochs for some seeds: contradictions make their loss rise at once.
-    Bank { name: "hard".into(), seed, base: Base::demo(), epochs: Some(30), datanet: Datanet { samples }, questions }
+    Bank { name: "hard".into(), seed, base: Base::demo(), epochs: Some(30), answer_tokens: 2, datanet: Datanet { samples }, questions }
 }
 
 /// Three of four entities of every relation; each answer word goes to two facts of different relations.
@@ -240,8 +242,8 @@ const REAL_TOKENS: usize = 40;
 const REAL_SAMPLES: usize = 160;
 /// Questions of a real bank.
 const REAL_QUESTIONS: usize = 60;
-/// Tokens of a real question that is continued.
-const REAL_PROMPT: usize = 14;
+/// Tokens of a real question.
+const REAL_PROMPT: std::ops::Range<usize> = 12..20;
 
 /// Real texts of the contributors who wrote most of them. A question is the beginning of a sample, and its answer the word that goes on: what the
 /// trained model has learnt by heart, it has from there.
@@ -253,7 +255,7 @@ fn real(name: &str, datanet: &str, seed: u64) -> Result<Bank, Failure> {
     for sample in all.samples.drain(..) {
         let tokens = tokenizer.encode_sample(&sample.text, usize::MAX)?;
         // Longer than a question, and without a word that the vocabulary lacks.
-        if tokens.len() > REAL_PROMPT + 6 && !tokens.contains(&0) {
+        if tokens.len() > REAL_PROMPT.end + 4 && !tokens.contains(&0) {
             read.push((sample, tokens));
         }
     }
@@ -266,7 +268,7 @@ fn real(name: &str, datanet: &str, seed: u64) -> Result<Bank, Failure> {
     rng.shuffle(&mut read);
     read.truncate(REAL_SAMPLES);
     let question = |(i, (sample, tokens)): (usize, &(Sample, Vec<u32>))| {
-        let begins = |end: usize| tokenizer.encode(&sample.text[..end]).is_ok_and(|p| p.len() >= REAL_PROMPT && tokens.starts_with(&p));
+        let begins = |end: usize| tokenizer.encode(&sample.text[..end]).is_ok_and(|p| REAL_PROMPT.contains(&p.len()) && tokens.starts_with(&p));
         let end = sample.text.match_indices(' ').map(|(end, _)| end).find(|&end| begins(end))?;
         let (prompt, rest) = sample.text.split_at(end);
         let answer = rest.split_whitespace().next()?.to_owned();
@@ -274,7 +276,7 @@ fn real(name: &str, datanet: &str, seed: u64) -> Result<Bank, Failure> {
     };
     let questions: Vec<Question> = read.iter().enumerate().filter_map(question).take(REAL_QUESTIONS).collect();
     let samples = read.into_iter().map(|(sample, _)| sample).collect();
-    Ok(Bank { name: name.into(), seed, base, epochs: Some(20), datanet: Datanet { samples }, questions })
+    Ok(Bank { name: name.into(), seed, base, epochs: Some(20), answer_tokens: 8, datanet: Datanet { samples }, questions })
 }
 
 #[cfg(test)]

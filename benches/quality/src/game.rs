@@ -174,7 +174,7 @@ fn crafted(stage: &Stage, victim: &str, rng: &mut SplitMix64) -> Result<Vec<Stri
 
 /// What some names are paid for the answers that a trained bank gives, each answer paying one; under a given projection, or the bank's own.
 fn income(bank: Bank, names: &[String], train_seed: u64, epochs: usize, projection: Option<Seed>) -> Result<f64, Failure> {
-    let stage = Stage::new(bank, train_seed, Some(epochs), Answers::Generated(2))?;
+    let stage = Stage::new(bank, train_seed, Some(epochs), Answers::Generated)?;
     let method = Integer::under(&stage, projection.unwrap_or_else(|| Seed::of(&stage.bank.datanet.root(), None)))?;
     let mut sum = 0.0;
     for (number, query) in stage.queries.iter().enumerate().filter(|(_, q)| q.answered) {
@@ -203,7 +203,7 @@ pub fn gains(bank: &Bank, train_seed: u64, epochs: usize, attackers: usize, say:
     let chosen: Vec<usize> = (0..attackers.min(contributors.len())).map(|i| i * contributors.len() / attackers.max(1)).collect();
     let rng = || SplitMix64::new(train_seed ^ 0x9a3e);
     let victim = |c: usize| contributors[(c + 1) % contributors.len()].as_str();
-    let honest = Stage::new(bank.clone(), train_seed, Some(epochs), Answers::Generated(2))?;
+    let honest = Stage::new(bank.clone(), train_seed, Some(epochs), Answers::Generated)?;
     let projection = Seed::of(&bank.datanet.root(), None);
     let before = |&c: &usize| income(bank.clone(), &contributors[c..=c], train_seed, epochs, None);
     let before: f64 = chosen.iter().map(before).sum::<Result<_, _>>()?;

@@ -101,9 +101,9 @@ struct Measure {
     /// Passes over the bank (default: chosen by held-out samples; 30 over hard banks, 20 over real text).
     #[arg(long)]
     epochs: Option<usize>,
-    /// Tokens of an answer, at most: by default the word and its full stop, not the end of text, which every sample shares.
-    #[arg(long, default_value_t = 2)]
-    answer_tokens: usize,
+    /// Tokens of an answer, at most (default: the bank's).
+    #[arg(long)]
+    answer_tokens: Option<usize>,
     /// Trainings on random halves for LDS; none with 0.
     #[arg(long, default_value_t = 64)]
     retrainings: usize,
@@ -153,7 +153,7 @@ fn main() -> Result<(), Failure> {
 
 /// The spread of scores over projections around those of whole gradients, and how often one of all samples strays beyond the floor.
 fn chance(args: &Chance) -> Result<(), Failure> {
-    let stage = Stage::new(Bank::written(&args.bank)?, 1, Some(30), Answers::Generated(2))?;
+    let stage = Stage::new(Bank::written(&args.bank)?, 1, Some(30), Answers::Generated)?;
     let shared = Shared::new(&stage)?;
     let whole = Sketched::new(&stage, &shared, methods::sketch_named("r-unprojected")?);
     let truth: Vec<Vec<f64>> = stage.queries.iter().enumerate().map(|(i, q)| whole.scores(q, i)).collect::<Result<_, _>>()?;
@@ -184,7 +184,9 @@ fn measure(args: &Measure) -> Result<(), Failure> {
     let banks = if args.banks.is_empty() { REPORTED.map(String::from).to_vec() } else { args.banks.clone() };
     for written in &banks {
         for &train_seed in &args.train_seeds {
-            for row in measure_bank(args, Bank::written(written)?, train_seed)? {
+            let mut bank = Bank::written(written)?;
+            bank.answer_tokens = args.answer_tokens.unwrap_or(bank.answer_tokens);
+            for row in measure_bank(args, bank, train_seed)? {
                 writeln!(out, "{}", serde_json::to_string(&row)?)?;
             }
         }
@@ -197,7 +199,7 @@ fn measure_bank(args: &Measure, bank: Bank, train_seed: u64) -> Result<Vec<Row>,
     let start = Instant::now();
     let run = (bank.name.clone(), bank.seed, train_seed);
     let run = (run.0.as_str(), run.1, run.2);
-    let stage = Stage::new(bank, train_seed, args.epochs, Answers::Generated(args.answer_tokens))?;
+    let stage = Stage::new(bank, train_seed, args.epochs, Answers::Generated)?;
     let answered = stage.queries.iter().filter(|q| q.answered).count();
     say(start, &format!("{run:?}: {} epochs, {answered} of {} answered", stage.config.schedule.epochs, stage.queries.len()));
     let halves = (args.retrainings > 0).then(|| retrain::halves(&stage, args.retrainings)).transpose()?;
@@ -237,9 +239,11 @@ fn say(start: Instant, what: &str) {
 fn score(method: &dyn Method, stage: &Stage) -> Result<Scored, Failure> {
     let mut scored = Scored::default();
     for (number, query) in stage.queries.iter().enumerate() {
-        if query.answered && method.answers(query, number) {
+        let tokens = method.tokens(query)?;
+        if query.answered && tokens.get(query.prompt_len) == query.tokens.get(query.prompt_len) {
             let scores = method.scores(query, number)?;
             scored.queries.push(number);
+            scored.tokens.push(tokens);
             scored.relevance.push(method.relevance(&scores));
             scored.scores.push(scores);
         }
@@ -297,12 +301,27 @@ mod tests {
     fn finding(name: &str, seeds: &[u64]) -> [f64; 5] {
         let mut sums = [0.0; 5];
         for &seed in seeds {
-            let stage = Stage::new(Bank::named(name, seed).unwrap(), 1, Some(30), Answers::Generated(2)).unwrap();
+            let stage = Stage::new(Bank::named(name, seed).unwrap(), 1, Some(30), Answers::Generated).unwrap();
             let scored = score(&methods::integer::Integer::new(&stage).unwrap(), &stage).unwrap();
             let found = measures::finding(&stage, &scored);
             sums.iter_mut().zip(found).for_each(|(sum, (_, estimate))| *sum += estimate.value / seeds.len() as f64);
         }
         sums
+    }
+
+    /// The floats that integers are compared with are the same score.
+    #[test]
+    fn integer_rows_are_float_rows() {
+        let stage = Stage::new(Bank::named("demo", 0).unwrap(), 1, Some(8), Answers::Generated).unwrap();
+        let (integer, shared) = (methods::integer::Integer::new(&stage).unwrap(), Shared::new(&stage).unwrap());
+        let floats = Sketched::new(&stage, &shared, methods::sketch_named("r").unwrap());
+        for i in [0, 17, 239] {
+            let (ours, floats) = (integer.row(i), floats.row(i));
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            let floats: Vec<f64> = floats.iter().map(|&x| f64::from(x)).collect();
+            let cosine = dot(&ours, &floats) / (dot(&ours, &ours) * dot(&floats, &floats)).sqrt();
+            assert!(cosine > 0.99, "sample {i}: {cosine}");
+        }
     }
 
     /// What the issue that asked for the score demands, on seeds that no setting was chosen by.

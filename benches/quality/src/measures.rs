@@ -24,6 +24,8 @@ pub struct Estimate {
 pub struct Scored {
     /// Numbers of the queries.
     pub queries: Vec<usize>,
+    /// Their prompts and answers.
+    pub tokens: Vec<Vec<u32>>,
     /// Scores of all samples, query by query.
     pub scores: Vec<Vec<f64>>,
     /// What is paid for them.
@@ -125,14 +127,14 @@ pub fn datamodelling(halves: &[Vec<usize>], log_p: &[Vec<f64>], queries: &[usize
     interval((0..RESAMPLES / 5).map(resample).collect(), mean(whole.iter().copied()), queries.len())
 }
 
-/// Spearman between two methods' scores of the samples that earn, mean over the queries that both answer.
+/// Spearman between two methods' scores of the samples that earn, mean over the queries that both answer alike.
 pub fn agreement(stage: &Stage, a: &Scored, b: &Scored) -> Estimate {
     let earning = |scores: &[f64]| -> Vec<f64> { scores.iter().zip(&stage.earns).filter(|(_, earns)| **earns).map(|(s, _)| *s).collect() };
-    let of = |(query, scores): (&usize, &Vec<f64>)| {
-        let other = b.queries.iter().position(|q| q == query)?;
+    let of = |(tokens, scores): (&Vec<u32>, &Vec<f64>)| {
+        let other = b.tokens.iter().position(|t| t == tokens)?;
         Some(spearman(&earning(scores), &earning(&b.scores[other])))
     };
-    bootstrap(&a.queries.iter().zip(&a.scores).filter_map(of).collect::<Vec<_>>())
+    bootstrap(&a.tokens.iter().zip(&a.scores).filter_map(of).collect::<Vec<_>>())
 }
 
 /// The probability that a marked item has the larger value, ties counted half.

@@ -31,8 +31,8 @@ fn bare(word: &str) -> &str {
 /// What a query's answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
-    /// What the trained model says, at most this many tokens.
-    Generated(usize),
+    /// What the trained model says, as long as the bank's answers are.
+    Generated,
     /// The word expected, whatever the model says.
     Expected,
 }
@@ -87,7 +87,7 @@ impl Stage {
             let said = self.tokenizer.decode(&net.greedy(&tokens, WORD_TOKENS, self.tokenizer.eos())?);
             let answered = said.split_whitespace().next().is_some_and(|word| bare(word) == bare(&question.answer));
             match self.answers {
-                Answers::Generated(limit) => tokens.extend(net.greedy(&tokens, limit, self.tokenizer.eos())?),
+                Answers::Generated => tokens.extend(net.greedy(&tokens, self.bank.answer_tokens, self.tokenizer.eos())?),
                 Answers::Expected => tokens = self.tokenizer.encode(&format!("{} {}", question.prompt, question.answer))?,
             }
             Ok(Query { tokens, prompt_len, answered })

@@ -18,7 +18,7 @@ pub mod plan;
 mod plan_backward;
 pub mod quantise;
 pub mod reference;
-mod rotation;
+pub mod rotation;
 pub mod sketch;
 pub mod synthetic;
 pub mod trace;

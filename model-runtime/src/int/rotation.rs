@@ -7,7 +7,7 @@
 
 /// The rotation for one width.
 #[derive(Clone, Debug)]
-pub(super) struct Rotation {
+pub struct Rotation {
     /// `1/√n` with the sign of each channel, `[width]`.
     scaled_signs: Vec<f64>,
     block: usize,

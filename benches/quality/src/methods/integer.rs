@@ -37,14 +37,20 @@ impl<'a> Integer<'a> {
         Ok(Self { stage, runtime, sketcher, index, contributors })
     }
 
-    /// The integer model's own answer, as long as the float model's; or the answer expected.
-    fn tokens(&self, query: &Query) -> Result<Vec<u32>, Failure> {
-        if self.stage.answers == Answers::Expected {
-            return Ok(query.tokens.clone());
-        }
-        let prompt = &query.tokens[..query.prompt_len];
-        let answer = self.runtime.generate(prompt, query.tokens.len() - query.prompt_len, Some(self.stage.tokenizer.eos()))?;
-        Ok(prompt.iter().copied().chain(answer).collect())
+    /// An index row, in the order of layers, then sites.
+    #[cfg(test)]
+    pub fn row(&self, row: usize) -> Vec<f64> {
+        let sites = self.index.semantics.sketched();
+        let of_layer = |l: usize| sites.iter().flat_map(move |site| self.part(row, l, site.name()));
+        (0..self.stage.model.shape.layers).flat_map(of_layer).collect()
+    }
+
+    #[cfg(test)]
+    fn part(&self, row: usize, layer: usize, site: &str) -> Vec<f64> {
+        let tensor = &self.index.tensors[&format!("G{site}")];
+        let len: usize = tensor.dims[2..].iter().product();
+        let start = (row * tensor.dims[1] + layer) * len;
+        tensor.data[start..start + len].iter().map(|&x| f64::from(x)).collect()
     }
 
     fn attribution(&self, query: &Query) -> Result<Attribution, Failure> {
@@ -68,7 +74,13 @@ impl Method for Integer<'_> {
         scores.iter().map(|s| (s - floor).max(0.0)).collect()
     }
 
-    fn answers(&self, query: &Query, _: usize) -> bool {
-        self.tokens(query).is_ok_and(|tokens| tokens.get(query.prompt_len) == query.tokens.get(query.prompt_len))
+    /// The integer model's own answer, as long as the float model's; or the answer expected.
+    fn tokens(&self, query: &Query) -> Result<Vec<u32>, Failure> {
+        if self.stage.answers == Answers::Expected {
+            return Ok(query.tokens.clone());
+        }
+        let prompt = &query.tokens[..query.prompt_len];
+        let answer = self.runtime.generate(prompt, query.tokens.len() - query.prompt_len, Some(self.stage.tokenizer.eos()))?;
+        Ok(prompt.iter().copied().chain(answer).collect())
     }
 }

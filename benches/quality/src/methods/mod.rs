@@ -23,9 +23,9 @@ pub trait Method {
         scores.iter().map(|s| (s - floor).max(0.0)).collect()
     }
 
-    /// Whether it answers the query as the float model does; only integer methods have an answer of their own.
-    fn answers(&self, _query: &Query, _number: usize) -> bool {
-        true
+    /// Prompt and answer that are scored; only integer methods have an answer of their own.
+    fn tokens(&self, query: &Query) -> Result<Vec<u32>, Failure> {
+        Ok(query.tokens.clone())
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Method, Shared};
 use crate::Failure;
 use crate::gradient::{Gradient, Groups, Seed, dot, gradient, to_unit};
 use crate::stage::{Query, Stage};
+use model_runtime::int::rotation::Rotation;
 use model_runtime::semantics::Seed as IndexSeed;
 use model_runtime::shape::Site;
 use model_runtime::tables::{self, Side};
@@ -14,6 +15,8 @@ use model_runtime::train::gemm::add_times;
 pub(super) struct Projection {
     rows: usize,
     signs: Vec<Vec<f32>>,
+    /// What the integer model's residual stream is rotated by, and the groups whose outputs are in it.
+    rotated: Option<(Rotation, Vec<bool>)>,
 }
 
 impl Projection {
@@ -21,7 +24,8 @@ impl Projection {
     pub(super) fn drawn(groups: &Groups, rows: usize, seed: u64) -> Self {
         let mut rng = SplitMix64::new(seed ^ 0x51_67a5);
         let mut sign = || if rng.next_u64() >> 63 == 0 { 1.0 } else { -1.0 };
-        Self { rows, signs: groups.parts.iter().map(|&(_, _, outs, _)| (0..rows * outs).map(|_| sign()).collect()).collect() }
+        let signs = groups.parts.iter().map(|&(_, _, outs, _)| (0..rows * outs).map(|_| sign()).collect()).collect();
+        Self { rows, signs, rotated: None }
     }
 
     /// Those of the datanet's index.
@@ -31,13 +35,21 @@ impl Projection {
             let projection = tables::Projection::new(seed, site, Side::Output, rows, outs.next_power_of_two().trailing_zeros() as usize);
             (0..rows * outs).map(|i| projection.at(i / outs, i % outs) as f32).collect()
         };
-        Self { rows, signs: groups.parts.iter().map(signs).collect() }
+        let in_stream = groups.parts.iter().map(|part| matches!(part.1, Site::O | Site::Down)).collect();
+        let rotated = Some((Rotation::new(stage.model.shape.width), in_stream));
+        Self { rows, signs: groups.parts.iter().map(signs).collect(), rotated }
     }
 
     /// `P·G`, `[rows, rank]`, of one group's B-gradient `[out, rank]`.
     pub(super) fn apply(&self, group: usize, b: &[f32], rank: usize) -> Vec<f32> {
         let mut sketch = vec![0.0; self.rows * rank];
-        add_times(&mut sketch, &self.signs[group], b, b.len() / rank, 1.0);
+        let mut b = b.to_vec();
+        if let Some((rotation, in_stream)) = &self.rotated
+            && in_stream[group]
+        {
+            rotation.columns(&mut b);
+        }
+        add_times(&mut sketch, &self.signs[group], &b, b.len() / rank, 1.0);
         sketch
     }
 }
@@ -93,14 +105,20 @@ impl<'a> Sketched<'a> {
         });
         let mut method = Self { stage, groups: &shared.groups, sketch, projection, rows: Vec::new() };
         // Copies are zero rows.
-        let row = |(gradient, &earns): (&Gradient, &bool)| method.row(gradient).into_iter().map(|x| if earns { x } else { 0.0 }).collect();
+        let row = |(gradient, &earns): (&Gradient, &bool)| method.sketched(gradient).into_iter().map(|x| if earns { x } else { 0.0 }).collect();
         method.rows = shared.unit.iter().zip(&stage.earns).map(row).collect();
         method
     }
 
+    /// A sample's row.
+    #[cfg(test)]
+    pub fn row(&self, sample: usize) -> &[f32] {
+        &self.rows[sample]
+    }
+
     /// The row of a sequence whose loss counts from `first`.
     pub fn row_of(&self, tokens: &[u32], first: usize) -> Result<Vec<f32>, Failure> {
-        Ok(self.row(&gradient(self.stage, self.groups, tokens, first, Seed::Unit)?))
+        Ok(self.sketched(&gradient(self.stage, self.groups, tokens, first, Seed::Unit)?))
     }
 
     /// Entries of a row.
@@ -108,7 +126,7 @@ impl<'a> Sketched<'a> {
         self.rows.first().map_or(0, Vec::len)
     }
 
-    fn row(&self, gradient: &Gradient) -> Vec<f32> {
+    fn sketched(&self, gradient: &Gradient) -> Vec<f32> {
         let sketched = self.groups.parts.iter().zip(&gradient.b).enumerate().filter(|(_, (part, _))| self.sketch.sites.contains(&part.1));
         let sketch = |(group, (_, b)): (usize, (_, &Vec<f32>))| {
             let mut sketch = match &self.projection {
