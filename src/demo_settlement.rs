@@ -1,21 +1,22 @@
 //! The demo's last act: the answer's proof is wrapped, contracts are deployed on an EVM in this process, and the proof releases a payment.
 
-use crate::chain::deploy::{RawVerifier, VERIFIER_GAS};
-use crate::chain::devnet;
-use crate::chain::request::{Conditions, Settlement};
-use crate::error::{Failure, While};
-use crate::meter::say;
-use crate::outer::{self, WrapFigures, Wrapped, keys_directory};
-use crate::prompt::Prompt;
-use crate::store::{write_file, write_json};
-use crate::work::{self, Job};
+use crate::commands::keys_directory;
+use crate::meter::{Terminal, say};
 use alloy::primitives::Bytes;
+use chain::deploy::{RawVerifier, VERIFIER_GAS};
+use chain::devnet;
+use chain::request::{Conditions, Settlement};
 use circuits::statement::{Digest, Statement};
 use light_client::OuterKey;
 use prover::srs::Srs;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
+use steps::error::{Failure, While};
+use steps::outer::{self, WrapFigures, Wrapped};
+use steps::prompt::Prompt;
+use steps::prove::{Job, prove};
+use steps::store::{write_file, write_json};
 use verifier::profile::Evm;
 
 /// Rows of the demo's circuit: `2^19`.
@@ -59,7 +60,7 @@ pub struct Settled {
 /// Proves a job under the `evm` profile, wraps the proof and settles it. `out` keeps every file.
 pub fn settle(job: Job<'_>, out: &Path) -> Result<Settled, Failure> {
     say("7/9 proving again with the hash that the outer circuit knows …");
-    let proven = work::prove::<Evm>(job)?;
+    let proven = prove::<Evm>(job, &Terminal::new())?;
     let statement_path = out.join("evm-statement.json");
     write_file(&out.join("evm-inner.bin"), &proven.bytes)?;
     write_json(&statement_path, &proven.statement)?;
@@ -83,7 +84,7 @@ fn wrap(statement: &Statement, bytes: &[u8], out: &Path) -> Result<Wrapped, Fail
             srs
         }
     };
-    outer::wrap(statement, bytes, &srs, &keys_directory())
+    outer::wrap(statement, bytes, &srs, &keys_directory(), &Terminal::new())
 }
 
 /// The bundled contract, if it is this key's.
@@ -94,7 +95,7 @@ fn raw_verifier(wrapped: &Wrapped, out: &Path) -> Result<RawVerifier, Failure> {
         let hint = format!(
             "its source is in {0}: compile it (npm run verifier in contracts/), then `poa deploy --verifier`; \
              or make it the bundled one: npm run demo -- {0} in contracts/",
-            crate::store::absolute(out)?.display()
+            steps::store::absolute(out)?.display()
         );
         return Err(Failure::input(problem).hint(hint));
     }
@@ -111,8 +112,7 @@ fn raw_verifier(wrapped: &Wrapped, out: &Path) -> Result<RawVerifier, Failure> {
 impl Settled {
     /// For `--json`.
     pub fn json(&self) -> Value {
-        let payout =
-            |p: &crate::chain::request::Payout| json!({ "contributor": p.contributor, "account": p.account, "amount": p.amount.to_string() });
+        let payout = |p: &chain::request::Payout| json!({ "contributor": p.contributor, "account": p.account, "amount": p.amount.to_string() });
         let payouts: Vec<Value> = self.settlement.payouts.iter().map(payout).collect();
         json!({ "gas_used": self.settlement.gas_used, "verify_gas": self.settlement.verify_gas, "payouts": payouts })
     }

@@ -5,26 +5,15 @@
 #[macro_use]
 mod terminal;
 
-mod chain;
 mod commands;
-mod compare;
 mod demo_settlement;
-mod error;
-mod evm_proof;
-mod expect;
-mod kept;
 mod meter;
-mod outer;
-mod prompt;
 mod show;
-mod store;
-mod texts;
-mod words;
-mod work;
 
 use clap::Parser;
 use commands::Cli;
 use std::process::ExitCode;
+use steps::error::Kind;
 use terminal::line;
 
 #[global_allocator]
@@ -43,6 +32,15 @@ fn end_quietly_on_closed_pipes() {
         }
         report(panic);
     }));
+}
+
+/// 0 is success.
+fn status(kind: Kind) -> u8 {
+    match kind {
+        Kind::Invalid => 1,
+        Kind::Input => 2,
+        Kind::Stopped => 130,
+    }
 }
 
 fn main() -> ExitCode {
@@ -71,7 +69,7 @@ fn main() -> ExitCode {
             }
             eprintln!("error: {}", line(&failure.message));
             failure.hint.iter().for_each(|hint| eprintln!("  try: {}", line(hint)));
-            ExitCode::from(failure.status)
+            ExitCode::from(status(failure.kind))
         }
     }
 }

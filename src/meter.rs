@@ -1,86 +1,79 @@
-//! What a command costs and how far it is: CPU seconds, peak memory, progress on standard error.
+//! Progress on standard error: notes, bars, phases.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use prover::prove::{Progress, Stage};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use steps::progress::{Event, Observer};
 
-/// CPU seconds (user and system) of this process so far; 0 where the system doesn't say.
-pub fn cpu_seconds() -> f64 {
-    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return 0.0 };
-    // Fields 14 and 15, counted after the command's closing parenthesis; 100 ticks a second on Linux.
-    let after = stat.rsplit(')').next().unwrap_or("");
-    after.split_whitespace().skip(11).take(2).filter_map(|x| x.parse::<f64>().ok()).sum::<f64>() / 100.0
-}
+/// What moves at the end of the output, and what it is of.
+type Shown = Option<(&'static str, ProgressBar)>;
 
-/// A line's number of kilobytes.
-fn kilobytes(file: &str, name: &str) -> Option<f64> {
-    let text = std::fs::read_to_string(file).ok()?;
-    text.lines().find_map(|l| l.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
-}
+/// Standard error as an observer. Bars are hidden where it is no terminal.
+#[derive(Default)]
+pub struct Terminal(Mutex<Shown>);
 
-/// Peak resident memory in MB; 0 where the system doesn't say.
-pub fn peak_rss_mb() -> f64 {
-    kilobytes("/proc/self/status", "VmHWM:").unwrap_or(0.0) / 1024.0
-}
-
-/// Memory that can be had, where the system says.
-pub fn available_gb() -> Option<f64> {
-    kilobytes("/proc/meminfo", "MemAvailable:").map(|kb| kb / f64::from(1 << 20))
-}
-
-/// Measures from its making.
-pub struct Meter {
-    start: Instant,
-    cpu: f64,
-}
-
-impl Meter {
-    /// Starts now.
-    pub fn start() -> Self {
-        Self { start: Instant::now(), cpu: cpu_seconds() }
-    }
-
-    /// Wall and CPU seconds since.
-    pub fn read(&self) -> (f64, f64) {
-        (self.start.elapsed().as_secs_f64(), cpu_seconds() - self.cpu)
-    }
-}
-
-/// A spinner that names the current phase.
-pub struct Spinner(ProgressBar);
-
-impl Spinner {
-    /// A hidden one where standard error is no terminal.
+impl Terminal {
+    /// Shows nothing yet.
     pub fn new() -> Self {
-        let bar = ProgressBar::new_spinner();
-        bar.enable_steady_tick(Duration::from_millis(120));
-        Self(bar)
-    }
-}
-
-impl Progress for Spinner {
-    fn begin(&mut self, name: &'static str) {
-        self.0.set_message(name);
-    }
-
-    fn end(&mut self, stage: &Stage) {
-        self.0.println(format!("  {:<16}{:>8.2} s", stage.name, stage.seconds));
-    }
-}
-
-impl Drop for Spinner {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
+        Self::default()
     }
 }
 
 /// A bar for `total` steps.
-pub fn bar(total: u64, what: &'static str) -> ProgressBar {
+fn bar(total: u64, what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("  {msg:<16} {bar:30} {pos}/{len} {prefix} ({eta} left)");
     let bar = ProgressBar::new(total).with_message(what);
     match style {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
+    }
+}
+
+/// A spinner that names a phase.
+fn spinner(phase: &'static str) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message(phase);
+    spinner.enable_steady_tick(Duration::from_millis(120));
+    spinner
+}
+
+impl Observer for Terminal {
+    fn tell(&self, event: Event) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let replace = |shown: &mut Shown, new: Shown| {
+            shown.iter().for_each(|(_, bar)| bar.finish_and_clear());
+            *shown = new;
+        };
+        match event {
+            Event::Note(text) => match &*shown {
+                Some((_, bar)) => bar.suspend(|| eprintln!("{text}")),
+                None => eprintln!("{text}"),
+            },
+            Event::Steps { what, done, total, loss } => {
+                if shown.as_ref().is_none_or(|(name, _)| *name != what) {
+                    replace(&mut shown, Some((what, bar(total, what))));
+                }
+                for (_, bar) in shown.iter() {
+                    bar.set_length(total);
+                    bar.set_position(done);
+                    loss.iter().for_each(|loss| bar.set_prefix(format!("loss {loss:.3}")));
+                }
+                if done == total {
+                    replace(&mut shown, None);
+                }
+            }
+            Event::Begun(phase) => replace(&mut shown, Some((phase, spinner(phase)))),
+            Event::Ended(stage) => {
+                shown.iter().for_each(|(_, bar)| bar.println(format!("  {:<16}{:>8.2} s", stage.name, stage.seconds)));
+                replace(&mut shown, None);
+            }
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let shown = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        shown.iter().for_each(|(_, bar)| bar.finish_and_clear());
     }
 }
 

@@ -1,12 +1,17 @@
 //! Readable output: summaries, bars, figures.
 
-use crate::store::{IndexDir, Row};
-use crate::words::Because;
-use crate::work::ProofFigures;
 use circuits::statement::{RequestStatement, Statement};
 use model_runtime::int::attribute::Attribution;
 use model_runtime::int::fidelity::Fidelity;
 use serde_json::{Value, json};
+use steps::prove::ProofFigures;
+use steps::shares::{contributor_weights, ranked, shares};
+use steps::store::IndexDir;
+use steps::words::{Because, WordShare};
+
+/// The least share that a readable line names, and how many words it names.
+const LEAST_SHARE: f64 = 0.05;
+const MOST_WORDS: usize = 4;
 
 /// A bar of up to 30 cells.
 fn bar(share: f64) -> String {
@@ -20,38 +25,6 @@ pub fn shortened(text: &str, most: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let line = crate::terminal::line(&line).into_owned();
     if line.chars().count() <= most { line } else { line.chars().take(most - 1).chain(['…']).collect() }
-}
-
-/// Rows by falling score.
-fn ranked(scores: &[i32], rows: &[Row]) -> Vec<(usize, i32)> {
-    let mut order: Vec<(usize, i32)> = scores.iter().copied().take(rows.len()).enumerate().collect();
-    order.sort_by_key(|&(i, s)| (std::cmp::Reverse(s), i));
-    order
-}
-
-/// The best rows that earn, `most` of them.
-pub fn earning(attribution: &Attribution, index: &IndexDir, most: usize) -> Vec<usize> {
-    let best = ranked(&attribution.scores, &index.info.rows).into_iter().map(|(i, _)| i);
-    best.take_while(|&i| attribution.rel[i] > 0).take(most).collect()
-}
-
-/// Contributors' shares in basis points, largest first.
-pub fn shares(weights: &[u64], contributors: &[String]) -> Vec<(String, u32)> {
-    let total = weights.iter().map(|&w| u128::from(w)).sum::<u128>().max(1);
-    let mut list: Vec<(String, u32)> = contributors.iter().zip(weights).map(|(c, &w)| (c.clone(), (u128::from(w) * 10_000 / total) as u32)).collect();
-    list.sort_by_key(|(c, bps)| (std::cmp::Reverse(*bps), c.clone()));
-    list
-}
-
-/// Contributors' shares of an attribution.
-pub fn attribution_shares(attribution: &Attribution, index: &IndexDir) -> Vec<(String, u32)> {
-    shares(&contributor_weights(attribution, index), &index.info.contributors)
-}
-
-/// Contributors' weights in the order of their numbers.
-fn contributor_weights(attribution: &Attribution, index: &IndexDir) -> Vec<u64> {
-    let weight = |i: usize| attribution.weights.get(&(i as u32)).copied().unwrap_or(0);
-    (0..index.info.contributors.len()).map(weight).collect()
 }
 
 /// Shares as JSON.
@@ -83,9 +56,9 @@ pub fn print_attribution(attribution: &Attribution, index: &IndexDir, because: &
     for (i, score) in ranked(&attribution.scores, &index.info.rows).into_iter().take(top) {
         let row = &index.info.rows[i];
         println!("  {score:>7} {:>10}  {:<20} {}", attribution.rel[i], shortened(&row.contributor, 20), shortened(&row.text, 80));
-        because.line(i).iter().for_each(|words| println!("  {:>18}  because of: {words}", ""));
+        words_line(because, i).iter().for_each(|words| println!("  {:>18}  because of: {words}", ""));
     }
-    if let Some(words) = because.exchange_line() {
+    if let Some(words) = exchange_line(because) {
         println!("\nWords of prompt and answer that carry what is relevant\n  {words}");
         println!("  (words are for reading: the scores are proven, their division among words isn't)");
     }
@@ -157,5 +130,70 @@ pub fn print_proof(f: &ProofFigures, statement: &Statement) {
     println!("  {:<24} {}", "statement", statement.digest());
     if statement.relation.weight_ranges == circuits::relation::WeightRanges::AssumedInsecure {
         println!("  NOT A FULL PROOF: the weights' ranges are assumed (--assume-weight-ranges)");
+    }
+}
+
+/// A line that names the words of a row's sample which carry most of its score.
+fn words_line(because: &Because, row: usize) -> Option<String> {
+    because.samples.get(&row).map(|words| named(words.iter().map(|w| (w, ""))))
+}
+
+/// The same of prompt and answer together.
+fn exchange_line(because: &Because) -> Option<String> {
+    let both = because.prompt.iter().map(|w| (w, " (prompt)")).chain(because.answer.iter().map(|w| (w, " (answer)")));
+    (!because.answer.is_empty()).then(|| named(both))
+}
+
+/// The largest shares; a word that occurs several times has one.
+fn named<'a>(words: impl Iterator<Item = (&'a WordShare, &'a str)>) -> String {
+    let mut sums: Vec<(&str, &str, f64)> = Vec::new();
+    for (word, part) in words {
+        match sums.iter_mut().find(|(text, of, _)| (*text, *of) == (&word.text, part)) {
+            Some((.., share)) => *share += word.share,
+            None => sums.push((&word.text, part, word.share)),
+        }
+    }
+    sums.retain(|(.., share)| *share >= LEAST_SHARE);
+    sums.sort_by(|a, b| b.2.total_cmp(&a.2));
+    let name = |&(text, part, share): &(&str, &str, f64)| {
+        let text = match text {
+            "" => "(start)".to_owned(),
+            mark if !mark.chars().any(char::is_alphanumeric) => format!("\"{}\"", shortened(mark, 30)),
+            word => shortened(word, 30),
+        };
+        format!("{text}{part} {:.0} %", 100.0 * share)
+    };
+    if sums.is_empty() { "no word above the others".to_owned() } else { sums.iter().take(MOST_WORDS).map(name).collect::<Vec<_>>().join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(text: &str, share: f64) -> WordShare {
+        WordShare { text: text.to_owned(), share }
+    }
+
+    #[test]
+    fn the_largest_shares_are_named_and_nothing_in_them_acts_on_a_terminal() {
+        let words = [
+            word("", 0.06),
+            word("Skarn", 0.2),
+            word("of", 0.01),
+            word("Ottar", 0.5),
+            word("Skarn", 0.1),
+            word("no\u{1b}[2A\n", 0.07),
+            word(".", -0.2),
+        ];
+        let because = Because {
+            samples: [(3, words.to_vec()), (4, vec![])].into(),
+            prompt: vec![word("Skarn", 0.25)],
+            answer: vec![word("Ottar", 0.45), word(".", 0.3)],
+        };
+        assert_eq!(words_line(&because, 3).as_deref(), Some("Ottar 50 %, Skarn 30 %, no\\u001b[2A 7 %, (start) 6 %"));
+        assert_eq!(words_line(&because, 4).as_deref(), Some("no word above the others"));
+        assert_eq!(words_line(&because, 5), None);
+        assert_eq!(exchange_line(&because).as_deref(), Some("Ottar (answer) 45 %, \".\" (answer) 30 %, Skarn (prompt) 25 %"));
+        assert_eq!(exchange_line(&Because::default()), None);
     }
 }

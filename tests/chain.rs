@@ -1,7 +1,7 @@
 //! From deployment to payout by the commands, against anvil. Skipped, loudly, where npm hasn't installed it.
 
 mod common;
-#[path = "../src/chain/fixture.rs"]
+#[path = "../chain/src/fixture.rs"]
 mod fixture;
 
 use alloy::primitives::{U256, keccak256};

@@ -31,7 +31,10 @@ fn measure(dir: &std::path::Path) -> Result<(), DemoError> {
     let queries = demo::load_queries(&dir.join(QUERIES_FILE))?;
     let samples = demo::tokens(&tokenizer, datanet.samples.iter().map(|s| s.text.as_str()))?;
     let start = Instant::now();
-    let (adapter, curve) = train_lora_chosen(&model, &samples, &demo::lora_config(), &HoldOut::default(), report)?;
+    let (adapter, curve) = train_lora_chosen(&model, &samples, &demo::lora_config(), &HoldOut::default(), |progress| {
+        report(progress);
+        true
+    })?;
     println!("adapter: {:.0} s", start.elapsed().as_secs_f64());
     println!("held-out loss: {}", curve.iter().map(|e| format!("{:.2}", e.held_out)).collect::<Vec<_>>().join(" "));
     for (name, adapter) in [("base model", None), ("with adapter", Some(&adapter))] {

@@ -46,6 +46,9 @@ pub enum ProveError {
     /// The fraction table doesn't add up to zero: the lookups and multiplicities given aren't the witness'.
     #[error("the fraction table doesn't add up to zero")]
     Unbalanced,
+    /// Told to stop between two phases.
+    #[error(transparent)]
+    Stopped(#[from] prove::Stopped),
     /// A challenge hit a root; try again with another salt or request id.
     #[error("a challenge made a denominator zero; change the request id and prove again")]
     UnluckyChallenge,

@@ -38,7 +38,16 @@ pub trait Progress {
     fn begin(&mut self, name: &'static str);
     /// It has ended.
     fn end(&mut self, stage: &Stage);
+    /// Whether to go on with the next.
+    fn goes_on(&self) -> bool {
+        true
+    }
 }
+
+/// Told to stop between two phases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stopped")]
+pub struct Stopped;
 
 /// Progress that nobody watches.
 pub struct Silent;
@@ -62,14 +71,21 @@ impl<'a> Stages<'a> {
     }
 
     /// Runs a phase.
-    pub fn run<T>(&mut self, name: &'static str, f: impl FnOnce() -> T) -> T {
+    ///
+    /// # Errors
+    ///
+    /// When it's told to stop instead.
+    pub fn run<T>(&mut self, name: &'static str, f: impl FnOnce() -> T) -> Result<T, Stopped> {
+        if !self.progress.goes_on() {
+            return Err(Stopped);
+        }
         self.progress.begin(name);
         let start = Instant::now();
         let out = f();
         let stage = Stage { name, seconds: start.elapsed().as_secs_f64() };
         self.progress.end(&stage);
         self.list.push(stage);
-        out
+        Ok(out)
     }
 }
 
@@ -97,9 +113,9 @@ impl<C: NativeProfile> Tensors for AllTensors<'_, C> {
 ///
 /// # Errors
 ///
-/// When the witness violates a lookup, or parameters are missing.
+/// When the witness violates a lookup, parameters are missing, or it was told to stop.
 pub fn prove<C: NativeProfile>(inputs: Inputs<'_, C>, mut witness: Witness, stages: &mut Stages<'_>) -> Result<Proof<C>, ProveError> {
-    let values = stages.run("look up", || witness.count(inputs.relation))?;
+    let values = stages.run("look up", || witness.count(inputs.relation))??;
     prove_counted(inputs, witness, values, stages)
 }
 
@@ -107,7 +123,7 @@ pub fn prove<C: NativeProfile>(inputs: Inputs<'_, C>, mut witness: Witness, stag
 ///
 /// # Errors
 ///
-/// When the lookups and multiplicities don't balance, or parameters are missing.
+/// When the lookups and multiplicities don't balance, parameters are missing, or it was told to stop.
 pub fn prove_counted<C: NativeProfile>(
     inputs: Inputs<'_, C>,
     witness: Witness,
@@ -116,7 +132,7 @@ pub fn prove_counted<C: NativeProfile>(
 ) -> Result<Proof<C>, ProveError> {
     let Inputs { statement, relation, tokens, fixed } = inputs;
     let plan = Plan::new(relation);
-    let trace = stages.run("commit trace", || Committed::<C>::of_witness(relation, Group::Trace, &witness))?;
+    let trace = stages.run("commit trace", || Committed::<C>::of_witness(relation, Group::Trace, &witness))??;
     let mut all = fixed;
     all.push(&trace);
     let roots: Vec<_> = all.iter().map(|c| (&c.root, c.pin.as_ref().map(|pin| pin.value))).collect();
@@ -124,7 +140,7 @@ pub fn prove_counted<C: NativeProfile>(
     let mut challenger = transcript::start::<C>(&statement.digest(), &roots);
 
     let challenges = transcript::lookup_challenges::<F, EF>(&mut challenger);
-    let (lookups, output) = stages.run("lookups", || lookups::prove(&plan, statement, &witness, &values, challenges, &mut challenger))?;
+    let (lookups, output) = stages.run("lookups", || lookups::prove(&plan, statement, &witness, &values, challenges, &mut challenger))??;
     drop(values);
     let rho = output.point.as_slice().to_vec();
     let gamma: EF = challenger.sample_algebra_element();
@@ -138,21 +154,21 @@ pub fn prove_counted<C: NativeProfile>(
             terms::build(relation, &witness.ctx, &tensors, &item.sum.free, term, &rho, item.weight)
         };
         list.into_par_iter().map(build).collect::<Vec<_>>()
-    });
-    let (sum_rounds, sigma) = stages.run("sumcheck", || prove_sums(terms, plan.sum_rounds, &mut challenger));
+    })?;
+    let (sum_rounds, sigma) = stages.run("sumcheck", || prove_sums(terms, plan.sum_rounds, &mut challenger))?;
     let claims = plan.claims(&weighted.items, Points { rho: &rho, sigma: &sigma });
-    let evaluations = stages.run("evaluate", || evaluate_claims(&claims, &tensors));
+    let evaluations = stages.run("evaluate", || evaluate_claims(&claims, &tensors))?;
     challenger.observe_algebra_slice(&evaluations);
 
     let delta: EF = challenger.sample_algebra_element();
     let reductions: Vec<Reduction> = all.iter().map(|c| Reduction::new(c.values(), &c.layout, &claims, &evaluations, delta)).collect();
     let rounds = verifier::verify::reduction_rounds(&plan);
     let (reduction_rounds, point, finals) =
-        stages.run("reduce claims", || reduction::prove(&reductions, rounds, reduction::HELD_LOG, &mut challenger));
+        stages.run("reduce claims", || reduction::prove(&reductions, rounds, reduction::HELD_LOG, &mut challenger))?;
     challenger.observe_algebra_slice(&finals);
 
     let openings =
-        stages.run("open", || all.iter().map(|c| c.open(&point[point.len() - c.layout.log..], &mut challenger)).collect::<Result<Vec<_>, _>>())?;
+        stages.run("open", || all.iter().map(|c| c.open(&point[point.len() - c.layout.log..], &mut challenger)).collect::<Result<Vec<_>, _>>())??;
     Ok(Proof { tokens, pinned, trace: trace.root.clone(), lookups, sum_rounds, evaluations, reduction_rounds, finals, openings })
 }
 

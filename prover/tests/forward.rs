@@ -3,9 +3,10 @@
 mod common;
 
 use circuits::ir::Group;
+use prover::ProveError;
 use prover::commit::Committed;
-use prover::prove::{Inputs, Silent, Stages, prove};
-use verifier::profile::{Native, NativeProfile};
+use prover::prove::{Inputs, Progress, Silent, Stage, Stages, Stopped, prove};
+use verifier::profile::{HashProfile, Native, NativeProfile};
 
 fn round_trip<C: NativeProfile>(layers: usize, requests: usize) -> usize {
     let forward = common::forward(layers, requests);
@@ -32,4 +33,34 @@ fn native_proof_verifies() {
 #[test]
 fn padded_layers_and_requests_verify() {
     round_trip::<Native>(3, 3);
+}
+
+/// Lets so many phases through.
+struct Few(usize);
+
+impl Progress for Few {
+    fn begin(&mut self, _: &'static str) {}
+
+    fn end(&mut self, _: &Stage) {
+        self.0 -= 1;
+    }
+
+    fn goes_on(&self) -> bool {
+        self.0 > 0
+    }
+}
+
+#[test]
+fn proving_stops_between_phases() {
+    let forward = common::forward(1, 1);
+    let witness = forward.witness();
+    let base = Committed::<Native>::of_witness(&forward.relation, Group::Base, &witness).unwrap();
+    let statement = forward.statement(base.digest(), Native::PROFILE);
+    for phases in 0..4 {
+        let inputs = Inputs { statement: &statement, relation: &forward.relation, tokens: vec![None], fixed: vec![&base] };
+        let mut few = Few(phases);
+        let mut stages = Stages::new(&mut few);
+        let stopped = prove(inputs, witness.clone(), &mut stages).map(|_| ()).unwrap_err();
+        assert_eq!((stopped, stages.list.len()), (ProveError::Stopped(Stopped), phases));
+    }
 }

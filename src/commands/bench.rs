@@ -1,12 +1,8 @@
 //! `poa bench prove`: synthetic weights of any shape.
 
 use crate::commands::prove::{ProfileArg, with_profile};
-use crate::error::{Failure, While};
-use crate::kept::Shelves;
 use crate::meter::say;
 use crate::show;
-use crate::store::{IndexDir, IndexInfo, Row};
-use crate::work::{self, Job};
 use circuits::relation::WeightRanges;
 use circuits::statement::{Digest, keccak};
 use model_runtime::int::adapter::IntAdapter;
@@ -19,6 +15,11 @@ use model_runtime::shape::{LoraShape, ModelShape, Site};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
+use steps::error::{Failure, While};
+use steps::kept::Shelves;
+use steps::prove::Job;
+use steps::run;
+use steps::store::{IndexDir, IndexInfo, Row};
 
 /// Benchmarks on synthetic weights.
 #[derive(clap::Args)]
@@ -125,9 +126,9 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     tokens.extend(runtime.generate(&prompt, answer, None).during("answering")?);
     let span = if args.forward_only { Span::Answer } else { Span::Exchange };
     let dims = Dims::new(semantics, args.tokens, args.tokens - span.first(prompt.len()));
-    let mut trace = work::trace(&runtime, &tokens, prompt.len(), span, dims)?;
+    let mut trace = run::trace(&runtime, &tokens, prompt.len(), span, dims)?;
     drop(runtime);
-    index.as_ref().map(|i| work::attribute(i, &mut trace)).transpose()?;
+    index.as_ref().map(|i| run::attribute(i, &mut trace)).transpose()?;
     let weight_ranges = if args.assume_weight_ranges { WeightRanges::AssumedInsecure } else { WeightRanges::Proven };
     let job = Job {
         model: &model.tensors,
@@ -163,7 +164,7 @@ fn synthetic_index(model: &IntModel, adapter: &IntAdapter, args: &ProveArgs) -> 
     let samples: Vec<Vec<u32>> =
         (0..args.rows).map(|i| (0..args.tokens.min(16)).map(|t| ((i * 31 + t * t * 17 + 3) % vocab) as u32).collect()).collect();
     let options = IndexOptions::default();
-    let index = build_index(model, adapter, &samples, &vec![true; args.rows], &options, &|_, _| {}).during("making a synthetic index")?;
+    let index = build_index(model, adapter, &samples, &vec![true; args.rows], &options, &|_, _| true).during("making a synthetic index")?;
     let rows = (0..args.rows).map(|i| Row { contributor: format!("contributor-{}", i % 8), text: String::new() }).collect();
     let info = IndexInfo {
         rows,

@@ -1,17 +1,17 @@
 //! `poa datanet`: datanets on chain. Contributors act for themselves: who contributes is who will be paid.
 
 use super::node_args::{DeploymentArgs, KeyArgs, NodeArgs};
-use crate::chain::deploy::Deployment;
-use crate::chain::devnet;
-use crate::chain::register::{self, Correction, LICENCE, Payee, Standing};
-use crate::error::{Failure, While};
 use crate::meter::say;
-use crate::store::read_json;
+use chain::deploy::Deployment;
+use chain::devnet;
+use chain::register::{self, Correction, LICENCE, Payee, Standing};
 use circuits::statement::{Digest, Statement};
 use clap::Subcommand;
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use steps::error::{Failure, While};
+use steps::store::read_json;
 
 /// Check a datanet; create one on chain, contribute to it, publish a version, correct whose a name is.
 #[derive(clap::Args)]

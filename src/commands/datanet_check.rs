@@ -1,12 +1,12 @@
 //! `poa datanet check`: what a datanet holds, before it is published.
 
-use crate::error::{Failure, While};
-use crate::texts::{self, Copies};
 use circuits::statement::Digest;
 use model_runtime::text::duplicates::words;
 use model_runtime::text::{Cut, Datanet, Notes, Tokenizer, lookalikes};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use steps::error::{Failure, While};
+use steps::texts::{self, Copies};
 
 /// Show what a datanet holds before it is published: skipped files, names that look alike, lengths, copies.
 #[derive(clap::Args)]

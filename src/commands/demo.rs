@@ -1,20 +1,14 @@
 //! `poa demo`: the whole story on bundled data.
 
 use super::attribute::DIVIDED;
-use super::train::trained;
 use crate::demo_settlement::{self, Paid, Settled};
-use crate::error::{Failure, While};
-use crate::kept::Shelves;
-use crate::meter::{Meter, say};
+use crate::meter::{Terminal, say};
 use crate::show;
-use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo, write_file, write_json};
-use crate::words::Because;
-use crate::work::{self, Indexing, Job};
 use circuits::relation::WeightRanges;
 use circuits::statement::Digest;
 use model_runtime::demo;
 use model_runtime::import::{ImportOptions, load_model};
-use model_runtime::int::adapter::quantise_adapter;
+use model_runtime::int::Headroom;
 use model_runtime::int::attribute::Attribution;
 use model_runtime::int::index::IndexOptions;
 use model_runtime::semantics::Seed;
@@ -23,6 +17,18 @@ use model_runtime::train::HoldOut;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use steps::cost::Meter;
+use steps::error::{Failure, While};
+use steps::import::import;
+use steps::index::{Indexing, index};
+use steps::kept::Shelves;
+use steps::prove::{Job, prove};
+use steps::run;
+use steps::shares::attribution_shares;
+use steps::store::{AdapterDir, IndexDir, ModelDir, RunInfo, write_file, write_json};
+use steps::texts::sample_tokens;
+use steps::train::{quantised, trained};
+use steps::words::Because;
 use verifier::profile::Native;
 
 /// The whole story: import a bundled model, train an adapter on a bundled datanet, answer, attribute, prove, verify, wrap, settle.
@@ -57,6 +63,7 @@ struct Stage {
 }
 
 fn prepare(args: &Args) -> Result<Stage, Failure> {
+    let terminal = Terminal::new();
     let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
     let assets = args.assets.clone().unwrap_or(bundled);
     let datanet_path = assets.join(demo::DATANET_FILE);
@@ -70,25 +77,24 @@ fn prepare(args: &Args) -> Result<Stage, Failure> {
             let base = assets.join(demo::BASE_DIR);
             let float = load_model(&base, &ImportOptions { context: Some(demo::CONTEXT) }).during("importing the base model")?;
             let tokenizer = Tokenizer::load(&base).during("loading the tokenizer")?;
-            let texts = work::sample_tokens(&tokenizer, &datanet, demo::CONTEXT)?;
-            let imported = work::import(float, tokenizer, Some(texts))?;
+            let texts = sample_tokens(&tokenizer, &datanet, demo::CONTEXT)?;
+            let imported = import(float, tokenizer, Some(texts), Headroom::Auto, &terminal)?;
             imported.model.save(&model_dir)?;
             imported.model
         }
     };
-    let tokens = work::sample_tokens(&model.tokenizer, &datanet, demo::CONTEXT)?;
+    let tokens = sample_tokens(&model.tokenizer, &datanet, demo::CONTEXT)?;
     let adapter = match AdapterDir::load(&adapter_dir, &model) {
         Ok(adapter) => adapter,
         Err(_) => {
             say("2/9 training a LoRA adapter on the datanet …");
-            let float = trained(&model, &tokens, &demo::lora_config(), Some(HoldOut::default()))?.adapter;
-            let int = quantise_adapter(&model.int, &model.float, &float, &tokens).during("quantising the adapter")?;
-            let adapter = AdapterDir { int, float };
+            let float = trained(&model.float, &tokens, &demo::lora_config(), Some(HoldOut::default()), &terminal)?.adapter;
+            let adapter = quantised(&model, float, &tokens, &terminal)?.adapter;
             adapter.save(&adapter_dir, &model.float, "poa-demo")?;
             adapter
         }
     };
-    let paths = (crate::store::absolute(&model_dir)?, crate::store::absolute(&adapter_dir)?);
+    let paths = (steps::store::absolute(&model_dir)?, steps::store::absolute(&adapter_dir)?);
     let root = datanet.root();
     let options = IndexOptions { seed: Seed::of(&root, None), ..IndexOptions::default() };
     let index = match IndexDir::load(&index_dir) {
@@ -96,7 +102,7 @@ fn prepare(args: &Args) -> Result<Stage, Failure> {
         _ => {
             say("3/9 sketching every sample's gradient …");
             let how = Indexing { options, max_tokens: demo::CONTEXT, noise_floor: None, beacon: None, paths: (&paths.0, &paths.1) };
-            let index = work::index(&model, &adapter, &datanet, how)?;
+            let index = index(&model, &adapter, &datanet, how, &terminal)?;
             index.save(&index_dir)?;
             index
         }
@@ -109,15 +115,15 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let stage = prepare(&args)?;
     say("4/9 answering …");
     let paths = (stage.paths.0.as_path(), Some(stage.paths.1.as_path()));
-    let mut info = work::infer(&stage.model, Some(&stage.adapter), &args.prompt, ANSWER_TOKENS, Digest::default(), paths)?;
+    let mut info = run::infer(&stage.model, Some(&stage.adapter), &args.prompt, ANSWER_TOKENS, Digest::default(), paths)?;
     let semantics = &stage.index.index.semantics;
-    let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
-    let mut trace = work::trace_alone(&runtime, &info)?;
+    let runtime = run::runtime(semantics, &stage.model, Some(&stage.adapter))?;
+    let mut trace = run::trace_alone(&runtime, &info)?;
     let paid = Paid::new(info.tokens[..info.prompt_len].to_vec(), trace.dims.t, &info.prompt)?;
     info.request_id = paid.request_id;
     write_json(&args.out.join("prompt.json"), &paid.prompt)?;
     info.save(&args.out.join("run"), &trace.tensors)?;
-    let attribution = work::attribute(&stage.index, &mut trace)?;
+    let attribution = run::attribute(&stage.index, &mut trace)?;
     let because = Because::of(&runtime, &stage.model.tokenizer, &stage.index, &trace, &attribution, DIVIDED)?;
     say("5/9 proving …");
     let index_dir = args.out.join("index");
@@ -132,7 +138,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         prompt_salts: vec![],
         shelves: Shelves { model: Some(&stage.paths.0), adapter: Some(&stage.paths.1), index: Some(&index_dir) },
     };
-    let proven = work::prove::<Native>(job.clone())?;
+    let proven = prove::<Native>(job.clone(), &Terminal::new())?;
     write_file(&args.out.join("proof.bin"), &proven.bytes)?;
     write_json(&args.out.join("statement.json"), &proven.statement)?;
     say("6/9 verifying …");
@@ -144,7 +150,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         false => Some(demo_settlement::settle(Job { private_tokens: true, prompt_salts: vec![Some(paid.prompt.salt)], ..job }, &args.out)?),
     };
     let quality = args.queries.then(|| measure_queries(&args, &stage)).transpose()?;
-    let shares = show::attribution_shares(&attribution, &stage.index);
+    let shares = attribution_shares(&attribution, &stage.index);
     if json {
         println!(
             "{}",
@@ -252,26 +258,20 @@ fn measure_queries(args: &Args, stage: &Stage) -> Result<Quality, Failure> {
     let path = args.assets.clone().unwrap_or(bundled).join(demo::QUERIES_FILE);
     let queries = demo::load_queries(&path).during_path("reading", &path)?;
     let semantics = &stage.index.index.semantics;
-    let runtime = work::runtime(semantics, &stage.model, Some(&stage.adapter))?;
+    let runtime = run::runtime(semantics, &stage.model, Some(&stage.adapter))?;
     let mut quality = Quality { total: queries.len(), ..Quality::default() };
     for query in queries {
-        let info = work::infer(
-            &stage.model,
-            Some(&stage.adapter),
-            &query.prompt,
-            ANSWER_TOKENS,
-            Default::default(),
-            (&stage.paths.0, Some(&stage.paths.1)),
-        )?;
-        let mut trace = work::trace_alone(&runtime, &info)?;
-        let attribution = work::attribute(&stage.index, &mut trace)?;
-        let shares = show::attribution_shares(&attribution, &stage.index);
+        let info =
+            run::infer(&stage.model, Some(&stage.adapter), &query.prompt, ANSWER_TOKENS, Default::default(), (&stage.paths.0, Some(&stage.paths.1)))?;
+        let mut trace = run::trace_alone(&runtime, &info)?;
+        let attribution = run::attribute(&stage.index, &mut trace)?;
+        let shares = attribution_shares(&attribution, &stage.index);
         let first = shares.first().is_some_and(|(c, bps)| *c == query.contributor && *bps > 0);
         if info.answer.split_whitespace().next().is_some_and(|w| w.trim_end_matches('.') == query.answer) {
             let because = Because::of(&runtime, &stage.model.tokenizer, &stage.index, &trace, &attribution, 1)?;
             quality.count(&query, &attribution, &because, first);
         }
-        crate::meter::say(format!("  {} {} — {} ({} bps, expected {})", query.prompt, info.answer, shares[0].0, shares[0].1, query.contributor));
+        say(format!("  {} {} — {} ({} bps, expected {})", query.prompt, info.answer, shares[0].0, shares[0].1, query.contributor));
     }
     Ok(quality)
 }

@@ -1,20 +1,20 @@
 //! `poa deploy`: the contracts onto a chain.
 
-use super::keys;
 use super::node_args::{KeyArgs, NodeArgs, refuse_existing};
 use super::srs::INSECURE;
-use crate::chain::deploy::{RawVerifier, Settings, VERIFIER_GAS, bytecode, deploy_kept};
-use crate::chain::devnet;
-use crate::chain::journal::Journal;
-use crate::chain::rehearsal::rehearse;
-use crate::error::Failure;
-use crate::evm_proof::EvmProof;
 use crate::meter::say;
-use crate::store::{create_parent, write_json};
 use alloy::primitives::Address;
+use chain::deploy::{RawVerifier, Settings, VERIFIER_GAS, bytecode, deploy_kept};
+use chain::devnet;
+use chain::journal::Journal;
+use chain::judges;
+use chain::rehearsal::rehearse;
 use circuits::statement::Digest;
 use serde_json::json;
 use std::path::PathBuf;
+use steps::error::Failure;
+use steps::evm_proof::EvmProof;
+use steps::store::{create_parent, write_json};
 
 /// Deploy verifier, registries, settlement, token and governance; addresses go to a file. Broken off, the same command goes on where it stopped.
 #[derive(clap::Args)]
@@ -82,7 +82,7 @@ fn raw_verifier(args: &Args) -> Result<(RawVerifier, EvmProof), Failure> {
     let proof = EvmProof::load(&args.proof)?;
     let (key_digest, proof_bytes, mut insecure_srs) = (proof.key_digest, proof.proof_bytes, proof.srs.insecure);
     if let Some(path) = &args.key {
-        let key = keys::read(path)?;
+        let key = judges::read(path)?;
         if (Digest(key.digest()), key.proof_bytes()) != (key_digest, proof_bytes) {
             let message = format!("{} is of key {key_digest}, {} is key {}", args.proof.display(), path.display(), Digest(key.digest()));
             return Err(Failure::input(message).hint("give a proof made with this key"));

@@ -1,20 +1,21 @@
 //! `poa escrow`: pay for an answer before it is proven.
 
+use super::choice;
 use super::node_args::{DeploymentArgs, KeyArgs, NodeArgs};
-use crate::chain::deploy::Deployment;
-use crate::chain::offer::{Expected, Offer, offer};
-use crate::chain::request::{Asset, Conditions, Order, escrow, terms};
-use crate::chain::{Chain, devnet};
-use crate::error::{Failure, While};
 use crate::meter::say;
-use crate::prompt::Prompt;
-use crate::store::read_json;
 use alloy::primitives::Address;
 use alloy::primitives::utils::parse_ether;
+use chain::deploy::Deployment;
+use chain::offer::{Expected, Offer, offer};
+use chain::request::{Asset, Conditions, Order, escrow, terms};
+use chain::{Chain, devnet};
 use circuits::statement::{Digest, Statement};
 use model_runtime::text::Tokenizer;
 use serde_json::json;
 use std::path::PathBuf;
+use steps::error::{Failure, While};
+use steps::prompt::Prompt;
+use steps::store::read_json;
 
 /// Escrow a fee for one answer of a model; prints the request id that the answer must be proven with. Running it again pays again.
 ///
@@ -34,7 +35,7 @@ pub struct Args {
     #[arg(long)]
     amount: String,
     /// What it is paid in.
-    #[arg(long, value_enum, default_value = "ether")]
+    #[arg(long, default_value = "ether", value_parser = choice(Asset::NAMES, Asset::named))]
     asset: Asset,
     /// Hours until the fee can be had back.
     #[arg(long, default_value_t = 24)]

@@ -1,17 +1,19 @@
 //! `poa import`: a float model becomes exact integers.
 
-use crate::error::{Failure, While};
-use crate::kept::Shelves;
-use crate::meter::say;
-use crate::store::ModelDir;
-use crate::texts::{self, Window, Windows};
-use crate::{show, work};
+use crate::meter::{Terminal, say};
+use crate::show;
 use circuits::ir::Group;
 use model_runtime::import::{ImportOptions, load_model, samples};
 use model_runtime::int::Headroom;
 use model_runtime::text::Tokenizer;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use steps::error::{Failure, While};
+use steps::import::{Imported, import};
+use steps::kept::Shelves;
+use steps::prove::commit;
+use steps::store::ModelDir;
+use steps::texts::{self, Window, Windows};
 
 /// Quantise a model, check every bound, measure fidelity against float.
 #[derive(clap::Args)]
@@ -37,6 +39,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
+    let terminal = Terminal::new();
     if args.context < 2 {
         return Err(Failure::input(format!("--context is {}, expected at least 2", args.context)));
     }
@@ -51,16 +54,16 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let texts = match &args.calibration {
         Some(path) => {
             let window = Window { max_tokens: float.shape.context.min(64), windows: Windows::Cut };
-            Some(texts::prepare(texts::read(path, None)?, &tokenizer, window)?.tokens)
+            Some(texts::prepare(texts::read(path, None, &terminal)?, &tokenizer, window, &terminal)?.tokens)
         }
         None => None,
     };
     say("quantising and measuring …");
-    let imported = work::import_with(float, tokenizer, texts, args.headroom.map_or(Headroom::Auto, Headroom::Bits))?;
+    let imported = import(float, tokenizer, texts, args.headroom.map_or(Headroom::Auto, Headroom::Bits), &terminal)?;
     imported.model.save(&args.out)?;
     let int = &imported.model.int;
     let shelves = Shelves { model: Some(&args.out), ..Shelves::default() };
-    let commitment = work::commit(Group::Base, &int.semantics, None, &int.tensors, shelves)?;
+    let commitment = commit(Group::Base, &int.semantics, None, &int.tensors, shelves, &terminal)?;
     if json {
         let mut summary = summary(&imported);
         summary["commitment"] = json!(commitment);
@@ -73,7 +76,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn summary(imported: &work::Imported) -> Value {
+fn summary(imported: &Imported) -> Value {
     let sem = &imported.model.int.semantics;
     let parameters: usize = imported.model.int.tensors.values().map(|t| t.data.len()).sum();
     json!({

@@ -1,11 +1,7 @@
 //! `poa index`: sketches of every sample.
 
-use crate::error::Failure;
-use crate::kept::Shelves;
-use crate::meter::{Meter, say};
-use crate::store::{AdapterDir, ModelDir, absolute};
-use crate::texts::{self, Copies, Window, WindowArgs};
-use crate::work::{self, Indexing};
+use super::window_args::WindowArgs;
+use crate::meter::{Terminal, say};
 use circuits::ir::Group;
 use circuits::statement::Digest;
 use model_runtime::int::index::IndexOptions;
@@ -13,6 +9,13 @@ use model_runtime::shape::Site;
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use steps::cost::Meter;
+use steps::error::Failure;
+use steps::index::{Indexing, index};
+use steps::kept::Shelves;
+use steps::prove::commit;
+use steps::store::{AdapterDir, ModelDir, absolute};
+use steps::texts::{self, Copies, Window};
 
 /// Sketch every sample of a datanet and make the attribution index.
 #[derive(clap::Args)]
@@ -85,13 +88,13 @@ fn warn_of_copies(prepared: &texts::Prepared) -> Copies {
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
-    let meter = Meter::start();
+    let (meter, terminal) = (Meter::start(), Terminal::new());
     let model = ModelDir::load(&args.model)?;
     let adapter = AdapterDir::load(&args.adapter, &model)?;
     let trained = Window::of_adapter(&args.adapter)?;
-    let window = Window::new(&args.window, trained, model.float.shape.context)?;
-    window.compare(trained);
-    let prepared = texts::prepare(texts::read(&args.datanet, args.limit)?, &model.tokenizer, window)?;
+    let window = args.window.window(trained, model.float.shape.context)?;
+    window.compare(trained, &terminal);
+    let prepared = texts::prepare(texts::read(&args.datanet, args.limit, &terminal)?, &model.tokenizer, window, &terminal)?;
     let copies = warn_of_copies(&prepared);
     let datanet = &prepared.datanet;
     let paths = (absolute(&args.model)?, absolute(&args.adapter)?);
@@ -102,12 +105,12 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         beacon: args.beacon,
         paths: (&paths.0, &paths.1),
     };
-    let mut index = work::index(&model, &adapter, datanet, how)?;
+    let mut index = index(&model, &adapter, datanet, how, &terminal)?;
     index.info.datanet_version = args.datanet_version;
     index.info.sample_of_row = prepared.sample_of_row;
     index.save(&args.out)?;
     let shelves = Shelves { index: Some(&args.out), ..Shelves::default() };
-    let commitment = work::commit(Group::Index, &index.index.semantics, Some(&index), &index.committed(), shelves)?;
+    let commitment = commit(Group::Index, &index.index.semantics, Some(&index), &index.committed(), shelves, &terminal)?;
     let (seconds, cpu_seconds) = meter.read();
     let elements: usize = index.index.tensors.values().map(|t| t.data.len()).sum();
     let root = index.info.datanet_root;

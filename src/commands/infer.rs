@@ -1,13 +1,13 @@
 //! `poa infer`: an answer and its trace.
 
-use crate::error::Failure;
-use crate::meter::Meter;
-use crate::store::{AdapterDir, ModelDir, absolute};
-use crate::work;
 use circuits::statement::Digest;
 use serde_json::json;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use steps::cost::Meter;
+use steps::error::Failure;
+use steps::run;
+use steps::store::{AdapterDir, ModelDir, absolute};
 
 /// Answer a prompt in exact integers and keep the trace.
 #[derive(clap::Args)]
@@ -41,12 +41,12 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let model = ModelDir::load(&args.model)?;
     let adapter = args.adapter.as_ref().map(|dir| AdapterDir::load(dir, &model)).transpose()?;
     let paths = (absolute(&args.model)?, args.adapter.as_ref().map(|p| absolute(p)).transpose()?);
-    let id = args.request_id.map_or_else(work::random_id, Ok)?;
-    let mut run = work::infer(&model, adapter.as_ref(), &args.prompt, args.max_new_tokens.get(), id, (&paths.0, paths.1.as_deref()))?;
+    let id = args.request_id.map_or_else(run::random_id, Ok)?;
+    let mut run = run::infer(&model, adapter.as_ref(), &args.prompt, args.max_new_tokens.get(), id, (&paths.0, paths.1.as_deref()))?;
     run.prompt_salt = args.prompt_salt;
-    let semantics = work::semantics(&model, adapter.as_ref());
-    let runtime = work::runtime(semantics, &model, adapter.as_ref())?;
-    let trace = work::trace_alone(&runtime, &run)?;
+    let semantics = run::semantics(&model, adapter.as_ref());
+    let runtime = run::runtime(semantics, &model, adapter.as_ref())?;
+    let trace = run::trace_alone(&runtime, &run)?;
     run.save(&args.out, &trace.tensors)?;
     let (seconds, _) = meter.read();
     if json {

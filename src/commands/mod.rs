@@ -11,8 +11,7 @@ mod escrow;
 mod import;
 mod index;
 mod infer;
-pub mod keys;
-mod node_args;
+pub mod node_args;
 mod prove;
 mod register;
 mod settle;
@@ -20,11 +19,14 @@ mod srs;
 mod train;
 mod verify;
 mod watch;
+mod window_args;
 mod withdraw;
 mod wrap;
 
-use crate::error::Failure;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use steps::error::Failure;
 
 /// Prove, verify and replay the attribution of a model's answers to the contributors of its training data.
 #[derive(Parser)]
@@ -84,4 +86,19 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Srs(args) => srs::run(args, json),
         Command::Wrap(args) => wrap::run(args, json),
     }
+}
+
+/// An option of a library's type, by one of its names.
+fn choice<T: Clone + Send + Sync + 'static, const N: usize>(
+    names: [&'static str; N],
+    named: fn(&str) -> Option<T>,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(names).try_map(move |name| named(&name).ok_or("not one of the values"))
+}
+
+/// Where keys are kept: `$POA_KEYS`, else the user's cache directory.
+pub fn keys_directory() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let cache = || variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    variable("POA_KEYS").or_else(|| cache().map(|dir| dir.join("poa").join("keys"))).unwrap_or_else(|| "poa-keys".into())
 }

@@ -1,15 +1,17 @@
 //! What commands that talk to a node have in common: which node, whose key, which contracts.
 
-use crate::chain::devnet;
-use crate::chain::node::{FeeLimits, Node};
-use crate::chain::{Chain, ChainError};
-use crate::error::{Failure, While};
+use crate::meter::Terminal;
 use alloy::primitives::Address;
 use alloy::primitives::utils::parse_units;
 use alloy::signers::local::PrivateKeySigner;
+use chain::devnet;
+use chain::node::{FeeLimits, Node};
+use chain::{Chain, ChainError};
 use std::env::VarError;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use steps::error::{Failure, While};
 
 /// Environment variable with a private key.
 const KEY_VARIABLE: &str = "POA_PRIVATE_KEY";
@@ -76,7 +78,7 @@ impl NodeArgs {
             (None, true) => devnet::URL,
             (None, false) => return Err(Failure::input("which node?").hint("give --rpc-url, or --devnet for a development node")),
         };
-        let mut node = match Node::connect(url, Duration::from_secs(self.timeout)) {
+        let mut node = match Node::connect_observed(url, Duration::from_secs(self.timeout), Arc::new(Terminal::new())) {
             Ok(node) => node,
             Err(error) => return Ok(Err(error)),
         };

@@ -1,14 +1,14 @@
 //! `poa register`: a model on chain, so that answers of it can be paid for.
 
 use super::node_args::{DeploymentArgs, KeyArgs, NodeArgs};
-use crate::chain::deploy::Deployment;
-use crate::chain::offer::offer;
-use crate::chain::{devnet, register};
-use crate::error::Failure;
-use crate::store::{create_parent, read_json, write_json};
+use chain::deploy::Deployment;
+use chain::offer::offer;
+use chain::{devnet, register};
 use circuits::statement::Statement;
 use serde_json::json;
 use std::path::PathBuf;
+use steps::error::Failure;
+use steps::store::{create_parent, read_json, write_json};
 
 /// Register the model of a statement: base, adapter, index, and the published datanet version they come from.
 #[derive(clap::Args)]

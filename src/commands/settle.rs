@@ -2,19 +2,19 @@
 
 use super::node_args::{DeploymentArgs, KeyArgs, NodeArgs};
 use super::srs::INSECURE;
-use crate::chain::deploy::Deployment;
-use crate::chain::devnet;
-use crate::chain::request::{Asset, Payout, Settlement, collect, settle};
-use crate::error::Failure;
-use crate::evm_proof::EvmProof;
 use crate::meter::say;
-use crate::store::read_json;
 use crate::terminal::line;
 use alloy::primitives::U256;
 use alloy::primitives::utils::format_ether;
+use chain::deploy::Deployment;
+use chain::devnet;
+use chain::request::{Asset, Payout, Settlement, collect, settle};
 use circuits::statement::Statement;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use steps::error::Failure;
+use steps::evm_proof::EvmProof;
+use steps::store::read_json;
 
 /// Settle a request with its proof: simulates first, waits for the receipt, prints gas and payouts. Safe to run again.
 #[derive(clap::Args)]

@@ -1,11 +1,12 @@
 //! `poa srs`: the structured reference string of outer proofs.
 
-use crate::error::{Failure, While};
-use crate::meter::{Meter, say};
+use crate::meter::say;
 use clap::Subcommand;
 use prover::srs::{self, Srs, SrsInfo};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use steps::cost::Meter;
+use steps::error::{Failure, While};
 
 /// Import a ceremony's powers of tau, or make insecure ones for trials.
 #[derive(clap::Args)]

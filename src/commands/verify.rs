@@ -1,18 +1,19 @@
 //! `poa verify`: is a proof valid?
 
-use crate::chain::offer::Expected;
-use crate::error::{Failure, While};
-use crate::evm_proof::EvmProof;
-use crate::expect::{Pins, compare};
-use crate::outer::{self, key_path, keys_directory};
+use super::keys_directory;
 use crate::show;
-use crate::store::read_json;
 use crate::terminal::line;
+use chain::expect::{Pins, compare};
+use chain::offer::Expected;
 use circuits::statement::{Digest, Statement, Tokens};
 use light_client::OuterKey;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Instant;
+use steps::error::{Failure, While};
+use steps::evm_proof::EvmProof;
+use steps::outer::{self, key_path};
+use steps::store::read_json;
 use verifier::proof::MAX_PROOF_BYTES;
 
 /// Verify a proof, inner or outer, against its statement. Exit status: 0 valid, 1 not valid (with the reason), 2 unusable input.

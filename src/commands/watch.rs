@@ -1,18 +1,18 @@
 //! `poa watch`: the light client follows the chain.
 
-use super::keys;
 use super::node_args::{DeploymentArgs, NodeArgs};
-use crate::chain::ChainError;
-use crate::chain::deploy::Deployment;
-use crate::chain::node::Node;
-use crate::chain::watch::{Judge, News, State, Watch};
-use crate::error::Failure;
 use crate::meter::say;
-use crate::store::{create_parent, read_json, write_json};
 use crate::terminal::line;
+use chain::ChainError;
+use chain::deploy::Deployment;
+use chain::judges;
+use chain::node::Node;
+use chain::watch::{Judge, News, State, Watch};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
+use steps::error::Failure;
+use steps::store::{create_parent, read_json, write_json};
 
 /// Verify every settlement on a chain, and report any that shouldn't have been accepted. Exit status with --once: 1 if there are any.
 ///
@@ -115,7 +115,7 @@ fn print_news(news: &News) {
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let d = Deployment::load(&args.deployment.deployment)?;
-    let judges: Vec<Box<dyn Judge>> = keys::load(&args.key)?;
+    let judges: Vec<Box<dyn Judge>> = judges::load(&args.key)?;
     create_parent(&args.state)?;
     let mut state = load_state(&args, &d)?;
     let mut backoff = Backoff::new();

@@ -1,13 +1,14 @@
 //! `poa withdraw`: everything an account is credited with.
 
+use super::choice;
 use super::node_args::{DeploymentArgs, KeyArgs, NodeArgs};
-use crate::chain::deploy::Deployment;
-use crate::chain::devnet;
-use crate::chain::request::{Asset, claimable, refund, withdraw};
-use crate::error::Failure;
 use alloy::primitives::{Address, U256};
+use chain::deploy::Deployment;
+use chain::devnet;
+use chain::request::{Asset, claimable, refund, withdraw};
 use circuits::statement::Digest;
 use serde_json::json;
+use steps::error::Failure;
 
 /// Withdraw what the key's account is credited with. Contributors are credited by `poa settle --collect`.
 #[derive(clap::Args)]
@@ -17,7 +18,7 @@ use serde_json::json;
 )]
 pub struct Args {
     /// What to withdraw.
-    #[arg(long, value_enum, default_value = "ether")]
+    #[arg(long, default_value = "ether", value_parser = choice(Asset::NAMES, Asset::named))]
     asset: Asset,
     /// Where it goes (default: the account itself).
     #[arg(long)]

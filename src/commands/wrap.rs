@@ -1,13 +1,14 @@
 //! `poa wrap`: from an inner proof to the one that is published.
 
-use crate::error::{Failure, While};
-use crate::meter::say;
-use crate::outer::{self, keys_directory};
-use crate::store::{read_json, write_file, write_json};
+use super::keys_directory;
+use crate::meter::{Terminal, say};
 use circuits::statement::Statement;
 use prover::srs::Srs;
 use serde_json::json;
 use std::path::PathBuf;
+use steps::error::{Failure, While};
+use steps::outer;
+use steps::store::{read_json, write_file, write_json};
 
 /// Wrap an inner proof of the evm profile into a zero-knowledge proof that contracts and light clients verify.
 #[derive(clap::Args)]
@@ -43,7 +44,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let bytes = std::fs::read(&args.proof).during_path("reading", &args.proof)?;
     let srs = Srs::load(&args.srs, args.k, &mut |what| say(what)).during("the reference string")?;
     let keys = args.keys.unwrap_or_else(keys_directory);
-    let wrapped = outer::wrap(&statement, &bytes, &srs, &keys)?;
+    let wrapped = outer::wrap(&statement, &bytes, &srs, &keys, &Terminal::new())?;
     write_json(&args.out, &wrapped.proof)?;
     if let Some(path) = &args.solidity {
         write_file(path, wrapped.solidity.as_bytes())?;

@@ -18,7 +18,7 @@ pub struct Halves {
 /// `log p` of every query's answer after training on some samples, as long and with the same seed as the stage's adapter.
 fn retrained(stage: &Stage, kept: &[usize]) -> Result<Vec<f64>, Failure> {
     let samples: Vec<Vec<u32>> = kept.iter().map(|&i| stage.samples[i].clone()).collect();
-    let adapter = train_lora(&stage.model, &samples, &stage.config, |_| {})?;
+    let adapter = train_lora(&stage.model, &samples, &stage.config, |_| true)?;
     stage.log_probabilities(&adapter)
 }
 

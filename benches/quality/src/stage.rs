@@ -70,9 +70,9 @@ impl Stage {
         let mut config = LoraConfig::ordinary(context, train_seed);
         config.schedule.epochs = match epochs.or(bank.epochs) {
             Some(epochs) => epochs,
-            None => best_epoch(&held_out_curve(&model, &samples, &config, &HoldOut::default(), |_| {})?),
+            None => best_epoch(&held_out_curve(&model, &samples, &config, &HoldOut::default(), |_| true)?),
         };
-        let adapter = train_lora(&model, &samples, &config, |_| {})?;
+        let adapter = train_lora(&model, &samples, &config, |_| true)?;
         let mut stage = Self { bank, model, tokenizer, adapter, config, samples, earns, answers, queries: Vec::new() };
         stage.queries = stage.ask()?;
         Ok(stage)

@@ -34,6 +34,9 @@ const SKETCH_BITS: i32 = 7;
 /// Why an index can't be built.
 #[derive(Debug, Error, Clone, PartialEq)]
 pub enum IndexError {
+    /// Told to stop by whoever watches progress.
+    #[error("stopped")]
+    Stopped,
     /// A sample couldn't be run.
     #[error("sample {sample}: {source}")]
     Sample {
@@ -328,12 +331,12 @@ impl Builder<'_> {
     }
 
     /// `GS` and `G.live` of all rows that earn.
-    fn rows(&mut self, earns: &[bool], progress: &(dyn Fn(usize, usize) + Sync)) -> Result<TensorMap, IndexError> {
+    fn rows(&mut self, earns: &[bool], progress: &(dyn Fn(usize, usize) -> bool + Sync)) -> Result<TensorMap, IndexError> {
         let (done, total) = (AtomicUsize::new(0), self.samples.len());
         let one = |i: usize| -> Result<UnitRow, IndexError> {
             let row = if earns[i] { self.row(i)? } else { UnitRow::default() };
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-            Ok(row)
+            let goes_on = progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            if goes_on { Ok(row) } else { Err(IndexError::Stopped) }
         };
         let rows: Vec<UnitRow> = (0..total).into_par_iter().map(one).collect::<Result<_, _>>()?;
         let (d, padded) = (Dims::new(&self.sem, 1, 1), total.next_power_of_two());
@@ -359,8 +362,8 @@ impl Builder<'_> {
 
 /// Runs every sample, chooses the sketch's and the attribution's parameters and computes the index.
 ///
-/// `samples[i]` becomes row `i` (BOS included, 2 to `context` tokens), a zero row where `earns[i]` is false; `progress(done, total)` is called
-/// after every sample.
+/// `samples[i]` becomes row `i` (BOS included, 2 to `context` tokens), a zero row where `earns[i]` is false; `progress(done, total)` says
+/// after every sample whether to go on.
 ///
 /// # Errors
 ///
@@ -371,7 +374,7 @@ pub fn build_index(
     samples: &[Vec<u32>],
     earns: &[bool],
     options: &IndexOptions,
-    progress: &(dyn Fn(usize, usize) + Sync),
+    progress: &(dyn Fn(usize, usize) -> bool + Sync),
 ) -> Result<Index, IndexError> {
     if samples.is_empty() || samples.len() > MAX_ROWS {
         return refuse("samples", &format!("1 to {MAX_ROWS}"), samples.len());

@@ -39,7 +39,7 @@ pub fn train_lora_chosen(
     samples: &[Vec<u32>],
     config: &LoraConfig,
     hold_out: &HoldOut,
-    mut progress: impl FnMut(Progress),
+    mut progress: impl FnMut(Progress) -> bool,
 ) -> Result<(FloatAdapter, Vec<EpochLoss>), TrainError> {
     let curve = held_out_curve(model, samples, config, hold_out, &mut progress)?;
     let mut config = config.clone();
@@ -54,7 +54,7 @@ pub fn held_out_curve(
     samples: &[Vec<u32>],
     config: &LoraConfig,
     hold_out: &HoldOut,
-    mut progress: impl FnMut(Progress),
+    mut progress: impl FnMut(Progress) -> bool,
 ) -> Result<Vec<EpochLoss>, TrainError> {
     if !(hold_out.share > 0.0 && hold_out.share < 1.0) {
         return Err(parameter("held-out share", "above 0, below 1", hold_out.share));
@@ -105,7 +105,7 @@ mod tests {
         let mut noise = || (0..8).map(|_| rng.below(17) as u32).collect::<Vec<_>>();
         let random: Vec<Vec<u32>> = (0..20).map(|_| noise()).collect();
         let pattern: Vec<Vec<u32>> = (0..20).map(|i| vec![1, 3 + i % 5, 9, 4, 9, 4, 9, 2]).collect();
-        let run = |samples: &[Vec<u32>]| held_out_curve(&model, samples, &config(40), &HoldOut { share: 0.2, patience: 3 }, |_| {}).unwrap();
+        let run = |samples: &[Vec<u32>]| held_out_curve(&model, samples, &config(40), &HoldOut { share: 0.2, patience: 3 }, |_| true).unwrap();
         let (noise, pattern) = (run(&random), run(&pattern));
         assert!(noise.len() == best_epoch(&noise) + 3 && best_epoch(&noise) < best_epoch(&pattern), "{noise:?} {pattern:?}");
         assert!(pattern[best_epoch(&pattern) - 1].held_out < 0.2 * pattern[0].held_out);
@@ -117,9 +117,9 @@ mod tests {
         let model = random_model(&tiny_shape(), true, 9);
         for (share, samples) in [(0.0, 9), (1.0, 9), (f64::NAN, 9), (0.1, 1)] {
             let samples = vec![vec![1, 2]; samples];
-            let refused = held_out_curve(&model, &samples, &config(1), &HoldOut { share, patience: 1 }, |_| {});
+            let refused = held_out_curve(&model, &samples, &config(1), &HoldOut { share, patience: 1 }, |_| true);
             assert!(matches!(refused, Err(TrainError::Parameter { .. })), "{share}");
         }
-        assert!(train_lora(&model, &[vec![1, 2]], &config(1), |_| {}).is_ok());
+        assert!(train_lora(&model, &[vec![1, 2]], &config(1), |_| true).is_ok());
     }
 }

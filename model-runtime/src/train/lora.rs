@@ -35,12 +35,12 @@ impl LoraConfig {
     }
 }
 
-/// Trains an adapter on token sequences (each with its BOS and, if wanted, EOS).
+/// Trains an adapter on token sequences (each with its BOS and, if wanted, EOS). `progress` says after every step whether to go on.
 pub fn train_lora(
     model: &FloatModel,
     samples: &[Vec<u32>],
     config: &LoraConfig,
-    mut progress: impl FnMut(Progress),
+    mut progress: impl FnMut(Progress) -> bool,
 ) -> Result<FloatAdapter, TrainError> {
     let mut trainer = Trainer::new(model, samples, config)?;
     for _ in 0..config.schedule.epochs {
@@ -83,7 +83,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// One pass over the samples; returns the mean of its batches' losses.
-    pub(super) fn epoch(&mut self, progress: &mut dyn FnMut(Progress)) -> Result<f32, TrainError> {
+    pub(super) fn epoch(&mut self, progress: &mut dyn FnMut(Progress) -> bool) -> Result<f32, TrainError> {
         self.rng.shuffle(&mut self.order);
         let (order, mut sum) = (self.order.clone(), 0.0);
         for chosen in order.chunks(self.schedule.batch) {
@@ -93,7 +93,9 @@ impl<'a> Trainer<'a> {
             }
             sum += loss;
             self.step += 1;
-            progress(Progress { step: self.step, steps: self.steps, loss });
+            if !progress(Progress { step: self.step, steps: self.steps, loss }) {
+                return Err(TrainError::Stopped);
+            }
         }
         Ok(sum / order.len().div_ceil(self.schedule.batch) as f32)
     }
@@ -188,10 +190,14 @@ mod tests {
         let model = random_model(&tiny_shape(), true, 9);
         let samples = vec![vec![1, 5, 6, 7, 2], vec![1, 8, 3, 2], vec![1, 4, 9, 9, 10, 2]];
         let mut losses = Vec::new();
-        let adapter = train_lora(&model, &samples, &config(), |p| losses.push(p.loss)).unwrap();
+        let adapter = train_lora(&model, &samples, &config(), |p| {
+            losses.push(p.loss);
+            true
+        })
+        .unwrap();
         let (first, last) = (losses[0], losses[losses.len() - 1]);
         assert!(last < 0.3 * first, "{first} to {last}");
-        let again = train_lora(&model, &samples, &config(), |_| {}).unwrap();
+        let again = train_lora(&model, &samples, &config(), |_| true).unwrap();
         assert_eq!(adapter.pairs, again.pairs);
     }
 
@@ -201,7 +207,7 @@ mod tests {
         let refused = |change: fn(&mut LoraConfig), samples: &[Vec<u32>]| {
             let mut config = config();
             change(&mut config);
-            match train_lora(&model, samples, &config, |_| {}) {
+            match train_lora(&model, samples, &config, |_| true) {
                 Err(TrainError::Parameter { name, .. }) => name,
                 Err(TrainError::Token { .. }) => "token",
                 other => panic!("{:?}", other.map(|_| ())),

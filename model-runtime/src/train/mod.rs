@@ -47,6 +47,9 @@ pub enum TrainError {
         /// The id.
         id: u32,
     },
+    /// Told to stop by whoever watches progress.
+    #[error("stopped")]
+    Stopped,
     /// The loss became infinite or not a number.
     #[error("the loss is {loss} at step {step}: try a smaller learning rate")]
     Diverged {

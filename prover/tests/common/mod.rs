@@ -143,7 +143,7 @@ pub fn full_sketched(layers: usize, requests: usize, sites: &[Site], options: In
     let adapter = quantise_adapter(&model, &float, &random_adapter(&shape, 3, sites), &calibration).unwrap();
     let samples: Vec<Vec<u32>> = (0..11u32).map(|i| (0..5 + i % 4).map(|t| (t * t * 3 + i * 11 + 1) % 30).collect()).collect();
     let earns: Vec<bool> = (0..samples.len()).map(|i| i != UNEARNED).collect();
-    let mut index = build_index(&model, &adapter, &samples, &earns, &options, &|_, _| {}).unwrap();
+    let mut index = build_index(&model, &adapter, &samples, &earns, &options, &|_, _| true).unwrap();
     // Sketches of a few entries: by chance alone any score could be noise.
     index.semantics.consts.insert("theta".into(), 0);
     tweak(&mut index.semantics);

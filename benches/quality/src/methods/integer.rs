@@ -30,7 +30,7 @@ impl<'a> Integer<'a> {
         let mut samples = stage.samples.clone();
         samples.iter_mut().for_each(|tokens| stage.tokenizer.without_end(tokens, 2));
         let options = IndexOptions { seed, ..IndexOptions::default() };
-        let index = build_index(&model, &adapter, &samples, &stage.earns, &options, &|_, _| {})?;
+        let index = build_index(&model, &adapter, &samples, &stage.earns, &options, &|_, _| true)?;
         let runtime = Runtime::new(index.semantics.clone(), &model.tensors, Some(&adapter.tensors))?;
         let contributors = stage.contributors().1.into_iter().map(|c| c as u32).collect();
         let sketcher = Sketcher::new(&index.semantics)?;

@@ -87,7 +87,7 @@ fn the_hard_datanet_can_be_indexed() {
     let penalties = Penalties::default();
     let schedule = Schedule { epochs: 60, batch: 32, learning_rate: 0.015, warmup: 0.1, weight_decay: 0.01, seed: 1, penalties };
     let config = LoraConfig { rank: 8, alpha: 16.0, sites: Site::ALL.to_vec(), context, schedule };
-    let trained = train_lora(&float, &samples, &config, |_| {}).unwrap();
+    let trained = train_lora(&float, &samples, &config, |_| true).unwrap();
     let calibration = float_stories(&Folded::new(&float, None), 12, context.min(64));
     let base = |headroom| quantise_base_with(&float, &calibration, headroom).unwrap();
     let tight = quantise_adapter(&base(Headroom::Bits(0)), &float, &trained, &samples);
@@ -99,6 +99,6 @@ fn the_hard_datanet_can_be_indexed() {
     let faithful = crate::int::fidelity::fidelity(&runtime, &samples, reference).unwrap();
     eprintln!("{faithful:?}");
     assert!(faithful.greedy_agreement >= 0.98, "{faithful:?}");
-    let index = build_index(&model, &adapter, &samples, &vec![true; samples.len()], &IndexOptions::default(), &|_, _| ());
+    let index = build_index(&model, &adapter, &samples, &vec![true; samples.len()], &IndexOptions::default(), &|_, _| true);
     assert_eq!(index.unwrap().rows, samples.len());
 }

@@ -91,7 +91,7 @@ pub(super) struct Quality {
 /// Integer against float sketches and scores; sequences past `samples` ask, their first `prompt` tokens being the prompt.
 pub(super) fn attribution_quality(case: &Case, samples: usize, prompt: usize, options: &IndexOptions) -> (Quality, Index) {
     let earns = vec![true; samples];
-    let index = build_index(&case.model, &case.adapter, &case.sequences[..samples], &earns, options, &|_, _| {}).unwrap();
+    let index = build_index(&case.model, &case.adapter, &case.sequences[..samples], &earns, options, &|_, _| true).unwrap();
     let runtime = Runtime::new(index.semantics.clone(), &case.model.tensors, Some(&case.adapter.tensors)).unwrap();
     let folded = Folded::new(&case.float, Some(&case.float_adapter));
     let float_rows: Vec<_> = case.sequences[..samples].iter().map(|t| float_sketch(&folded, t, 1, &index.semantics)).collect();

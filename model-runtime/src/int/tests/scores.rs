@@ -15,7 +15,7 @@ const TARGET: f64 = 0.99;
 /// A model, an adapter trained on the first `samples` of `sequences`, and the rest as queries.
 fn trained(directory: &Path, context: usize, sequences: Vec<Vec<u32>>, samples: usize, config: &LoraConfig) -> Case {
     let float = load_model(directory, &ImportOptions { context: Some(context) }).unwrap();
-    let float_adapter = train_lora(&float, &sequences[..samples], config, |_| {}).unwrap();
+    let float_adapter = train_lora(&float, &sequences[..samples], config, |_| true).unwrap();
     let calibration: Vec<Vec<u32>> = sequences[..samples].iter().step_by(samples.div_ceil(64)).cloned().collect();
     let model = quantise_base(&float, &calibration).unwrap();
     let adapter = quantise_adapter(&model, &float, &float_adapter, &sequences[..samples]).unwrap();

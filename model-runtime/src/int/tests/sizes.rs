@@ -28,7 +28,7 @@ fn sized(rank: usize, scale: f32, samples: usize, seed: u64) -> Sized {
 }
 
 fn index(x: &Sized, options: &IndexOptions) -> Index {
-    build_index(&x.model, &x.adapter, &x.samples, &vec![true; x.samples.len()], options, &|_, _| {}).unwrap()
+    build_index(&x.model, &x.adapter, &x.samples, &vec![true; x.samples.len()], options, &|_, _| true).unwrap()
 }
 
 fn asked(x: &Sized, index: &Index, tokens: &[u32], prompt: usize) -> Attribution {

@@ -28,7 +28,7 @@ fn scored() -> Scored {
     samples[7].truncate(2);
     let mut earns = vec![true; samples.len()];
     earns[6] = false;
-    let index = build_index(&case.model, &case.adapter, &samples, &earns, &IndexOptions::default(), &|_, _| ()).unwrap();
+    let index = build_index(&case.model, &case.adapter, &samples, &earns, &IndexOptions::default(), &|_, _| true).unwrap();
     // The exchange is a sample's, so that one score is large.
     let (query, prompt_len) = (samples[1].clone(), 9);
     let dims = Dims::new(&case.adapter.semantics, query.len(), query.len());
