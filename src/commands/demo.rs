@@ -7,27 +7,18 @@ use crate::show;
 use circuits::relation::WeightRanges;
 use circuits::statement::Digest;
 use model_runtime::demo;
-use model_runtime::import::{ImportOptions, load_model};
-use model_runtime::int::Headroom;
 use model_runtime::int::attribute::Attribution;
-use model_runtime::int::index::IndexOptions;
-use model_runtime::semantics::Seed;
-use model_runtime::text::{Datanet, Tokenizer};
-use model_runtime::train::HoldOut;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use steps::cost::Meter;
+use steps::demo::{Demo, prepare};
 use steps::error::{Failure, While};
-use steps::import::import;
-use steps::index::{Indexing, index};
 use steps::kept::Shelves;
 use steps::prove::{Job, prove};
 use steps::run;
 use steps::shares::attribution_shares;
-use steps::store::{AdapterDir, IndexDir, ModelDir, RunInfo, write_file, write_json};
-use steps::texts::sample_tokens;
-use steps::train::{quantised, trained};
+use steps::store::{RunInfo, write_file, write_json};
 use steps::words::Because;
 use verifier::profile::Native;
 
@@ -55,64 +46,14 @@ pub struct Args {
 /// Answers of the demo are one fact and the end of the sentence.
 const ANSWER_TOKENS: usize = 4;
 
-struct Stage {
-    model: ModelDir,
-    adapter: AdapterDir,
-    index: IndexDir,
-    paths: (PathBuf, PathBuf),
-}
-
-fn prepare(args: &Args) -> Result<Stage, Failure> {
-    let terminal = Terminal::new();
-    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
-    let assets = args.assets.clone().unwrap_or(bundled);
-    let datanet_path = assets.join(demo::DATANET_FILE);
-    let datanet = Datanet::load(&datanet_path).during_path("reading", &datanet_path).map_err(|f| f.hint("name the bundled assets with --assets"))?;
-    let [model_dir, adapter_dir, index_dir] = ["model", "adapter", "index"].map(|d| args.out.join(d));
-    std::fs::create_dir_all(&args.out).during_path("creating", &args.out)?;
-    let model = match ModelDir::load(&model_dir) {
-        Ok(model) => model,
-        Err(_) => {
-            say("1/9 importing the base model (floats become exact integers) …");
-            let base = assets.join(demo::BASE_DIR);
-            let float = load_model(&base, &ImportOptions { context: Some(demo::CONTEXT) }).during("importing the base model")?;
-            let tokenizer = Tokenizer::load(&base).during("loading the tokenizer")?;
-            let texts = sample_tokens(&tokenizer, &datanet, demo::CONTEXT)?;
-            let imported = import(float, tokenizer, Some(texts), Headroom::Auto, &terminal)?;
-            imported.model.save(&model_dir)?;
-            imported.model
-        }
-    };
-    let tokens = sample_tokens(&model.tokenizer, &datanet, demo::CONTEXT)?;
-    let adapter = match AdapterDir::load(&adapter_dir, &model) {
-        Ok(adapter) => adapter,
-        Err(_) => {
-            say("2/9 training a LoRA adapter on the datanet …");
-            let float = trained(&model.float, &tokens, &demo::lora_config(), Some(HoldOut::default()), &terminal)?.adapter;
-            let adapter = quantised(&model, float, &tokens, &terminal)?.adapter;
-            adapter.save(&adapter_dir, &model.float, "poa-demo")?;
-            adapter
-        }
-    };
-    let paths = (steps::store::absolute(&model_dir)?, steps::store::absolute(&adapter_dir)?);
-    let root = datanet.root();
-    let options = IndexOptions { seed: Seed::of(&root, None), ..IndexOptions::default() };
-    let index = match IndexDir::load(&index_dir) {
-        Ok(index) if index.info.options == options && index.info.datanet_root.0 == root => index,
-        _ => {
-            say("3/9 sketching every sample's gradient …");
-            let how = Indexing { options, max_tokens: demo::CONTEXT, noise_floor: None, beacon: None, paths: (&paths.0, &paths.1) };
-            let index = index(&model, &adapter, &datanet, how, &terminal)?;
-            index.save(&index_dir)?;
-            index
-        }
-    };
-    Ok(Stage { model, adapter, index, paths })
+fn assets(args: &Args) -> PathBuf {
+    args.assets.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo"))
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
-    let stage = prepare(&args)?;
+    let parts = ["model", "adapter", "index"].map(|part| args.out.join(part));
+    let stage = prepare(&parts, &assets(&args), &Terminal::new())?;
     say("4/9 answering …");
     let paths = (stage.paths.0.as_path(), Some(stage.paths.1.as_path()));
     let mut info = run::infer(&stage.model, Some(&stage.adapter), &args.prompt, ANSWER_TOKENS, Digest::default(), paths)?;
@@ -195,7 +136,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn print_story(info: &RunInfo, stage: &Stage, attribution: &Attribution, because: &Because) {
+fn print_story(info: &RunInfo, stage: &Demo, attribution: &Attribution, because: &Because) {
     println!("\nPrompt   {}\nAnswer   {}", info.prompt, info.answer);
     show::print_attribution(attribution, &stage.index, because, 5);
 }
@@ -253,9 +194,8 @@ fn entity(query: &demo::Query) -> Option<&'static str> {
 }
 
 /// Answers and attributes every held-out query.
-fn measure_queries(args: &Args, stage: &Stage) -> Result<Quality, Failure> {
-    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
-    let path = args.assets.clone().unwrap_or(bundled).join(demo::QUERIES_FILE);
+fn measure_queries(args: &Args, stage: &Demo) -> Result<Quality, Failure> {
+    let path = assets(args).join(demo::QUERIES_FILE);
     let queries = demo::load_queries(&path).during_path("reading", &path)?;
     let semantics = &stage.index.index.semantics;
     let runtime = run::runtime(semantics, &stage.model, Some(&stage.adapter))?;

@@ -14,6 +14,7 @@ mod infer;
 pub mod node_args;
 mod prove;
 mod register;
+mod serve;
 mod settle;
 mod srs;
 mod train;
@@ -57,6 +58,7 @@ enum Command {
     Escrow(escrow::Args),
     Settle(settle::Args),
     Withdraw(withdraw::Args),
+    Serve(serve::Args),
     Watch(watch::Args),
     Srs(srs::Args),
     Wrap(wrap::Args),
@@ -82,6 +84,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Escrow(args) => escrow::run(args, json),
         Command::Settle(args) => settle::run(args, json),
         Command::Withdraw(args) => withdraw::run(args, json),
+        Command::Serve(args) => serve::run(args, json),
         Command::Watch(args) => watch::run(args, json),
         Command::Srs(args) => srs::run(args, json),
         Command::Wrap(args) => wrap::run(args, json),

@@ -16,6 +16,7 @@
 pub mod audit;
 pub mod compare;
 pub mod cost;
+pub mod demo;
 pub mod error;
 pub mod evm_proof;
 pub mod import;

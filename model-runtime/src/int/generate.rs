@@ -9,6 +9,11 @@ impl Runtime {
     /// Continues `prompt` greedily by at most `max_new` tokens, ending after one of `stops` or at the context's end; returns the new tokens.
     pub fn generate(&self, prompt: &[u32], max_new: usize, stops: impl IntoIterator<Item = u32>) -> Result<Vec<u32>, RunError> {
         let stops: Vec<u32> = stops.into_iter().collect();
+        self.generate_while(prompt, max_new, &mut |answer| !answer.last().is_some_and(|last| stops.contains(last)))
+    }
+
+    /// The same for as long as `goes_on` says, which sees the answer after every token.
+    pub fn generate_while(&self, prompt: &[u32], max_new: usize, goes_on: &mut dyn FnMut(&[u32]) -> bool) -> Result<Vec<u32>, RunError> {
         check_tokens(self, prompt)?;
         let context = self.sem.shape.context;
         if prompt.is_empty() || prompt.len() > context {
@@ -21,7 +26,7 @@ impl Runtime {
             let next = self.step(&chunk, offset, &mut caches)?;
             offset += chunk.len();
             answer.push(next);
-            if stops.contains(&next) {
+            if !goes_on(&answer) {
                 break;
             }
             chunk = vec![next];

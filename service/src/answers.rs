@@ -1,0 +1,130 @@
+//! One answer: decoded token by token, cut at what it should stop at, told as it grows.
+
+use crate::catalog::Served;
+use crate::error::ApiError;
+use steps::error::{Failure, While};
+
+/// What is asked of a model.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The prompt.
+    pub prompt: String,
+    /// Most tokens of the answer; as many as there is room for without.
+    pub max_tokens: Option<usize>,
+    /// Texts that end the answer and aren't part of it.
+    pub stop: Vec<String>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended it, or a text did that should.
+    Stop,
+    /// There was no room for more.
+    Length,
+}
+
+impl Finish {
+    /// OpenAI's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Prompt and answer; an end-of-text token is no part of it.
+    pub tokens: Vec<u32>,
+    /// Tokens of the prompt.
+    pub prompt_len: usize,
+    /// What is shown of it.
+    pub text: String,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// Checks a question; returns the prompt's tokens and the room for an answer.
+pub fn check(served: &Served, question: &Question) -> Result<(Vec<u32>, usize), ApiError> {
+    let tokenizer = &served.model().tokenizer;
+    let tokens = tokenizer.encode(&question.prompt).map_err(|e| ApiError::parameter("prompt", format!("the prompt can't be read: {e}")))?;
+    let (context, len) = (served.context(), tokens.len());
+    if len >= context {
+        let message = format!("the prompt has {len} tokens, the model's context is {context} with the answer");
+        return Err(ApiError { code: "context_length_exceeded", ..ApiError::parameter("prompt", message) });
+    }
+    let room = context - len;
+    match question.max_tokens {
+        Some(0) => Err(ApiError::parameter("max_tokens", "max_tokens is 0, expected at least 1")),
+        Some(most) if most > room => {
+            let message = format!("max_tokens is {most}, after a prompt of {len} tokens the context of {context} has room for {room}");
+            Err(ApiError { code: "context_length_exceeded", ..ApiError::parameter("max_tokens", message) })
+        }
+        most => Ok((tokens, most.unwrap_or(room))),
+    }
+}
+
+/// How much of a growing text can be told: nothing that may become a stop, a broken character or space at the end.
+fn tellable(text: &str, stop: &[String]) -> usize {
+    let text = text.trim_end_matches('\u{fffd}').trim_end();
+    let begun = |stop: &String| (1..stop.len()).rev().filter(|&n| stop.is_char_boundary(n)).find(|&n| text.ends_with(&stop[..n])).unwrap_or(0);
+    let held = stop.iter().map(begun).max().unwrap_or(0);
+    text.len() - held
+}
+
+/// Answers a question that was checked; `tell` gets every new piece of the text and says whether to go on.
+///
+/// # Errors
+///
+/// When a value leaves the model's range, the answer is empty, or nobody listens any more.
+pub fn answer(served: &Served, question: &Question, tokens: Vec<u32>, room: usize, tell: &mut dyn FnMut(&str) -> bool) -> Result<Answer, Failure> {
+    let tokenizer = &served.model().tokenizer;
+    let (mut told, mut text, mut stopped, mut listens) = (0, String::new(), false, true);
+    let mut goes_on = |answer: &[u32]| {
+        if answer.last().is_some_and(|last| tokenizer.stops().contains(last)) {
+            stopped = true;
+            return false;
+        }
+        text = tokenizer.answer(answer);
+        if let Some(end) = question.stop.iter().filter_map(|stop| text.find(stop.as_str())).min() {
+            text.truncate(end);
+            stopped = true;
+        }
+        let end = if stopped { text.len() } else { tellable(&text, &question.stop) };
+        if end > told {
+            listens = tell(&text[told..end]);
+            told = end;
+        }
+        listens && !stopped
+    };
+    let mut new = served.runtime().generate_while(&tokens, room, &mut goes_on).during("answering")?;
+    if !listens {
+        return Err(Failure::stopped());
+    }
+    if told < text.len() {
+        tell(&text[told..]);
+    }
+    tokenizer.without_end(&mut new, 1);
+    if new.is_empty() {
+        return Err(Failure::input("the model's answer is empty").hint("try another prompt"));
+    }
+    let prompt_len = tokens.len();
+    let finish = if stopped { Finish::Stop } else { Finish::Length };
+    Ok(Answer { tokens: [tokens, new].concat(), prompt_len, text, finish })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_become_a_stop_is_held_back() {
+        let stop = ["END".to_owned(), "\n\n".to_owned()];
+        for (text, told) in [("a word ", 6), ("a word\u{fffd}", 6), ("the E", 4), ("the EN", 4), ("the ENTRY", 9), ("", 0)] {
+            assert_eq!(tellable(text, &stop), told, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Work in the background, as a table: nothing is lost or done twice, whenever the process ends.
+//!
+//! A worker that claims a job has it until its lease ends, and extends the lease while it works. Every claim has a fence, a number that only grows:
+//! what an old claim still says is ignored. A job that fails is tried again, later each time, and a few times in all.
+
+use crate::database::{Database, now};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+use serde_json::Value;
+
+/// Seconds that a claim holds without being extended.
+pub const LEASE: i64 = 30;
+/// Times that a job is begun, at most.
+const ATTEMPTS: i64 = 5;
+/// Seconds before the second attempt; twice as many before each further one.
+const PAUSE: i64 = 5;
+
+/// A job as it's told.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Job {
+    /// Its number.
+    pub id: i64,
+    /// What is to be done.
+    pub kind: String,
+    /// To what.
+    pub subject: String,
+    /// `queued`, `running`, `done`, `failed` or `cancelled`.
+    pub state: String,
+    /// What a running one is doing.
+    pub phase: Option<String>,
+    /// Times it was begun.
+    pub attempts: i64,
+    /// What went wrong last.
+    pub problem: Option<String>,
+    /// What came of it.
+    pub result: Option<Value>,
+    /// Seconds since 1970.
+    pub created: i64,
+}
+
+impl Job {
+    /// Whether nothing more will happen by itself.
+    pub fn is_over(&self) -> bool {
+        !matches!(self.state.as_str(), "queued" | "running")
+    }
+}
+
+/// A job that a worker has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The job's number.
+    pub id: i64,
+    /// What is to be done.
+    pub kind: String,
+    /// To what.
+    pub subject: String,
+    fence: i64,
+}
+
+fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
+    let result: Option<String> = row.get("result")?;
+    Ok(Job {
+        id: row.get("id")?,
+        kind: row.get("kind")?,
+        subject: row.get("subject")?,
+        state: row.get("state")?,
+        phase: row.get("phase")?,
+        attempts: row.get("attempts")?,
+        problem: row.get("problem")?,
+        result: result.and_then(|text| serde_json::from_str(&text).ok()),
+        created: row.get("created")?,
+    })
+}
+
+fn of_subject(connection: &Connection, kind: &str, subject: &str) -> rusqlite::Result<Option<Job>> {
+    connection.query_row("SELECT * FROM jobs WHERE kind = ?1 AND subject = ?2", [kind, subject], job).optional()
+}
+
+/// The job of a kind for a subject.
+pub fn find(database: &Database, kind: &str, subject: &str) -> rusqlite::Result<Option<Job>> {
+    database.read(|c| of_subject(c, kind, subject))
+}
+
+/// Queues a job; one that is there stays as it is, unless it failed or was cancelled: then it begins anew.
+pub fn enqueue(database: &Database, kind: &str, subject: &str) -> rusqlite::Result<Job> {
+    database.write(|t| {
+        let insert = "INSERT INTO jobs (kind, subject, created, state) VALUES (?1, ?2, ?3, 'queued') \
+                      ON CONFLICT (kind, subject) DO UPDATE SET state = 'queued', attempts = 0, not_before = 0, problem = NULL, phase = NULL \
+                      WHERE state IN ('failed', 'cancelled')";
+        t.execute(insert, params![kind, subject, now()])?;
+        of_subject(t, kind, subject)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+    })
+}
+
+/// Takes the oldest job that waits, or whose worker has gone silent.
+pub fn claim(database: &Database) -> rusqlite::Result<Option<Claim>> {
+    claim_at(database, now())
+}
+
+fn claim_at(database: &Database, now: i64) -> rusqlite::Result<Option<Claim>> {
+    database.write(|t| {
+        // Whoever died of a job again and again won't be given it for ever.
+        let gone = "UPDATE jobs SET state = 'failed', problem = 'its worker ended again and again' \
+                    WHERE state = 'running' AND lease < ?1 AND attempts >= ?2";
+        t.execute(gone, params![now, ATTEMPTS])?;
+        let take = "UPDATE jobs SET state = 'running', phase = NULL, attempts = attempts + 1, fence = fence + 1, lease = ?1 + ?2 \
+                    WHERE id = (SELECT id FROM jobs WHERE (state = 'queued' AND not_before <= ?1) OR (state = 'running' AND lease < ?1) \
+                                ORDER BY id LIMIT 1) RETURNING id, kind, subject, fence";
+        let row = |r: &Row<'_>| Ok(Claim { id: r.get(0)?, kind: r.get(1)?, subject: r.get(2)?, fence: r.get(3)? });
+        t.query_row(take, params![now, LEASE], row).optional()
+    })
+}
+
+/// Changes a job as far as it is still the claim's; whether it was.
+fn as_owner(database: &Database, claim: &Claim, change: &str, values: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<bool> {
+    let update = format!("UPDATE jobs SET {change} WHERE id = ?1 AND fence = ?2 AND state = 'running'");
+    let mut all: Vec<&dyn rusqlite::ToSql> = vec![&claim.id, &claim.fence];
+    all.extend(values);
+    database.write(|t| Ok(t.execute(&update, all.as_slice())? > 0))
+}
+
+/// Keeps a claim for another lease; false once it's lost or cancelled.
+pub fn extend(database: &Database, claim: &Claim) -> rusqlite::Result<bool> {
+    as_owner(database, claim, "lease = ?3", &[&(now() + LEASE)])
+}
+
+/// Says what is being done.
+pub fn tell(database: &Database, claim: &Claim, phase: &str) -> rusqlite::Result<bool> {
+    as_owner(database, claim, "phase = ?3", &[&phase])
+}
+
+/// Ends a job with what came of it.
+pub fn finish(database: &Database, claim: &Claim, result: &Value) -> rusqlite::Result<bool> {
+    as_owner(database, claim, "state = 'done', phase = NULL, problem = NULL, result = ?3", &[&result.to_string()])
+}
+
+/// Gives a job back for another attempt, or for good after the last.
+pub fn fail(database: &Database, claim: &Claim, problem: &str) -> rusqlite::Result<bool> {
+    let change = "state = CASE WHEN attempts >= ?3 THEN 'failed' ELSE 'queued' END, phase = NULL, problem = ?4, \
+                  not_before = ?5 + ?6 * (1 << (attempts - 1))";
+    as_owner(database, claim, change, &[&ATTEMPTS, &problem, &now(), &PAUSE])
+}
+
+/// Hands a job back untouched, as when the service ends.
+pub fn release(database: &Database, claim: &Claim) -> rusqlite::Result<bool> {
+    as_owner(database, claim, "state = 'queued', phase = NULL, attempts = attempts - 1", &[])
+}
+
+/// Cancels a job that isn't over; whether it was so.
+pub fn cancel(database: &Database, kind: &str, subject: &str) -> rusqlite::Result<bool> {
+    let update = "UPDATE jobs SET state = 'cancelled', phase = NULL WHERE kind = ?1 AND subject = ?2 AND state IN ('queued', 'running')";
+    database.write(|t| Ok(t.execute(update, [kind, subject])? > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn database() -> (tempfile::TempDir, Database) {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(&directory.path().join("poa.db")).unwrap();
+        (directory, database)
+    }
+
+    #[test]
+    fn a_job_is_done_once() {
+        let (_directory, database) = database();
+        let first = enqueue(&database, "prove", "a").unwrap();
+        assert_eq!(enqueue(&database, "prove", "a").unwrap(), first, "asking twice is asking once");
+        let claimed = claim(&database).unwrap().unwrap();
+        assert_eq!((claimed.id, claim(&database).unwrap()), (first.id, None), "nobody else gets it");
+        assert!(tell(&database, &claimed, "lookups").unwrap());
+        assert_eq!(find(&database, "prove", "a").unwrap().unwrap().phase.as_deref(), Some("lookups"));
+        assert!(finish(&database, &claimed, &json!({ "bytes": 3 })).unwrap());
+        assert!(!finish(&database, &claimed, &json!({ "bytes": 4 })).unwrap());
+        let done = enqueue(&database, "prove", "a").unwrap();
+        assert_eq!((done.state.as_str(), done.result.clone(), done.is_over()), ("done", Some(json!({ "bytes": 3 })), true));
+    }
+
+    /// A worker that comes back after its lease finds that the job is another's.
+    #[test]
+    fn old_claims_are_ignored() {
+        let (_directory, database) = database();
+        enqueue(&database, "prove", "a").unwrap();
+        let old = claim(&database).unwrap().unwrap();
+        assert_eq!(claim_at(&database, now() + LEASE).unwrap(), None);
+        let new = claim_at(&database, now() + LEASE + 1).unwrap().unwrap();
+        assert_ne!(old, new);
+        let refused = [extend(&database, &old), tell(&database, &old, "x"), fail(&database, &old, "x"), release(&database, &old)];
+        assert!(refused.into_iter().all(|r| !r.unwrap()) && !finish(&database, &old, &json!(1)).unwrap());
+        assert!(extend(&database, &new).unwrap() && finish(&database, &new, &json!(2)).unwrap());
+    }
+
+    #[test]
+    fn failures_are_tried_again_later_and_not_for_ever() {
+        let (_directory, database) = database();
+        enqueue(&database, "prove", "a").unwrap();
+        let mut at = now();
+        for attempt in 1..=ATTEMPTS {
+            let claimed = claim_at(&database, at).unwrap().unwrap();
+            assert!(fail(&database, &claimed, "no memory").unwrap());
+            assert_eq!(claim_at(&database, at).unwrap(), None, "not at once");
+            at += PAUSE * (1 << attempt);
+        }
+        let failed = find(&database, "prove", "a").unwrap().unwrap();
+        assert_eq!((failed.state.as_str(), failed.attempts, failed.problem.as_deref()), ("failed", ATTEMPTS, Some("no memory")));
+        assert_eq!(claim_at(&database, at + 10_000).unwrap(), None);
+        assert_eq!(enqueue(&database, "prove", "a").unwrap().state, "queued", "asked again, it begins anew");
+    }
+
+    #[test]
+    fn what_ends_its_worker_ends() {
+        let (_directory, database) = database();
+        enqueue(&database, "prove", "a").unwrap();
+        let times = (0..ATTEMPTS + 2).filter(|i| claim_at(&database, now() + i * (LEASE + 1)).unwrap().is_some()).count();
+        assert_eq!(times as i64, ATTEMPTS);
+        assert_eq!(find(&database, "prove", "a").unwrap().unwrap().state, "failed");
+    }
+
+    #[test]
+    fn cancelled_and_released_jobs() {
+        let (_directory, database) = database();
+        enqueue(&database, "prove", "a").unwrap();
+        let claimed = claim(&database).unwrap().unwrap();
+        assert!(release(&database, &claimed).unwrap());
+        let again = claim(&database).unwrap().unwrap();
+        assert_eq!(find(&database, "prove", "a").unwrap().unwrap().attempts, 1, "a release is no attempt");
+        assert!(cancel(&database, "prove", "a").unwrap() && !cancel(&database, "prove", "a").unwrap());
+        assert!(!extend(&database, &again).unwrap() && !finish(&database, &again, &json!(1)).unwrap());
+        assert_eq!(claim(&database).unwrap(), None);
+    }
+}

@@ -1,0 +1,304 @@
+//! Pages for people: ask, see what the answer rests on, have it proven. They work without a script.
+
+use crate::answers::{Finish, Question};
+use crate::api::{attributed, enqueue_proof, file};
+use crate::attributions::{Attributed, Word};
+use crate::error::ApiError;
+use crate::jobs::{self, Job};
+use crate::keys::{self, Session};
+use crate::openai::{ask, model};
+use crate::requests::{self, Request};
+use crate::server::Service;
+use crate::worker::PROVE;
+use askama::Template;
+use axum::Router;
+use axum::extract::{Form, FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+
+const COOKIE: &str = "poa_session";
+/// How long a wrong key waits for its answer.
+const SLOWED: Duration = Duration::from_millis(500);
+/// Requests that are listed.
+const LISTED: usize = 20;
+/// Tokens of an answer unless said otherwise.
+const TOKENS: usize = 32;
+
+type Shared = State<Arc<Service>>;
+
+/// The routes.
+pub fn routes() -> Router<Arc<Service>> {
+    Router::new()
+        .route("/", get(home))
+        .route("/ask", post(ask_page))
+        .route("/requests/{id}", get(request_page))
+        .route("/requests/{id}/proof", post(prove_page))
+        .route("/requests/{id}/proof.bin", get(|s: Shared, session, path| download(s, session, path, "proof", "proof.bin")))
+        .route("/requests/{id}/statement.json", get(|s: Shared, session, path| download(s, session, path, "statement", "statement.json")))
+        .route("/sign-in", get(sign_in).post(signed_in))
+        .route("/sign-out", post(sign_out))
+        .route("/style.css", get(style))
+        .fallback(|| async { PageError::from(ApiError::not_found("page")) })
+}
+
+async fn style() -> Response {
+    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "max-age=3600")];
+    (headers, include_str!("../assets/style.css")).into_response()
+}
+
+#[derive(Template)]
+#[template(path = "message.html")]
+struct MessagePage {
+    title: String,
+    message: String,
+    hint: Option<String>,
+}
+
+/// What a page couldn't do.
+pub enum PageError {
+    /// Nobody is signed in.
+    SignIn,
+    /// Something else.
+    Failed(ApiError),
+}
+
+impl<E: Into<ApiError>> From<E> for PageError {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn page(template: &impl Template) -> Response {
+    match template.render() {
+        Ok(text) => Html(text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("this page can't be shown: {error}")).into_response(),
+    }
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::SignIn => Redirect::to("/sign-in").into_response(),
+            Self::Failed(error) => {
+                let title = error.status.canonical_reason().unwrap_or("Failed").to_owned();
+                let mut response = page(&MessagePage { title, message: error.message, hint: error.hint });
+                *response.status_mut() = error.status;
+                response
+            }
+        }
+    }
+}
+
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get(header::COOKIE)?.to_str().ok()?;
+    cookies.split(';').find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+impl FromRequestParts<Arc<Service>> for Session {
+    type Rejection = PageError;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, PageError> {
+        let secret = cookie(&parts.headers).ok_or(PageError::SignIn)?;
+        keys::session(&service.database, secret)?.ok_or(PageError::SignIn)
+    }
+}
+
+impl Session {
+    /// Refuses forms that another site has sent.
+    fn check(&self, form_token: &str) -> Result<(), PageError> {
+        if form_token == self.form_token {
+            Ok(())
+        } else {
+            Err(ApiError::forbidden("this form isn't of this session; go back and load the page again").into())
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "sign_in.html")]
+struct SignInPage {
+    wrong: bool,
+}
+
+async fn sign_in() -> Response {
+    page(&SignInPage { wrong: false })
+}
+
+#[derive(Deserialize)]
+struct SignIn {
+    key: String,
+}
+
+async fn signed_in(State(service): Shared, Form(form): Form<SignIn>) -> Result<Response, PageError> {
+    let Some(caller) = keys::find(&service.database, form.key.trim())? else {
+        tokio::time::sleep(SLOWED).await;
+        let mut response = page(&SignInPage { wrong: true });
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        return Ok(response);
+    };
+    let secret = keys::start_session(&service.database, caller)?;
+    let cookie = format!("{COOKIE}={secret}; Path=/; HttpOnly; SameSite=Strict; Max-Age=86400");
+    Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response())
+}
+
+#[derive(Deserialize)]
+struct Token {
+    form_token: String,
+}
+
+async fn sign_out(State(service): Shared, session: Session, headers: HeaderMap, Form(form): Form<Token>) -> Result<Response, PageError> {
+    session.check(&form.form_token)?;
+    cookie(&headers).map_or(Ok(()), |secret| keys::end_session(&service.database, secret))?;
+    let cookie = format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0");
+    Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/sign-in")).into_response())
+}
+
+#[derive(Template)]
+#[template(path = "home.html")]
+struct HomePage {
+    form_token: String,
+    models: Vec<String>,
+    requests: Vec<Request>,
+    tokens: usize,
+}
+
+async fn home(State(service): Shared, session: Session) -> Result<Response, PageError> {
+    // Adapted models first: their answers rest on somebody's samples.
+    let mut models: Vec<String> = service.catalog.all().map(|served| served.id.clone()).collect();
+    models.sort_by_key(|id| (!id.contains('+'), id.clone()));
+    let requests = requests::newest(&service.database, session.caller, LISTED)?;
+    Ok(page(&HomePage { form_token: session.form_token, models, requests, tokens: TOKENS }))
+}
+
+#[derive(Deserialize)]
+struct Ask {
+    form_token: String,
+    model: String,
+    prompt: String,
+}
+
+async fn ask_page(State(service): Shared, session: Session, Form(form): Form<Ask>) -> Result<Response, PageError> {
+    session.check(&form.form_token)?;
+    let served = model(&service, &form.model)?;
+    let prompt = form.prompt.trim().to_owned();
+    if prompt.is_empty() {
+        return Err(ApiError::parameter("prompt", "the question is empty").into());
+    }
+    let room = served.model().tokenizer.encode(&prompt).map_or(0, |tokens| served.context().saturating_sub(tokens.len()));
+    let question = Question { prompt, max_tokens: Some(TOKENS.min(room).max(1)), stop: vec![] };
+    let (id, _) = ask(&service, session.caller, &served, question).await?;
+    Ok(Redirect::to(&format!("/requests/{id}")).into_response())
+}
+
+/// A word with how strongly it's marked, from 0 to 5.
+struct Marked {
+    text: String,
+    strength: u8,
+}
+
+fn marked(words: &[Word]) -> Vec<Marked> {
+    let strength = |share: f64| (share * 10.0).clamp(0.0, 5.0) as u8;
+    words.iter().filter(|w| !w.text.is_empty()).map(|w| Marked { text: w.text.clone(), strength: strength(w.share) }).collect()
+}
+
+/// A contributor's share with its percentage.
+struct Slice {
+    contributor: String,
+    percent: String,
+    bps: u32,
+}
+
+struct Shown {
+    sample: usize,
+    contributor: String,
+    score: i32,
+    relevance: i64,
+    text: Option<String>,
+    words: Vec<Marked>,
+}
+
+#[derive(Template)]
+#[template(path = "request.html")]
+struct RequestPage {
+    form_token: String,
+    request: Request,
+    cut: bool,
+    samples: Vec<Shown>,
+    shares: Vec<Slice>,
+    nothing: Option<String>,
+    job: Option<Job>,
+    waits: bool,
+    figures: Option<String>,
+}
+
+fn shown(attributed: Attributed) -> (Vec<Shown>, Vec<Slice>) {
+    let samples = attributed.samples.into_iter().take(5).map(|s| Shown {
+        words: marked(&s.words),
+        sample: s.sample,
+        contributor: s.contributor,
+        score: s.score,
+        relevance: s.relevance,
+        text: s.text,
+    });
+    let slice = |s: crate::attributions::Share| Slice { percent: format!("{:.1}", f64::from(s.bps) / 100.0), contributor: s.contributor, bps: s.bps };
+    (samples.collect(), attributed.weights.into_iter().map(slice).collect())
+}
+
+fn figures(job: &Job) -> Option<String> {
+    let result = job.result.as_ref()?;
+    let (bytes, seconds, bits) = (result["proof_bytes"].as_u64()?, result["seconds"].as_f64()?, result["security_bits"].as_f64()?);
+    Some(format!("{:.0} kB, made in {seconds:.1} s, {bits:.1} bits of proven security", bytes as f64 / 1000.0))
+}
+
+async fn request_page(State(service): Shared, session: Session, Path(id): Path<String>) -> Result<Response, PageError> {
+    let request = requests::find(&service.database, session.caller, &id)?;
+    let ((samples, shares), nothing) = match attributed(&service, session.caller, request.clone()).await {
+        Ok(found) if found.weights.is_empty() => (shown(found), Some("No sample passed the noise floor: nobody is credited.".to_owned())),
+        Ok(found) => (shown(found), None),
+        Err(error) if error.status == StatusCode::CONFLICT => ((vec![], vec![]), Some(error.message)),
+        Err(error) => return Err(error.into()),
+    };
+    let job = jobs::find(&service.database, PROVE, &id)?;
+    let waits = job.as_ref().is_some_and(|job| !job.is_over());
+    let cut = request.finish_reason == Finish::Length.name();
+    let figures = job.as_ref().and_then(figures);
+    Ok(page(&RequestPage { form_token: session.form_token, request, cut, samples, shares, nothing, job, waits, figures }))
+}
+
+async fn prove_page(State(service): Shared, session: Session, Path(id): Path<String>, Form(form): Form<Token>) -> Result<Response, PageError> {
+    session.check(&form.form_token)?;
+    enqueue_proof(&service, session.caller, &id)?;
+    Ok(Redirect::to(&format!("/requests/{id}")).into_response())
+}
+
+async fn download(State(service): Shared, session: Session, Path(id): Path<String>, which: &str, name: &str) -> Result<Response, PageError> {
+    let bytes = file(&service, session.caller, &id, which)?;
+    let headers =
+        [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, format!("attachment; filename={name}"))];
+    Ok((headers, bytes).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_others_is_text_on_a_page() {
+        let evil = "<script>alert(1)</script>\" onload=\"x";
+        let text = MessagePage { title: evil.into(), message: evil.into(), hint: Some(evil.into()) }.render().unwrap();
+        assert!(!text.contains("<script>") && !text.contains("\" onload"), "{text}");
+    }
+
+    #[test]
+    fn the_session_cookie_is_found_among_others() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(cookie(&headers), None);
+        headers.insert(header::COOKIE, "a=b; poa_session=secret; poa_session_other=c".parse().unwrap());
+        assert_eq!(cookie(&headers), Some("secret"));
+    }
+}

@@ -1,0 +1,180 @@
+//! The server: what it is started with, what every call shares, how it ends.
+
+use crate::catalog::{Catalog, Place};
+use crate::database::Database;
+use crate::error::ApiError;
+use crate::files::Files;
+use crate::{api, keys, pages, worker};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use steps::error::{Failure, While};
+use steps::progress::Observer;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Most bytes of a body.
+const BODY: usize = 1 << 20;
+/// Answers that may wait for a core; more are told to come again.
+const WAITING: usize = 64;
+/// How long a call may take until its answer begins, a slow sender's body included.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long calls under way may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How the service is started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where everything is.
+    pub data: PathBuf,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The bundled assets, to make the demo's model from where it isn't there.
+    pub demo: Option<PathBuf>,
+    /// Whether everyone with a key may read samples' texts.
+    pub show_samples: bool,
+}
+
+/// What every call shares.
+pub struct Service {
+    pub(crate) database: Database,
+    pub(crate) files: Files,
+    pub(crate) catalog: Catalog,
+    pub(crate) show_samples: bool,
+    pub(crate) ending: AtomicBool,
+    pub(crate) on: Arc<dyn Observer>,
+    answering: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+/// A place in the queue of those who wait, given up when dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Service {
+    /// A core to answer with.
+    pub(crate) async fn permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(ApiError::busy());
+        }
+        let _waiting = Waiting(&self.waiting);
+        self.answering.clone().acquire_owned().await.map_err(|_| ApiError::from(Failure::stopped()))
+    }
+
+    /// Whether calls go on.
+    pub(crate) fn goes_on(&self) -> bool {
+        !self.ending.load(Ordering::Relaxed)
+    }
+}
+
+/// Nothing comes from elsewhere, runs in a page, or is framed by others; nothing takes for ever.
+async fn guarded(request: Request, next: Next) -> Response {
+    let mut response = match tokio::time::timeout(PATIENCE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::slow().into_response(),
+    };
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    headers.into_iter().for_each(|(name, value)| {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    });
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .merge(api::routes())
+        .merge(pages::routes())
+        .layer(middleware::from_fn(guarded))
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(service)
+}
+
+/// What a started service tells.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The admin's key, on the first start only.
+    pub admin_key: Option<String>,
+}
+
+/// Serves until it is told to end (SIGINT, SIGTERM); `started` is called once it listens.
+///
+/// # Errors
+///
+/// When the data can't be read, or the address is taken.
+pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&Started)) -> Result<(), Failure> {
+    let data = &settings.data;
+    std::fs::create_dir_all(data).during_path("creating", data)?;
+    if let Some(assets) = &settings.demo {
+        let place = Place::new(data, "demo");
+        let parts = [place.model(), place.adapter("facts"), place.index("facts")];
+        steps::demo::prepare(&parts, assets, &*on)?;
+    }
+    let catalog = Catalog::load(data, &*on)?;
+    let database = Database::open(&data.join("poa.db"))?;
+    let admin_key = keys::make_first(&database)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let service = Arc::new(Service {
+        database,
+        files: Files::new(data.join("files")),
+        catalog,
+        show_samples: settings.show_samples || settings.demo.is_some(),
+        ending: AtomicBool::new(false),
+        on,
+        answering: Arc::new(Semaphore::new(cores)),
+        waiting: AtomicUsize::new(0),
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().during("starting")?;
+    let listener = runtime.block_on(TcpListener::bind(settings.listen)).during(format!("listening on {}", settings.listen))?;
+    let address = listener.local_addr().during("listening")?;
+    let prover = {
+        let service = service.clone();
+        std::thread::Builder::new().name("prover".into()).spawn(move || worker::work(&service)).during("starting the prover")?
+    };
+    started(&Started { address, admin_key });
+    let ended = {
+        let service = service.clone();
+        async move {
+            signalled().await;
+            service.on.note("ending: calls under way may finish, the proof under way is handed back …");
+            service.ending.store(true, Ordering::Relaxed);
+        }
+    };
+    let served = runtime.block_on(async { axum::serve(listener, router(service.clone())).with_graceful_shutdown(ended).await });
+    service.ending.store(true, Ordering::Relaxed);
+    let _ = prover.join();
+    runtime.shutdown_timeout(GRACE);
+    served.during("serving")
+}
+
+/// Told to end.
+async fn signalled() {
+    #[cfg(unix)]
+    if let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        return;
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

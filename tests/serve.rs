@@ -1,0 +1,307 @@
+//! The service as a program and a browser without scripts use it: over HTTP, restarted and killed.
+
+mod common;
+
+use common::{poa, scratch, text};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// A running service.
+struct Server {
+    child: Child,
+    address: String,
+    admin_key: Option<String>,
+}
+
+/// What came back.
+struct Response {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+impl Response {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+}
+
+impl Server {
+    fn start(data: &Path) -> Self {
+        let arguments = ["serve", "--demo", "--json", "--listen", "127.0.0.1:0", "--data", &text(data)];
+        let mut child = Command::new(env!("CARGO_BIN_EXE_poa")).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let admin_key = line["admin_key"].as_str().map(str::to_owned);
+        Self { child, address: line["address"].as_str().unwrap().to_owned(), admin_key }
+    }
+
+    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(100))).unwrap();
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n", self.address, body.len());
+        headers.iter().for_each(|(name, value)| request += &format!("{name}: {value}\r\n"));
+        stream.write_all(format!("{request}\r\n{body}").as_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let mut lines = head.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers: BTreeMap<String, String> =
+            lines.filter_map(|l| l.split_once(':')).map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned())).collect();
+        let chunked = headers.get("transfer-encoding").is_some_and(|v| v == "chunked");
+        Response { status, body: if chunked { unchunked(body) } else { body.to_owned() }, headers }
+    }
+
+    fn call(&self, key: &str, method: &str, path: &str, body: &Value) -> Response {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        self.send(method, path, &[("authorization", &format!("Bearer {key}"))], &body)
+    }
+
+    fn get(&self, key: &str, path: &str) -> Response {
+        self.call(key, "GET", path, &Value::Null)
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for a job's end.
+    fn proven(&self, key: &str, request: &str) -> Value {
+        let start = Instant::now();
+        loop {
+            let job = self.get(key, &format!("/v1/requests/{request}/proof")).json();
+            match job["state"].as_str().unwrap() {
+                "done" => return job,
+                "queued" | "running" if start.elapsed() < Duration::from_secs(300) => std::thread::sleep(Duration::from_millis(300)),
+                _ => panic!("{job}"),
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn unchunked(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((length, rest)) = body.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap();
+        if length == 0 {
+            break;
+        }
+        whole += &rest[..length];
+        body = &rest[length + 2..];
+    }
+    whole
+}
+
+/// A data directory with the demo's model in it, and its admin's key; made once.
+fn data() -> &'static (PathBuf, String) {
+    static DATA: OnceLock<(PathBuf, String)> = OnceLock::new();
+    DATA.get_or_init(|| {
+        let dir = scratch("serve");
+        let server = Server::start(&dir);
+        let key = server.admin_key.clone().unwrap();
+        server.kill();
+        (dir, key)
+    })
+}
+
+/// The same model with nothing else in it.
+fn fresh(name: &str) -> (PathBuf, Server, String) {
+    let dir = scratch(name);
+    copy(&data().0.join("models"), &dir.join("models"));
+    let server = Server::start(&dir);
+    let key = server.admin_key.clone().unwrap();
+    (dir, server, key)
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() { copy(&entry.path(), &target) } else { std::fs::copy(entry.path(), target).map(|_| ()).unwrap() }
+    }
+}
+
+const PROMPT: &str = "The keeper of Skarn light is";
+
+fn question(extra: &Value) -> Value {
+    let mut body = json!({ "model": "demo+facts", "prompt": PROMPT, "max_tokens": 4, "temperature": 0 });
+    extra.as_object().unwrap().iter().for_each(|(name, value)| body[name] = value.clone());
+    body
+}
+
+#[test]
+fn answers_have_openais_shapes() {
+    let (_, server, key) = fresh("serve-shapes");
+    let models = server.get(&key, "/v1/models").json();
+    let names: Vec<&str> = models["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
+    assert_eq!(names, ["demo", "demo+facts"]);
+    let whole = server.call(&key, "POST", "/v1/completions", &question(&json!({}))).json();
+    let choice = &whole["choices"][0];
+    assert!(choice["text"].as_str().unwrap().starts_with("Ottar"), "{whole}");
+    assert_eq!((&choice["finish_reason"], &whole["object"]), (&json!("stop"), &json!("text_completion")));
+    assert_eq!(whole["usage"]["total_tokens"].as_u64(), Some(whole["usage"]["prompt_tokens"].as_u64().unwrap() + 2));
+    assert_eq!(whole["poa"]["generation"]["base"], models["data"][0]["generation"]["base"]);
+    // The same, cut: by a count, and by a text that isn't part of the answer.
+    let short = server.call(&key, "POST", "/v1/completions", &question(&json!({ "max_tokens": 1 }))).json();
+    assert_eq!((&short["choices"][0]["text"], &short["choices"][0]["finish_reason"]), (&json!("Ottar"), &json!("length")));
+    let stopped = server.call(&key, "POST", "/v1/completions", &question(&json!({ "stop": ["ar"] }))).json();
+    assert_eq!((&stopped["choices"][0]["text"], &stopped["choices"][0]["finish_reason"]), (&json!("Ott"), &json!("stop")));
+    // As a stream: the pieces are the whole.
+    let streamed = server.call(&key, "POST", "/v1/completions", &question(&json!({ "stream": true, "stream_options": { "include_usage": true } })));
+    assert!(streamed.headers["content-type"].starts_with("text/event-stream"));
+    let events: Vec<&str> = streamed.body.lines().filter_map(|l| l.strip_prefix("data: ")).collect();
+    assert_eq!(events.last(), Some(&"[DONE]"));
+    let events: Vec<Value> = events[..events.len() - 1].iter().map(|e| serde_json::from_str(e).unwrap()).collect();
+    let pieces: String = events.iter().filter_map(|e| e["choices"][0]["text"].as_str()).collect();
+    assert_eq!((json!(pieces), &events.last().unwrap()["usage"]), (choice["text"].clone(), &whole["usage"]));
+    // As a chat.
+    let chat = json!({ "model": "demo+facts", "messages": [{ "role": "user", "content": PROMPT }], "max_tokens": 4 });
+    let chat = server.call(&key, "POST", "/v1/chat/completions", &chat).json();
+    assert_eq!((&chat["choices"][0]["message"]["content"], &chat["object"]), (&choice["text"], &json!("chat.completion")));
+}
+
+#[test]
+fn what_cannot_be_honoured_is_refused_by_name() {
+    let (_, server, key) = fresh("serve-refusals");
+    let refused = |body: &Value| {
+        let response = server.call(&key, "POST", "/v1/completions", body);
+        (response.status, response.json()["error"]["param"].clone(), response.json()["error"]["message"].as_str().unwrap().to_owned())
+    };
+    for (name, value) in [("temperature", json!(0.7)), ("logprobs", json!(1)), ("n", json!(2)), ("tools", json!([1])), ("max_tokens", json!(0))] {
+        let (status, param, message) = refused(&question(&json!({ name: value })));
+        assert_eq!((status, param), (400, json!(name)), "{message}");
+    }
+    let (status, _, message) = refused(&question(&json!({ "prompt": "the light of the market ".repeat(20) })));
+    assert!(status == 400 && message.contains("context is 32"), "{message}");
+    let (status, param, _) = refused(&question(&json!({ "model": "other" })));
+    assert_eq!((status, param), (404, json!("model")));
+    for (method, path, expected) in [("GET", "/v1/nothing", 404), ("GET", "/v1/requests/00", 404), ("DELETE", "/v1/models", 405)] {
+        assert_eq!(server.call(&key, method, path, &Value::Null).status, expected, "{method} {path}");
+    }
+    assert_eq!(server.send("POST", "/v1/completions", &[("authorization", &format!("Bearer {key}"))], "{\"model\":").status, 400);
+    assert_eq!(server.send("POST", "/v1/completions", &[("authorization", &format!("Bearer {key}"))], &"x".repeat(2 << 20)).status, 413);
+}
+
+#[test]
+fn only_keys_let_in_and_only_to_what_is_theirs() {
+    let (_, server, admin) = fresh("serve-keys");
+    assert_eq!(server.send("GET", "/v1/models", &[], "").status, 401);
+    assert_eq!(server.get("poa_wrong", "/v1/models").status, 401);
+    assert_eq!(server.send("GET", "/healthz", &[], "").body, "ok\n");
+    let make = |key: &str, name: &str| server.call(key, "POST", "/v1/keys", &json!({ "name": name }));
+    let [one, two] = ["one", "two"].map(|name| make(&admin, name).json()["key"].as_str().unwrap().to_owned());
+    assert_eq!(make(&one, "three").status, 403);
+    let answer = server.call(&one, "POST", "/v1/completions", &question(&json!({}))).json();
+    let path = format!("/v1/requests/{}", answer["poa"]["request"].as_str().unwrap());
+    for path in [path.clone(), format!("{path}/attribution"), format!("{path}/proof")] {
+        assert_eq!(server.get(&two, &path).status, 404, "{path}");
+    }
+    assert_eq!(server.call(&two, "POST", &format!("{path}/proof"), &Value::Null).status, 404);
+    assert_eq!([&one, &admin].map(|key| server.get(key, &path).status), [200, 200]);
+    let keys = server.get(&admin, "/v1/keys").json();
+    let id = keys["data"].as_array().unwrap().iter().find(|k| k["name"] == "one").unwrap()["id"].clone();
+    assert_eq!(server.call(&admin, "DELETE", &format!("/v1/keys/{id}"), &Value::Null).status, 204);
+    assert_eq!(server.get(&one, &path).status, 401);
+}
+
+#[test]
+fn an_answers_samples_contributors_and_proof() {
+    let (dir, server, key) = fresh("serve-proof");
+    let answer = server.call(&key, "POST", "/v1/completions", &question(&json!({}))).json();
+    let path = format!("/v1/requests/{}", answer["poa"]["request"].as_str().unwrap());
+    let attribution = server.get(&key, &format!("{path}/attribution")).json();
+    assert_eq!(attribution["weights"][0]["contributor"], "jonas");
+    assert!(attribution["samples"][0]["text"].as_str().unwrap().contains("Skarn"), "{attribution}");
+    // The bare model has nobody to credit.
+    let bare = server.call(&key, "POST", "/v1/completions", &question(&json!({ "model": "demo" }))).json();
+    let refused = server.get(&key, &format!("/v1/requests/{}/attribution", bare["poa"]["request"].as_str().unwrap()));
+    assert!(refused.status == 409 && refused.body.contains("no index"), "{}", refused.body);
+    assert_eq!(server.get(&key, &format!("{path}/proof")).status, 404);
+    let queued = server.call(&key, "POST", &format!("{path}/proof"), &Value::Null);
+    assert_eq!(queued.status, 202);
+    assert_eq!(server.call(&key, "POST", &format!("{path}/proof"), &Value::Null).json()["id"], queued.json()["id"], "asking twice is asking once");
+    let job = server.proven(&key, answer["poa"]["request"].as_str().unwrap());
+    // The files are what the job names; the proof is binary, so it's read where it lies.
+    let file = |which: &str| {
+        let name = job["result"][which].as_str().unwrap();
+        dir.join("files").join(&name[..2]).join(name)
+    };
+    let statement: Value = serde_json::from_str(&server.get(&key, &format!("{path}/statement.json")).body).unwrap();
+    assert_eq!(statement["requests"][0]["id"], answer["poa"]["request"]);
+    let verified = poa(["verify", &text(file("proof")), "--statement", &text(file("statement"))]).success();
+    assert_eq!(verified["valid"], true);
+}
+
+/// Whenever the process ends, what was asked for is done once, in the end.
+#[test]
+fn proofs_outlive_killed_servers() {
+    let (dir, mut server, key) = fresh("serve-killed");
+    let ask = |server: &Server| {
+        let answer = server.call(&key, "POST", "/v1/completions", &question(&json!({}))).json();
+        answer["poa"]["request"].as_str().unwrap().to_owned()
+    };
+    let requests: Vec<String> = (0..2).map(|_| ask(&server)).collect();
+    for request in &requests {
+        assert_eq!(server.call(&key, "POST", &format!("/v1/requests/{request}/proof"), &Value::Null).status, 202);
+    }
+    for milliseconds in [150, 700, 1500] {
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        server.kill();
+        server = Server::start(&dir);
+        assert_eq!(server.admin_key, None, "the key is shown once");
+    }
+    for request in &requests {
+        let job = server.proven(&key, request);
+        assert!(job["attempts"].as_u64().unwrap() <= 5 && job["problem"].is_null(), "{job}");
+    }
+    // Told to end, it ends well.
+    let status = Command::new("kill").args(["-TERM", &server.child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+    assert!(server.child.wait().unwrap().success());
+}
+
+#[test]
+fn pages_work_without_a_script() {
+    let (_, server, key) = fresh("serve-pages");
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let outside = server.send("GET", "/", &[], "");
+    assert_eq!((outside.status, outside.headers["location"].as_str()), (303, "/sign-in"));
+    assert_eq!(server.send("POST", "/sign-in", &[form], "key=poa_wrong").status, 401);
+    let inside = server.send("POST", "/sign-in", &[form], &format!("key={key}"));
+    let cookie = inside.headers["set-cookie"].split(';').next().unwrap().to_owned();
+    assert!(inside.headers["set-cookie"].contains("HttpOnly") && inside.headers["set-cookie"].contains("SameSite=Strict"));
+    let home = server.send("GET", "/", &[("cookie", &cookie)], "");
+    assert!(home.headers["content-security-policy"].starts_with("default-src 'none'") && !home.body.contains("<script"));
+    let token = home.body.split("name=\"form_token\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let prompt = "prompt=The+keeper+of+Skarn+light+is&model=demo%2Bfacts";
+    assert_eq!(server.send("POST", "/ask", &[form, ("cookie", &cookie)], &format!("{prompt}&form_token=0")).status, 403);
+    let asked = server.send("POST", "/ask", &[form, ("cookie", &cookie)], &format!("{prompt}&form_token={token}"));
+    assert_eq!(asked.status, 303, "{}", asked.body);
+    let page = server.send("GET", &asked.headers["location"], &[("cookie", &cookie)], "");
+    assert!(page.body.contains("Ottar") && page.body.contains("jonas") && page.body.contains("Prove it"), "{}", page.body);
+    let proving = server.send("POST", &format!("{}/proof", asked.headers["location"]), &[form, ("cookie", &cookie)], &format!("form_token={token}"));
+    assert_eq!(proving.status, 303);
+    server.proven(&key, asked.headers["location"].rsplit('/').next().unwrap());
+    let page = server.send("GET", &asked.headers["location"], &[("cookie", &cookie)], "");
+    assert!(page.body.contains("Proven") && page.body.contains("poa verify"), "{}", page.body);
+    let out = server.send("POST", "/sign-out", &[form, ("cookie", &cookie)], &format!("form_token={token}"));
+    assert_eq!((out.status, server.send("GET", "/", &[("cookie", &cookie)], "").status), (303, 303));
+}
