@@ -4,7 +4,7 @@
 //! read after it was reorganised away and is read again. A range of blocks counts as read only if its last block is the same before and after.
 //!
 //! Behind one address there may be several nodes, and the one that is asked for logs may be behind the one that named the newest block; it
-//! answers with too few logs, and doesn't say so. So every look reads the last [`AGAIN`] blocks again, and requests that were escrowed and not
+//! answers with too few logs, and doesn't say so. So every look reads the last `AGAIN` blocks again, and requests that were escrowed and not
 //! seen settled are looked up in the contract, a few at a time.
 //!
 //! What is remembered is bounded: settlements that are too old to be reorganised away are only counted.
@@ -255,7 +255,7 @@ impl<'a> Watch<'a> {
         Self { node, deployment, judges, models: BTreeMap::new(), looked_up: 0 }
     }
 
-    /// Reads up to the newest block but `confirmations`; at most [`CHUNK`] new blocks. Says whether more are there.
+    /// Reads up to the newest block but `confirmations`; at most `CHUNK` new blocks. Says whether more are there.
     pub fn step(&mut self, state: &mut State, confirmations: u64) -> Result<(Vec<News>, bool), ChainError> {
         let mut news = self.rewind(state)?;
         let last = self.node.head()?.number.saturating_sub(confirmations);

@@ -95,7 +95,7 @@ struct Measure {
     /// Seeds of training; repeatable.
     #[arg(long = "train-seed", default_value = "1")]
     train_seeds: Vec<u64>,
-    /// Methods, a sketch as r:SITES:ROWS[:SEED][:unit] (default: all that have a name); repeatable.
+    /// Methods, a sketch as `r:SITES:ROWS[:SEED][:unit]` (default: all that have a name); repeatable.
     #[arg(long = "method")]
     methods: Vec<String>,
     /// Passes over the bank (default: chosen by held-out samples; 30 over hard banks, 20 over real text).
