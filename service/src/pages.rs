@@ -199,11 +199,15 @@ async fn ask_page(State(service): Shared, session: Session, Form(form): Form<Ask
 struct Marked {
     text: String,
     strength: u8,
+    /// Whether a space comes before it.
+    apart: bool,
 }
 
 fn marked(words: &[Word]) -> Vec<Marked> {
     let strength = |share: f64| (share * 10.0).clamp(0.0, 5.0) as u8;
-    words.iter().filter(|w| !w.text.is_empty()).map(|w| Marked { text: w.text.clone(), strength: strength(w.share) }).collect()
+    let apart = |text: &str| text.starts_with(char::is_alphanumeric);
+    let mark = |w: &Word| Marked { text: w.text.clone(), strength: strength(w.share), apart: apart(&w.text) };
+    words.iter().filter(|w| !w.text.is_empty()).map(mark).collect()
 }
 
 /// A contributor's share with its percentage.
