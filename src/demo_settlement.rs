@@ -59,17 +59,17 @@ pub struct Settled {
 
 /// Proves a job under the `evm` profile, wraps the proof and settles it. `out` keeps every file.
 pub fn settle(job: Job<'_>, out: &Path) -> Result<Settled, Failure> {
-    say("7/9 proving again with the hash that the outer circuit knows …");
+    say("proving again with the hash that the outer circuit knows …");
     let proven = prove::<Evm>(job, &Terminal::new())?;
     let statement_path = out.join("evm-statement.json");
     write_file(&out.join("evm-inner.bin"), &proven.bytes)?;
     write_json(&statement_path, &proven.statement)?;
-    say("8/9 wrapping it into a zero-knowledge proof (the first time takes minutes for the keys) …");
+    say("wrapping it into a zero-knowledge proof (the first time takes minutes for the keys) …");
     let wrapped = wrap(&proven.statement, &proven.bytes, out)?;
     wrapped.proof.save(&out.join("evm-proof.json"))?;
     write_file(&out.join("outer.vk"), wrapped.key.encoding())?;
     write_file(&out.join("Verifier.sol"), wrapped.solidity.as_bytes())?;
-    say("9/9 settling on an EVM in this process …");
+    say("settling on an EVM in this process …");
     let settlement = devnet::settle_in_process(&proven.statement, &wrapped.proof, &raw_verifier(&wrapped, out)?)?;
     Ok(Settled { wrap: wrapped.figures, settlement })
 }

@@ -11,6 +11,8 @@ pub struct Question {
     pub prompt: String,
     /// Most tokens of the answer; as many as there is room for without.
     pub max_tokens: Option<usize>,
+    /// Whether fewer tokens will do where there is less room.
+    pub cut_to_room: bool,
     /// Texts that end the answer and aren't part of it.
     pub stop: Vec<String>,
 }
@@ -59,11 +61,11 @@ pub fn check(served: &Served, question: &Question) -> Result<(Vec<u32>, usize), 
     let room = context - len;
     match question.max_tokens {
         Some(0) => Err(ApiError::parameter("max_tokens", "max_tokens is 0, expected at least 1")),
-        Some(most) if most > room => {
+        Some(most) if most > room && !question.cut_to_room => {
             let message = format!("max_tokens is {most}, after a prompt of {len} tokens the context of {context} has room for {room}");
             Err(ApiError { code: "context_length_exceeded", ..ApiError::parameter("max_tokens", message) })
         }
-        most => Ok((tokens, most.unwrap_or(room))),
+        most => Ok((tokens, most.map_or(room, |most| most.min(room)))),
     }
 }
 

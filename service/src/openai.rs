@@ -226,11 +226,11 @@ pub fn model(service: &Service, name: &str) -> Result<Arc<Served>, ApiError> {
 
 /// Answers a question and keeps it; returns the request's id with the answer.
 pub async fn ask(service: &Arc<Service>, caller: Caller, served: &Arc<Served>, question: Question) -> Result<(String, Answer), ApiError> {
-    let (tokens, room) = check(served, &question)?;
     let permit = service.permit().await?;
     let (service, served) = (service.clone(), served.clone());
     let work = move || -> Result<(String, Answer), ApiError> {
         let _permit = permit;
+        let (tokens, room) = check(&served, &question)?;
         let answer = answer(&served, &question, tokens, room, &mut |_| service.goes_on())?;
         Ok((requests::keep(&service.database, caller, &served, &question.prompt, &answer)?, answer))
     };
@@ -241,7 +241,9 @@ pub async fn ask(service: &Arc<Service>, caller: Caller, served: &Arc<Served>, q
 pub async fn complete(service: Arc<Service>, caller: Caller, shape: Shape, body: Map<String, Value>) -> Result<Response, ApiError> {
     let call = Call::read(shape, &body)?;
     let served = model(&service, &call.model)?;
-    let question = Question { prompt: call.prompt, max_tokens: call.max_tokens, stop: call.stop };
+    // The default gives way where there is less room; what was asked for doesn't.
+    let cut_to_room = !["max_tokens", "max_completion_tokens"].iter().any(|name| body.contains_key(*name));
+    let question = Question { prompt: call.prompt, max_tokens: call.max_tokens, cut_to_room, stop: call.stop };
     let prefix = if shape == Shape::Text { "cmpl" } else { "chatcmpl" };
     let id = format!("{prefix}-{}", &crate::database::hex(&crate::database::random()?)[..24]);
     let head = Head { shape, id, created: now(), served: served.clone() };
@@ -249,8 +251,13 @@ pub async fn complete(service: Arc<Service>, caller: Caller, shape: Shape, body:
         let (request, answer) = ask(&service, caller, &served, question).await?;
         return Ok(Json(head.whole(&request, &answer)).into_response());
     }
-    let (tokens, room) = check(&served, &question)?;
     let permit = service.permit().await?;
+    // Long prompts take a while to be read, and are refused before the stream begins.
+    let checked = {
+        let (served, question) = (served.clone(), question.clone());
+        move || check(&served, &question)
+    };
+    let (tokens, room) = tokio::task::spawn_blocking(checked).await??;
     let (send, receive) = mpsc::channel::<Result<Event, Infallible>>(PIECES);
     let include_usage = call.include_usage;
     tokio::task::spawn_blocking(move || {

@@ -189,8 +189,7 @@ async fn ask_page(State(service): Shared, session: Session, Form(form): Form<Ask
     if prompt.is_empty() {
         return Err(ApiError::parameter("prompt", "the question is empty").into());
     }
-    let room = served.model().tokenizer.encode(&prompt).map_or(0, |tokens| served.context().saturating_sub(tokens.len()));
-    let question = Question { prompt, max_tokens: Some(TOKENS.min(room).max(1)), stop: vec![] };
+    let question = Question { prompt, max_tokens: Some(TOKENS), stop: vec![], cut_to_room: true };
     let (id, _) = ask(&service, session.caller, &served, question).await?;
     Ok(Redirect::to(&format!("/requests/{id}")).into_response())
 }

@@ -54,7 +54,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let meter = Meter::start();
     let parts = ["model", "adapter", "index"].map(|part| args.out.join(part));
     let stage = prepare(&parts, &assets(&args), &Terminal::new())?;
-    say("4/9 answering …");
+    say("answering …");
     let paths = (stage.paths.0.as_path(), Some(stage.paths.1.as_path()));
     let mut info = run::infer(&stage.model, Some(&stage.adapter), &args.prompt, ANSWER_TOKENS, Digest::default(), paths)?;
     let semantics = &stage.index.index.semantics;
@@ -66,7 +66,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     info.save(&args.out.join("run"), &trace.tensors)?;
     let attribution = run::attribute(&stage.index, &mut trace)?;
     let because = Because::of(&runtime, &stage.model.tokenizer, &stage.index, &trace, &attribution, DIVIDED)?;
-    say("5/9 proving …");
+    say("proving …");
     let index_dir = args.out.join("index");
     let job = Job {
         model: &stage.model.int.tensors,
@@ -82,7 +82,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let proven = prove::<Native>(job.clone(), &Terminal::new())?;
     write_file(&args.out.join("proof.bin"), &proven.bytes)?;
     write_json(&args.out.join("statement.json"), &proven.statement)?;
-    say("6/9 verifying …");
+    say("verifying …");
     let start = Instant::now();
     let verified = verifier::verify_bytes(&proven.statement, &proven.bytes).map_err(Failure::invalid)?;
     let verify_seconds = start.elapsed().as_secs_f64();

@@ -40,7 +40,7 @@ pub fn prepare([model_dir, adapter_dir, index_dir]: &[PathBuf; 3], assets: &Path
     let model = match ModelDir::load(model_dir) {
         Ok(model) => model,
         Err(_) => {
-            on.note("1/9 importing the base model (floats become exact integers) …");
+            on.note("importing the base model (floats become exact integers) …");
             let base = assets.join(BASE_DIR);
             let float = load_model(&base, &ImportOptions { context: Some(CONTEXT) }).during("importing the base model")?;
             let tokenizer = Tokenizer::load(&base).during("loading the tokenizer")?;
@@ -54,7 +54,7 @@ pub fn prepare([model_dir, adapter_dir, index_dir]: &[PathBuf; 3], assets: &Path
     let adapter = match AdapterDir::load(adapter_dir, &model) {
         Ok(adapter) => adapter,
         Err(_) => {
-            on.note("2/9 training a LoRA adapter on the datanet …");
+            on.note("training a LoRA adapter on the datanet …");
             let float = trained(&model.float, &tokens, &lora_config(), Some(HoldOut::default()), on)?.adapter;
             let adapter = quantised(&model, float, &tokens, on)?.adapter;
             adapter.save(adapter_dir, &model.float, "poa-demo")?;
@@ -67,7 +67,7 @@ pub fn prepare([model_dir, adapter_dir, index_dir]: &[PathBuf; 3], assets: &Path
     let index = match IndexDir::load(index_dir) {
         Ok(index) if index.info.options == options && index.info.datanet_root.0 == root => index,
         _ => {
-            on.note("3/9 sketching every sample's gradient …");
+            on.note("sketching every sample's gradient …");
             let how = Indexing { options, max_tokens: CONTEXT, noise_floor: None, beacon: None, paths: (&paths.0, &paths.1) };
             let index = index(&model, &adapter, &datanet, how, on)?;
             index.save(index_dir)?;
