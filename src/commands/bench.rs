@@ -9,15 +9,15 @@ use model_runtime::int::adapter::IntAdapter;
 use model_runtime::int::index::{IndexOptions, build_index};
 use model_runtime::int::synthetic::synthetic_model;
 use model_runtime::int::trace::Span;
-use model_runtime::int::{IntModel, Runtime};
+use model_runtime::int::{IntModel, Runtime, Trace};
 use model_runtime::semantics::Dims;
 use model_runtime::shape::{LoraShape, ModelShape, Site};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Instant;
 use steps::error::{Failure, While};
 use steps::kept::Shelves;
-use steps::prove::Job;
+use steps::prove::{Job, Proven};
 use steps::run;
 use steps::store::{IndexDir, IndexInfo, Row};
 
@@ -60,6 +60,12 @@ struct ProveArgs {
     /// Rows of the synthetic index.
     #[arg(long, default_value_t = 64)]
     rows: usize,
+    /// Exchanges in the one proof.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    requests: u64,
+    /// Prove so many times; figures are of the run with the median CPU time, `runs` has all.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=100))]
+    repeat: u64,
     /// Hash profile.
     #[arg(long, value_enum, default_value = "native")]
     profile: ProfileArg,
@@ -121,14 +127,18 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let index = adapter.as_ref().map(|a| synthetic_index(&model, a, &args)).transpose()?;
     let semantics = index.as_ref().map_or(&model.semantics, |i| &i.index.semantics);
     let runtime = Runtime::new(semantics.clone(), &model.tensors, adapter.as_ref().map(|a| &a.tensors)).during("loading the model")?;
-    let prompt: Vec<u32> = (0..args.tokens - answer).map(|i| ((i * 7919 + 1) % shape.vocab) as u32).collect();
-    let mut tokens = prompt.clone();
-    tokens.extend(runtime.generate(&prompt, answer, None).during("answering")?);
     let span = if args.forward_only { Span::Answer } else { Span::Exchange };
-    let dims = Dims::new(semantics, args.tokens, args.tokens - span.first(prompt.len()));
-    let mut trace = run::trace(&runtime, &tokens, prompt.len(), span, dims)?;
+    let prompt_len = args.tokens - answer;
+    let dims = Dims::new(semantics, args.tokens, args.tokens - span.first(prompt_len));
+    let request = |number: u64| -> Result<(Trace, Digest), Failure> {
+        let prompt: Vec<u32> = (0..prompt_len).map(|i| ((i * 7919 + 13 * number as usize + 1) % shape.vocab) as u32).collect();
+        let tokens = [prompt.clone(), runtime.generate(&prompt, answer, None).during("answering")?].concat();
+        let mut trace = run::trace(&runtime, &tokens, prompt_len, span, dims)?;
+        index.as_ref().map(|i| run::attribute(i, &mut trace)).transpose()?;
+        Ok((trace, keccak(format!("bench {number}").as_bytes()).truncated()))
+    };
+    let requests = (0..args.requests).map(request).collect::<Result<Vec<_>, _>>()?;
     drop(runtime);
-    index.as_ref().map(|i| run::attribute(i, &mut trace)).transpose()?;
     let weight_ranges = if args.assume_weight_ranges { WeightRanges::AssumedInsecure } else { WeightRanges::Proven };
     let job = Job {
         model: &model.tensors,
@@ -136,27 +146,59 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         index: index.as_ref(),
         semantics,
         weight_ranges,
-        requests: vec![(trace, keccak(b"bench"))],
+        requests,
         private_tokens: false,
         prompt_salts: vec![],
         shelves: Shelves::default(),
     };
-    let proven = with_profile(args.profile, job)?;
-    let start = Instant::now();
-    let verified = verifier::verify_benchmark(&proven.statement, &proven.bytes).map_err(Failure::invalid)?;
-    let verify_seconds = start.elapsed().as_secs_f64();
+    let mut runs = (0..args.repeat).map(|_| measured(with_profile(args.profile, job.clone())?)).collect::<Result<Vec<_>, _>>()?;
+    let all: Vec<Value> = runs.iter().map(|run| json!({ "seconds": run.proven.figures.seconds, "cpu_seconds": run.proven.figures.cpu_seconds, "verify_seconds": run.verify_seconds })).collect();
+    runs.sort_by(|a, b| a.proven.figures.cpu_seconds.total_cmp(&b.proven.figures.cpu_seconds));
+    let Measured { proven, verify_seconds, bits } = runs.swap_remove(runs.len() / 2);
     if json {
         let mut value = json!(proven.figures);
         value["verify_seconds"] = json!(verify_seconds);
+        value["requests"] = json!(args.requests);
+        value["tokens"] = json!(args.tokens);
+        value["forward_only"] = json!(args.forward_only);
+        value["machine"] = machine();
+        if args.repeat > 1 {
+            value["runs"] = json!(all);
+        }
         value["shape"] = json!(shape);
         value["weight_ranges"] = json!(weight_ranges);
         println!("{value}");
     } else {
-        println!("{} layers of width {}, {} tokens{}", shape.layers, shape.width, args.tokens, if args.forward_only { ", forward only" } else { "" });
+        let many = if args.requests > 1 { format!("{} requests of ", args.requests) } else { String::new() };
+        let part = if args.forward_only { ", forward only" } else { "" };
+        println!("{} layers of width {}, {many}{} tokens{part}", shape.layers, shape.width, args.tokens);
         show::print_proof(&proven.figures, &proven.statement);
-        println!("  {:<24} {:.0} ms, {:.1} bits", "verified in", 1000.0 * verify_seconds, verified.security_bits);
+        println!("  {:<24} {:.0} ms, {:.1} bits", "verified in", 1000.0 * verify_seconds, bits);
     }
     Ok(0)
+}
+
+/// A proof that was made and verified.
+struct Measured {
+    proven: Proven,
+    verify_seconds: f64,
+    bits: f64,
+}
+
+fn measured(proven: Proven) -> Result<Measured, Failure> {
+    let start = Instant::now();
+    let verified = verifier::verify_benchmark(&proven.statement, &proven.bytes).map_err(Failure::invalid)?;
+    Ok(Measured { verify_seconds: start.elapsed().as_secs_f64(), bits: verified.security_bits, proven })
+}
+
+/// What figures depend on beside the work: processor, cores, the vector instructions this was compiled for.
+fn machine() -> Value {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processor = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map(|(_, name)| name.trim().to_owned());
+    let compiled = [("avx512f", cfg!(target_feature = "avx512f")), ("avx2", cfg!(target_feature = "avx2")), ("neon", cfg!(target_feature = "neon"))];
+    let features: Vec<&str> = compiled.into_iter().filter_map(|(name, has)| has.then_some(name)).collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    json!({ "processor": processor, "cores": cores, "features": features, "version": env!("CARGO_PKG_VERSION") })
 }
 
 fn synthetic_index(model: &IntModel, adapter: &IntAdapter, args: &ProveArgs) -> Result<IndexDir, Failure> {
