@@ -293,6 +293,8 @@ fn pages_work_without_a_script() {
     let token = home.body.split("name=\"form_token\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let prompt = "prompt=The+keeper+of+Skarn+light+is&model=demo%2Bfacts";
     assert_eq!(server.send("POST", "/ask", &[form, ("cookie", &cookie)], &format!("{prompt}&form_token=0")).status, 403);
+    let elsewhere = ("sec-fetch-site", "cross-site");
+    assert_eq!(server.send("POST", "/sign-in", &[form, elsewhere], &format!("key={key}")).status, 403);
     let asked = server.send("POST", "/ask", &[form, ("cookie", &cookie)], &format!("{prompt}&form_token={token}"));
     assert_eq!(asked.status, 303, "{}", asked.body);
     let page = server.send("GET", &asked.headers["location"], &[("cookie", &cookie)], "");

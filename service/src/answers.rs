@@ -96,8 +96,9 @@ pub fn answer(served: &Served, question: &Question, tokens: Vec<u32>, room: usiz
             stopped = true;
         }
         let end = if stopped { text.len() } else { tellable(&text, &question.stop) };
-        if end > told {
-            listens = tell(&text[told..end]);
+        // Decoders may change what they said before; what was told stays.
+        if let Some(piece) = text.get(told..end).filter(|piece| !piece.is_empty()) {
+            listens = tell(piece);
             told = end;
         }
         listens && !stopped
@@ -106,8 +107,8 @@ pub fn answer(served: &Served, question: &Question, tokens: Vec<u32>, room: usiz
     if !listens {
         return Err(Failure::stopped());
     }
-    if told < text.len() {
-        tell(&text[told..]);
+    if let Some(rest) = text.get(told..).filter(|rest| !rest.is_empty()) {
+        tell(rest);
     }
     tokenizer.without_end(&mut new, 1);
     if new.is_empty() {

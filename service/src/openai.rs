@@ -29,8 +29,8 @@ pub enum Shape {
 
 /// Most texts that may end an answer, as OpenAI has it.
 const STOPS: usize = 4;
-/// Pieces of an answer that wait for a slow reader.
-const PIECES: usize = 64;
+/// Events of a stream beside the answer's pieces.
+const OTHER_EVENTS: usize = 4;
 
 /// A call as it was understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -258,7 +258,8 @@ pub async fn complete(service: Arc<Service>, caller: Caller, shape: Shape, body:
         move || check(&served, &question)
     };
     let (tokens, room) = tokio::task::spawn_blocking(checked).await??;
-    let (send, receive) = mpsc::channel::<Result<Event, Infallible>>(PIECES);
+    // Room for all of it: a reader who doesn't read holds no core.
+    let (send, receive) = mpsc::channel::<Result<Event, Infallible>>(room + OTHER_EVENTS);
     let include_usage = call.include_usage;
     tokio::task::spawn_blocking(move || {
         let _permit = permit;

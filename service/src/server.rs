@@ -11,7 +11,7 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -82,6 +82,11 @@ impl Service {
 
 /// Nothing comes from elsewhere, runs in a page, or is framed by others; nothing takes for ever.
 async fn guarded(request: Request, next: Next) -> Response {
+    // Other sites' pages may not make a browser post here, signing in included.
+    let from_elsewhere = request.headers().get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    if from_elsewhere && !request.method().is_safe() {
+        return ApiError::forbidden("this comes from another site's page").into_response();
+    }
     let mut response = match tokio::time::timeout(PATIENCE, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::slow().into_response(),
@@ -123,7 +128,7 @@ pub struct Started {
 /// When the data can't be read, or the address is taken.
 pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&Started)) -> Result<(), Failure> {
     let data = &settings.data;
-    std::fs::create_dir_all(data).during_path("creating", data)?;
+    create_private(data).during_path("creating", data)?;
     if let Some(assets) = &settings.demo {
         let place = Place::new(data, "demo");
         let parts = [place.model(), place.adapter("facts"), place.index("facts")];
@@ -164,6 +169,15 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
     let _ = prover.join();
     runtime.shutdown_timeout(GRACE);
     served.during("serving")
+}
+
+/// Creates a directory that its owner alone reads: prompts and answers lie in it.
+fn create_private(directory: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
 }
 
 /// Told to end.
