@@ -3,6 +3,8 @@
 //! Everything is written once against [`Chain`], which has two implementations: [`node::Node`], a real node, and [`evm::Evm`], the EVM in
 //! this process. The same calls in the same order have the same addresses, request ids and gas on both.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod abi;
 pub mod deploy;
 pub mod devnet;

@@ -8,6 +8,8 @@
 //!
 //! [`serve`] starts it. What is answered, attributed and proven is done by [`steps`]; here are who may ask, what is kept, and what is told.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod answers;
 mod api;
 mod attributions;

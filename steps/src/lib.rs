@@ -13,6 +13,8 @@
 //! Nothing here prints, reads the environment or keeps state of the process: steps tell an [`progress::Observer`] what happens, ask it whether to go
 //! on, and end with a [`error::Failure`] that says what to do.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod audit;
 pub mod compare;
 pub mod cost;
