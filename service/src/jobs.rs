@@ -136,9 +136,13 @@ pub fn finish(database: &Database, claim: &Claim, result: &Value) -> rusqlite::R
 
 /// Gives a job back for another attempt, or for good after the last.
 pub fn fail(database: &Database, claim: &Claim, problem: &str) -> rusqlite::Result<bool> {
+    fail_at(database, claim, problem, now())
+}
+
+fn fail_at(database: &Database, claim: &Claim, problem: &str, now: i64) -> rusqlite::Result<bool> {
     let change = "state = CASE WHEN attempts >= ?3 THEN 'failed' ELSE 'queued' END, phase = NULL, problem = ?4, \
                   not_before = ?5 + ?6 * (1 << (attempts - 1))";
-    as_owner(database, claim, change, &[&ATTEMPTS, &problem, &now(), &PAUSE])
+    as_owner(database, claim, change, &[&ATTEMPTS, &problem, &now, &PAUSE])
 }
 
 /// Hands a job back untouched, as when the service ends.
@@ -199,7 +203,7 @@ mod tests {
         let mut at = now();
         for attempt in 1..=ATTEMPTS {
             let claimed = claim_at(&database, at).unwrap().unwrap();
-            assert!(fail(&database, &claimed, "no memory").unwrap());
+            assert!(fail_at(&database, &claimed, "no memory", at).unwrap());
             assert_eq!(claim_at(&database, at).unwrap(), None, "not at once");
             at += PAUSE * (1 << attempt);
         }
