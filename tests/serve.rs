@@ -272,10 +272,26 @@ fn proofs_outlive_killed_servers() {
         let job = server.proven(&key, request);
         assert!(job["attempts"].as_u64().unwrap() <= 5 && job["problem"].is_null(), "{job}");
     }
-    // Told to end, it ends well.
+    // Told to end, it ends well, whoever still holds a connection.
+    let mut half = TcpStream::connect(&server.address).unwrap();
+    half.write_all(b"POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{").unwrap();
     let status = Command::new("kill").args(["-TERM", &server.child.id().to_string()]).status().unwrap();
     assert!(status.success());
     assert!(server.child.wait().unwrap().success());
+}
+
+#[test]
+fn what_cannot_be_served_is_named_at_the_start() {
+    let refused = |name: &str, directory: &str| {
+        let dir = scratch(name);
+        std::fs::create_dir_all(dir.join(directory)).unwrap();
+        let ran = poa(["serve", "--listen", "127.0.0.1:0", "--data", &text(&dir)]);
+        assert_eq!(ran.status, 2, "{ran:?}");
+        ran.json["error"].as_str().unwrap().to_owned()
+    };
+    let broken = refused("serve-broken", "models/stories/model");
+    assert!(broken.contains("stories") && broken.contains("no poa model directory"), "{broken}");
+    assert!(refused("serve-plus", "models/a+b/model").contains("`+` joins"));
 }
 
 #[test]

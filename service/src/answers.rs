@@ -49,9 +49,17 @@ pub struct Answer {
     pub finish: Finish,
 }
 
+/// Bytes that a token of a prompt has at most, on average: longer prompts aren't even read.
+const TOKEN_BYTES: usize = 256;
+
 /// Checks a question; returns the prompt's tokens and the room for an answer.
 pub fn check(served: &Served, question: &Question) -> Result<(Vec<u32>, usize), ApiError> {
-    let tokenizer = &served.model().tokenizer;
+    let (tokenizer, bytes) = (&served.model().tokenizer, question.prompt.len());
+    if bytes > TOKEN_BYTES * served.context() {
+        let message =
+            format!("the prompt has {bytes} bytes, more than {TOKEN_BYTES} for each of the {} tokens that the model reads", served.context());
+        return Err(ApiError { code: "context_length_exceeded", ..ApiError::parameter("prompt", message) });
+    }
     let tokens = tokenizer.encode(&question.prompt).map_err(|e| ApiError::parameter("prompt", format!("the prompt can't be read: {e}")))?;
     let (context, len) = (served.context(), tokens.len());
     if len >= context {
@@ -72,7 +80,9 @@ pub fn check(served: &Served, question: &Question) -> Result<(Vec<u32>, usize), 
 /// How much of a growing text can be told: nothing that may become a stop, a broken character or space at the end.
 fn tellable(text: &str, stop: &[String]) -> usize {
     let text = text.trim_end_matches('\u{fffd}').trim_end();
-    let begun = |stop: &String| (1..stop.len()).rev().filter(|&n| stop.is_char_boundary(n)).find(|&n| text.ends_with(&stop[..n])).unwrap_or(0);
+    let begun = |stop: &String| {
+        (1..stop.len().min(text.len() + 1)).rev().filter(|&n| stop.is_char_boundary(n)).find(|&n| text.ends_with(&stop[..n])).unwrap_or(0)
+    };
     let held = stop.iter().map(begun).max().unwrap_or(0);
     text.len() - held
 }

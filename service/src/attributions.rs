@@ -82,13 +82,13 @@ fn compute(served: &Served, request: &Request) -> Result<Attributed, ApiError> {
     let Some(index) = served.index() else {
         return Err(ApiError::conflict(format!("{} has no index: nothing can be attributed", served.id)));
     };
+    let info = request.run(served)?;
     let of = || -> Result<_, Failure> {
-        let mut trace = run::trace_alone(served.runtime(), &request.run(served).map_err(|e| Failure::input(e.message))?)?;
+        let mut trace = run::trace_alone(served.runtime(), &info)?;
         let attribution = run::attribute(index, &mut trace)?;
         let because = Because::of(served.runtime(), &served.model().tokenizer, index, &trace, &attribution, WORDS)?;
         Ok((attribution, because))
     };
-    request.run(served)?;
     let (attribution, because) = of()?;
     let rows = &index.info.rows;
     let sample = |(i, score): (usize, i32)| Sample {

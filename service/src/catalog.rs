@@ -76,6 +76,7 @@ pub struct Served {
     adapted: Option<Adapted>,
     /// Under the index' semantics where there is one: answers are the same.
     runtime: Runtime,
+    fingerprint: Digest,
 }
 
 impl Served {
@@ -99,7 +100,13 @@ impl Served {
         let adapter = adapted.as_ref().map(|a| &a.adapter);
         let semantics = index.map_or_else(|| run::semantics(&model, adapter), |index| &index.index.semantics);
         let runtime = run::runtime(semantics, &model, adapter)?;
-        Ok(Self { id, generation, model, model_dir, adapted, runtime })
+        let fingerprint = run::fingerprint(&model, adapter);
+        if let Some(index) = index.filter(|index| index.info.made_with != fingerprint) {
+            let message =
+                format!("the index of {id} was made with another model or adapter: {}, {}", index.info.model.display(), index.info.adapter.display());
+            return Err(Failure::input(message).hint("make it again with `poa index`"));
+        }
+        Ok(Self { id, generation, model, model_dir, adapted, runtime, fingerprint })
     }
 
     /// The base.
@@ -115,6 +122,11 @@ impl Served {
     /// The index.
     pub fn index(&self) -> Option<&IndexDir> {
         self.adapted.as_ref()?.index.as_ref().map(|(index, _)| index)
+    }
+
+    /// Tells it apart from other models, as stored runs have it.
+    pub fn fingerprint(&self) -> Digest {
+        self.fingerprint
     }
 
     /// What executes it.
@@ -160,6 +172,10 @@ fn directories(path: &Path) -> Result<Vec<String>, Failure> {
                 .file_name()
                 .into_string()
                 .map_err(|name| Failure::input(format!("{} has a name that isn't text", Path::new(&name).display())))?;
+            if name.contains('+') {
+                let message = format!("{}: `+` joins the names of a base and an adapter, and can't be in one", entry.path().display());
+                return Err(Failure::input(message).hint("rename the directory"));
+            }
             names.push(name);
         }
     }
@@ -189,12 +205,6 @@ impl Catalog {
                 let (adapter_dir, index_dir) = (place.adapter(&name), place.index(&name));
                 let adapter = AdapterDir::load(&adapter_dir, &model)?;
                 let index = if index_dir.exists() { Some((IndexDir::load(&index_dir)?, index_dir)) } else { None };
-                if let Some((index, dir)) = &index
-                    && index.info.made_with != run::fingerprint(&model, Some(&adapter))
-                {
-                    let message = format!("the index {} was made with another model or adapter", dir.display());
-                    return Err(Failure::input(message).hint("make it again with `poa index`"));
-                }
                 let id = format!("{base}+{name}");
                 models.insert(id.clone(), named(id, Some(Adapted { adapter, adapter_dir, index }))?);
             }

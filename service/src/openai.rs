@@ -31,6 +31,8 @@ pub enum Shape {
 const STOPS: usize = 4;
 /// Events of a stream beside the answer's pieces.
 const OTHER_EVENTS: usize = 4;
+/// Characters of a refused value that are said back.
+const QUOTED: usize = 100;
 
 /// A call as it was understood.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +43,8 @@ pub struct Call {
     pub prompt: String,
     /// Most tokens of the answer.
     pub max_tokens: Option<usize>,
+    /// Whether that number gives way where there is less room: OpenAI's default does, what was asked for doesn't.
+    pub cut_to_room: bool,
     /// What ends it.
     pub stop: Vec<String>,
     /// Whether it comes as a stream.
@@ -49,8 +53,14 @@ pub struct Call {
     pub include_usage: bool,
 }
 
+/// A value, as far as it's short.
+fn quoted(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= QUOTED { text } else { text.chars().take(QUOTED).chain(['…']).collect() }
+}
+
 fn text(value: &Value, name: &str) -> Result<String, ApiError> {
-    value.as_str().map(str::to_owned).ok_or_else(|| ApiError::parameter(name, format!("{name}: expected a text, found {value}")))
+    value.as_str().map(str::to_owned).ok_or_else(|| ApiError::parameter(name, format!("{name}: expected a text, found {}", quoted(value))))
 }
 
 /// The prompt of a chat: its messages' texts in order. A model without a template of its own reads nothing else.
@@ -59,7 +69,7 @@ fn chat_prompt(messages: &Value) -> Result<String, ApiError> {
     let list = messages.as_array().filter(|list| !list.is_empty()).ok_or_else(|| wrong("messages: expected at least one".into()))?;
     let content = |(i, message): (usize, &Value)| {
         let message = message.as_object().ok_or_else(|| wrong(format!("messages[{i}]: expected an object")))?;
-        if let Some(other) = message.keys().find(|key| !["role", "content", "name"].contains(&key.as_str())) {
+        if let Some(other) = message.keys().find(|key| !["role", "content"].contains(&key.as_str())) {
             return Err(wrong(format!("messages[{i}].{other} isn't supported")));
         }
         if !message.get("role").and_then(Value::as_str).is_some_and(|role| ["system", "developer", "user", "assistant"].contains(&role)) {
@@ -87,10 +97,11 @@ impl Call {
     ///
     /// Names what isn't understood, or can't be honoured.
     pub fn read(shape: Shape, body: &Map<String, Value>) -> Result<Self, ApiError> {
-        let mut call = Self { model: String::new(), prompt: String::new(), max_tokens: None, stop: vec![], stream: false, include_usage: false };
+        let (model, prompt, stop) = (String::new(), String::new(), vec![]);
+        let mut call = Self { model, prompt, max_tokens: None, cut_to_room: false, stop, stream: false, include_usage: false };
         let (mut has_model, mut has_prompt) = (false, false);
         for (name, value) in body.iter().filter(|(_, value)| !value.is_null()) {
-            let refused = |why: &str| Err(ApiError::parameter(name, format!("{name} {why}, found {value}")));
+            let refused = |why: &str| Err(ApiError::parameter(name, format!("{name} {why}, found {}", quoted(value))));
             let neutral = |value: &Value, than: f64| value.as_f64() == Some(than);
             match (name.as_str(), shape) {
                 ("model", _) => (call.model, has_model) = (text(value, name)?, true),
@@ -137,7 +148,7 @@ impl Call {
         }
         if shape == Shape::Text && call.max_tokens.is_none() {
             // OpenAI's default.
-            call.max_tokens = Some(16);
+            (call.max_tokens, call.cut_to_room) = (Some(16), true);
         }
         Ok(call)
     }
@@ -241,9 +252,7 @@ pub async fn ask(service: &Arc<Service>, caller: Caller, served: &Arc<Served>, q
 pub async fn complete(service: Arc<Service>, caller: Caller, shape: Shape, body: Map<String, Value>) -> Result<Response, ApiError> {
     let call = Call::read(shape, &body)?;
     let served = model(&service, &call.model)?;
-    // The default gives way where there is less room; what was asked for doesn't.
-    let cut_to_room = !["max_tokens", "max_completion_tokens"].iter().any(|name| body.contains_key(*name));
-    let question = Question { prompt: call.prompt, max_tokens: call.max_tokens, cut_to_room, stop: call.stop };
+    let question = Question { prompt: call.prompt, max_tokens: call.max_tokens, cut_to_room: call.cut_to_room, stop: call.stop };
     let prefix = if shape == Shape::Text { "cmpl" } else { "chatcmpl" };
     let id = format!("{prefix}-{}", &crate::database::hex(&crate::database::random()?)[..24]);
     let head = Head { shape, id, created: now(), served: served.clone() };
@@ -307,10 +316,14 @@ mod tests {
         let call = read(Shape::Chat, json!({ "model": "m", "messages": [{ "role": "user", "content": "a" }, { "role": "user", "content": [{ "type": "text", "text": "b" }] }],
             "stop": "x", "max_completion_tokens": 5, "temperature": 0, "top_p": 1, "n": 1, "stream": true, "stream_options": { "include_usage": true }, "tools": null }))
         .unwrap();
-        let expected =
-            Call { model: "m".into(), prompt: "a\nb".into(), max_tokens: Some(5), stop: vec!["x".into()], stream: true, include_usage: true };
+        let (model, prompt, stop) = ("m".into(), "a\nb".into(), vec!["x".into()]);
+        let expected = Call { model, prompt, max_tokens: Some(5), cut_to_room: false, stop, stream: true, include_usage: true };
         assert_eq!(call, expected);
-        assert_eq!(read(Shape::Text, json!({ "model": "m", "prompt": "p" })).unwrap().max_tokens, Some(16));
+        let room = |call: Call| (call.max_tokens, call.cut_to_room);
+        assert_eq!(room(read(Shape::Text, json!({ "model": "m", "prompt": "p", "max_tokens": null })).unwrap()), (Some(16), true));
+        assert_eq!(room(read(Shape::Text, json!({ "model": "m", "prompt": "p", "max_tokens": 16 })).unwrap()), (Some(16), false));
+        let long = read(Shape::Text, json!({ "model": "m", "prompt": "p", "tools": "x".repeat(1 << 20) })).unwrap_err();
+        assert!(long.message.len() < 200, "{}", long.message.len());
         let wrong = [
             ("temperature", json!(0.7)),
             ("n", json!(2)),
@@ -336,6 +349,7 @@ mod tests {
             json!({ "role": "tool", "content": "a" }),
             json!({ "role": "user" }),
             json!({ "role": "user", "content": "a", "tool_calls": [] }),
+            json!({ "role": "user", "content": "a", "name": "ada" }),
             json!({ "role": "user", "content": [{ "type": "image_url" }] }),
         ] {
             assert!(read(Shape::Chat, json!({ "model": "m", "messages": [message] })).is_err());

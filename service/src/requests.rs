@@ -118,7 +118,7 @@ impl Request {
             prompt_salt: None,
             model: model.to_owned(),
             adapter: adapter.map(ToOwned::to_owned),
-            made_with: steps::run::fingerprint(served.model(), served.adapter()),
+            made_with: served.fingerprint(),
         })
     }
 }

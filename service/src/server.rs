@@ -18,7 +18,7 @@ use std::time::Duration;
 use steps::error::{Failure, While};
 use steps::progress::Observer;
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Most bytes of a body.
 const BODY: usize = 1 << 20;
@@ -156,15 +156,28 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
         std::thread::Builder::new().name("prover".into()).spawn(move || worker::work(&service)).during("starting the prover")?
     };
     started(&Started { address, admin_key });
+    let ends = Arc::new(Notify::new());
     let ended = {
-        let service = service.clone();
+        let (service, ends) = (service.clone(), ends.clone());
         async move {
             signalled().await;
             service.on.note("ending: calls under way may finish, the proof under way is handed back …");
             service.ending.store(true, Ordering::Relaxed);
+            ends.notify_one();
         }
     };
-    let served = runtime.block_on(async { axum::serve(listener, router(service.clone())).with_graceful_shutdown(ended).await });
+    let served = runtime.block_on(async {
+        let serving = axum::serve(listener, router(service.clone())).with_graceful_shutdown(ended);
+        // Who doesn't read what they asked for can't keep the service from ending.
+        let cut_off = async {
+            ends.notified().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            served = serving => served,
+            () = cut_off => Ok(()),
+        }
+    });
     service.ending.store(true, Ordering::Relaxed);
     let _ = prover.join();
     runtime.shutdown_timeout(GRACE);
