@@ -197,3 +197,17 @@ mod tests {
         assert_eq!(exchange_line(&Because::default()), None);
     }
 }
+
+/// Says that something isn't valid, as `poa verify` does; other failures stay failures.
+pub fn not_valid(failure: steps::error::Failure, json: bool) -> Result<u8, steps::error::Failure> {
+    if failure.kind != steps::error::Kind::Invalid {
+        return Err(failure);
+    }
+    if json {
+        println!("{}", json!({ "valid": false, "reason": failure.message }));
+    } else {
+        println!("NOT VALID: {}", crate::terminal::line(&failure.message));
+        failure.hint.iter().for_each(|hint| println!("  try: {}", crate::terminal::line(hint)));
+    }
+    Ok(1)
+}

@@ -8,6 +8,7 @@ pub mod layout;
 pub mod outer;
 pub mod poseidon2;
 pub mod public;
+pub mod registration;
 pub mod relation;
 pub mod statement;
 pub mod table;

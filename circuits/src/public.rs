@@ -40,6 +40,23 @@ pub enum Public {
     Below(usize),
     /// `[b]`: the request's number.
     RequestNumber,
+    /// `[b,i]`: row i is the request's ([`Registered::row_of_request`]).
+    Row,
+    /// `[i]`: row i earns.
+    Earns,
+    /// `[i]`: number of row i's contributor.
+    Contributor,
+}
+
+/// What a registration says of an index' rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registered {
+    /// Which row each request is the sample of; none where rows aren't proven.
+    pub row_of_request: Vec<usize>,
+    /// Whether each row earns.
+    pub earns: Vec<bool>,
+    /// Number of each row's contributor.
+    pub contributors: Vec<u32>,
 }
 
 /// One request's public part.
@@ -77,6 +94,8 @@ pub struct PublicContext {
     pub head_dim: usize,
     /// What the projections' signs are drawn from.
     pub seed: Seed,
+    /// What is registered; nothing of requests.
+    pub registered: Registered,
 }
 
 impl PublicContext {
@@ -90,7 +109,13 @@ impl PublicContext {
             rope_theta: sem.shape.rope_theta,
             head_dim: sem.shape.head_dim,
             seed: sem.projection_seed(),
+            registered: Registered::default(),
         }
+    }
+
+    /// With what is registered.
+    pub fn registering(self, registered: Registered) -> Self {
+        Self { registered, ..self }
     }
 
     /// A request's live slots.
@@ -164,13 +189,15 @@ pub struct PublicView<E> {
     rope_theta: f64,
     head_dim: usize,
     seed: Seed,
+    registered: Registered,
 }
 
 impl<E: Field> PublicView<E> {
     /// The view of given requests under a relation's parameters.
     pub fn new(params: &RelationParams, requests: Vec<RequestView<E>>) -> Self {
         let (shape, seed) = (&params.semantics.shape, params.semantics.projection_seed());
-        Self { requests, vocab: shape.vocab, rope_theta: shape.rope_theta, head_dim: shape.head_dim, seed }
+        let registered = Registered::default();
+        Self { requests, vocab: shape.vocab, rope_theta: shape.rope_theta, head_dim: shape.head_dim, seed, registered }
     }
 }
 
@@ -184,7 +211,8 @@ impl PublicContext {
             RequestView { positions: r.tokens.iter().enumerate().map(position).collect(), first: if self.whole { 1 } else { r.prompt_len } }
         };
         let requests = self.requests.iter().map(request).collect();
-        PublicView { requests, vocab: self.vocab, rope_theta: self.rope_theta, head_dim: self.head_dim, seed: self.seed }
+        let registered = self.registered.clone();
+        PublicView { requests, vocab: self.vocab, rope_theta: self.rope_theta, head_dim: self.head_dim, seed: self.seed, registered }
     }
 }
 
@@ -299,6 +327,9 @@ impl Public {
             (Public::Offset(bits), axes) => Some(offset(bits, &axes.concat())),
             (Public::Below(bound), [x]) => Some(less_than(x, bound)),
             (Public::RequestNumber, [b]) => Some(iota(b)),
+            (Public::Row, [b, i]) => Some(rows_of_requests(&view.registered.row_of_request, b, i)),
+            (Public::Earns, [i]) => Some(over_rows(i, view.registered.earns.iter().map(|&x| u32::from(x)))),
+            (Public::Contributor, [i]) => Some(over_rows(i, view.registered.contributors.iter().copied())),
             _ => None,
         }
     }
@@ -357,6 +388,13 @@ impl Public {
             }
             (Public::Below(bound), 1) => out.iter_mut().take(bound).for_each(|x| *x = F::ONE),
             (Public::RequestNumber, 1) => out.iter_mut().enumerate().for_each(|(i, x)| *x = int(i as i64)),
+            (Public::Row, 2) => {
+                let rows = &ctx.registered.row_of_request;
+                let row = |b: usize| rows.get(b).or(rows.first()).copied().filter(|&row| row < size(1));
+                (0..size(0)).for_each(|b| row(b).into_iter().for_each(|row| out[b * size(1) + row] = F::ONE));
+            }
+            (Public::Earns, 1) => out.iter_mut().zip(&ctx.registered.earns).for_each(|(x, &earns)| *x = F::from_bool(earns)),
+            (Public::Contributor, 1) => out.iter_mut().zip(&ctx.registered.contributors).for_each(|(x, &c)| *x = F::from_u32(c)),
             _ => return None,
         }
         Some(out)
@@ -390,6 +428,22 @@ fn over_requests<E: Field>(view: &PublicView<E>, point: &[E], f: impl Fn(&Reques
     let rest: E = view.requests.iter().enumerate().skip(1).map(|(b, r)| eq_at(point, b) * f(r)).sum();
     let first_weight = eq_at(point, 0) + E::ONE - less_than(point, n);
     first * first_weight + rest
+}
+
+/// `Σ_b eq(point, b)·eq(i, row of b)`; padded positions repeat the first.
+fn rows_of_requests<E: Field>(rows: &[usize], point: &[E], i: &[E]) -> E {
+    let Some(&first) = rows.first() else { return E::ZERO };
+    let rest: E = rows.iter().enumerate().skip(1).map(|(b, &row)| eq_at(point, b) * eq_at(i, row)).sum();
+    (eq_at(point, 0) + E::ONE - less_than(point, rows.len())) * eq_at(i, first) + rest
+}
+
+/// `Σ_i eq(point, i)·value of row i`.
+fn over_rows<E: Field>(point: &[E], values: impl Iterator<Item = u32>) -> E {
+    let mut values: Vec<E> = values.take(1 << point.len()).map(E::from_u32).collect();
+    for &c in point.iter().rev() {
+        values = values.chunks(2).map(|pair| pair[0] + c * (pair.get(1).copied().unwrap_or(E::ZERO) - pair[0])).collect();
+    }
+    values.first().copied().unwrap_or(E::ZERO)
 }
 
 /// `Σ_b Σ_slots eq(b)·eq(s, slot)·f(predicted position)`.
@@ -454,8 +508,13 @@ mod tests {
                 rope_theta: 10_000.0,
                 head_dim: 6,
                 seed: Seed([3; 32]),
+                registered: Registered {
+                    row_of_request: vec![6, 0, 3],
+                    earns: vec![true, false, true, true, false],
+                    contributors: vec![4, 0, 2, 1, 1, 9],
+                },
             };
-            let cases: [(Public, &[usize]); 16] = [
+            let cases: [(Public, &[usize]); 19] = [
                 (Public::Token, &[2, 3, 4]),
                 (Public::Target, &[2, 2, 4]),
                 (Public::Live, &[2, 2, 4]),
@@ -472,6 +531,9 @@ mod tests {
                 (Public::Offset(19), &[1, 2, 2]),
                 (Public::Below(5), &[3]),
                 (Public::RequestNumber, &[2]),
+                (Public::Row, &[2, 3]),
+                (Public::Earns, &[3]),
+                (Public::Contributor, &[3]),
             ];
             for (i, (public, logs)) in cases.into_iter().enumerate() {
                 let points: Vec<Vec<EF>> = logs.iter().enumerate().map(|(k, &n)| point(n, (i * 10 + k) as u64)).collect();

@@ -362,25 +362,25 @@ impl RequestStatement {
 }
 
 /// Length-prefixed canonical encoding.
-struct Encoder(Vec<u8>);
+pub(crate) struct Encoder(Vec<u8>);
 
 impl Encoder {
-    fn new(domain: &str) -> Self {
+    pub(crate) fn new(domain: &str) -> Self {
         let mut e = Self(Vec::new());
         e.bytes(domain.as_bytes());
         e
     }
 
-    fn number(&mut self, x: u64) {
+    pub(crate) fn number(&mut self, x: u64) {
         self.0.extend_from_slice(&x.to_be_bytes());
     }
 
-    fn bytes(&mut self, x: &[u8]) {
+    pub(crate) fn bytes(&mut self, x: &[u8]) {
         self.number(x.len() as u64);
         self.0.extend_from_slice(x);
     }
 
-    fn optional(&mut self, x: Option<&[u8]>) {
+    pub(crate) fn optional(&mut self, x: Option<&[u8]>) {
         self.number(x.is_some().into());
         x.into_iter().for_each(|x| self.bytes(x));
     }
@@ -390,7 +390,7 @@ impl Encoder {
         tokens.iter().for_each(|&t| self.number(t.into()));
     }
 
-    fn finish(self) -> Digest {
+    pub(crate) fn finish(self) -> Digest {
         keccak(&self.0)
     }
 }

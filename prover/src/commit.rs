@@ -158,11 +158,6 @@ impl<C: NativeProfile> Committed<C> {
         self.pin.as_ref().map_or_else(|| C::digest(&self.root), |pin| pin.digest)
     }
 
-    /// A tensor's values.
-    pub fn tensor(&self, id: circuits::ir::TensorId) -> Option<&[F]> {
-        self.layout.slot(id).and_then(|slot| self.values().get(slot.offset..slot.offset + (1 << slot.log)))
-    }
-
     /// Opens it at a point, and at its pin's.
     ///
     /// # Errors

@@ -7,7 +7,6 @@ use crate::fraction::{self, Leaves, Limits};
 use crate::packed::{PackedEF, PackedF, WIDTH};
 use circuits::evaluate::evaluate;
 use circuits::ir::{EF, F, Sum};
-use circuits::statement::Statement;
 use circuits::witness::{LookupValues, Witness};
 use p3_challenger::FieldChallenger;
 use p3_field::{PackedFieldExtension, PackedValue, PrimeCharacteristicRing};
@@ -23,13 +22,13 @@ use verifier::plan::{Block, BlockKind, LookupChallenges, Plan};
 /// When it doesn't, or when the table's total denominator is zero (probability about leaves/|EF|).
 pub fn prove<Ch: FieldChallenger<F>>(
     plan: &Plan<'_>,
-    statement: &Statement,
+    weights: &[Vec<u64>],
     witness: &Witness,
     values: &[LookupValues],
     challenges: LookupChallenges,
     challenger: &mut Ch,
 ) -> Result<(FractionGkrProof<EF>, FractionGkrOutput<EF>), ProveError> {
-    let blocks = plan.blocks.iter().map(|block| BlockLeaves::new(plan, statement, witness, values, challenges, block)).collect();
+    let blocks = plan.blocks.iter().map(|block| BlockLeaves::new(plan, weights, witness, values, challenges, block)).collect();
     fraction::prove(&Table { blocks, log: plan.leaves_log }, Limits::default(), challenger)
 }
 
@@ -48,7 +47,7 @@ struct BlockLeaves<'a> {
 impl<'a> BlockLeaves<'a> {
     fn new(
         plan: &Plan<'_>,
-        statement: &Statement,
+        weights: &[Vec<u64>],
         witness: &Witness,
         values: &'a [LookupValues],
         challenges: LookupChallenges,
@@ -73,7 +72,7 @@ impl<'a> BlockLeaves<'a> {
                 (Some(Cow::Owned(numerators)), own(key))
             }
             BlockKind::Published => {
-                let (numerators, key) = published(plan, statement, block);
+                let (numerators, key) = published(plan, weights, block);
                 (Some(Cow::Owned(numerators)), own(key))
             }
         };
@@ -140,12 +139,12 @@ impl Leaves for Table<'_> {
 }
 
 /// Numerators and keys of the published weights.
-fn published(plan: &Plan<'_>, statement: &Statement, block: &Block) -> (Vec<F>, Vec<Vec<F>>) {
+fn published(plan: &Plan<'_>, weights: &[Vec<u64>], block: &Block) -> (Vec<F>, Vec<Vec<F>>) {
     let log = plan.relation.aggregation.as_ref().map_or(0, |a| plan.relation.axes[a.published[1].0].log);
     let place = |i: usize| (i >> log, i & ((1 << log) - 1));
     let numerator = |i: usize| {
         let (request, contributor) = place(i);
-        let weights = statement.requests.get(request).or(statement.requests.first()).map(|r| &r.weights);
+        let weights = weights.get(request).or(weights.first());
         -F::from_u64(weights.and_then(|w| w.get(contributor)).copied().unwrap_or(0))
     };
     let range = 0..1usize << block.log;

@@ -8,9 +8,9 @@ use crate::reduction::{self, Reduction};
 use crate::sumcheck::prove_sums;
 use crate::terms::{self, Tensors, TermTables};
 use circuits::ir::{EF, F, Group, TensorId};
-use circuits::layout::Layout;
+use circuits::layout::{Layout, Slot};
 use circuits::relation::Relation;
-use circuits::statement::{Statement, TokenOpening};
+use circuits::statement::{Digest, Statement, TokenOpening};
 use circuits::witness::{LookupValues, Witness};
 use p3_challenger::FieldChallenger;
 use p3_field::PrimeCharacteristicRing;
@@ -89,23 +89,53 @@ impl<'a> Stages<'a> {
     }
 }
 
+/// What is claimed: what the transcript begins with, and the weights to be published.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Digest of the statement, or the seed of a registration's proof.
+    pub seed: Digest,
+    /// Weights of each contributor, request by request; none where none are published.
+    pub weights: Vec<Vec<u64>>,
+}
+
+impl From<&Statement> for Claim {
+    fn from(statement: &Statement) -> Self {
+        Self { seed: statement.digest(), weights: statement.requests.iter().map(|r| r.weights.clone()).collect() }
+    }
+}
+
 /// What a proof is made from.
 pub struct Inputs<'a, C: NativeProfile> {
-    /// The statement; its commitments and weights are the ones proven.
-    pub statement: &'a Statement,
+    /// What is claimed of the commitments.
+    pub claim: Claim,
     /// Its relation.
     pub relation: &'a Relation,
-    /// Openings of token digests, one per request.
+    /// Openings of token digests, one per request; none of registrations.
     pub tokens: Vec<Option<TokenOpening>>,
     /// Commitments made beforehand, pinned where they outlive the proof, in the order of [`Group::ALL`].
     pub fixed: Vec<&'a Committed<C>>,
 }
 
-struct AllTensors<'a, C: NativeProfile>(Vec<&'a Committed<C>>);
+/// Committed values where this relation has its tensors: a commitment may have been made for another relation, which numbers them otherwise.
+struct AllTensors<'a>(Vec<(&'a Layout, &'a [F])>);
 
-impl<C: NativeProfile> Tensors for AllTensors<'_, C> {
+impl<'a> AllTensors<'a> {
+    fn new<C: NativeProfile>(plan: &'a Plan<'_>, all: &[&'a Committed<C>]) -> Result<Self, ProveError> {
+        let place = |slot: &Slot| (slot.offset, slot.log);
+        let pair = |((group, layout), committed): (&'a (Group, Layout), &&'a Committed<C>)| {
+            let same = *group == committed.group && layout.log == committed.layout.log;
+            let aligned = layout.slots.iter().map(place).eq(committed.layout.slots.iter().map(place));
+            if same && aligned { Ok((layout, committed.values())) } else { Err(ProveError::Layout(*group)) }
+        };
+        plan.layouts.iter().zip(all).map(pair).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Tensors for AllTensors<'_> {
     fn tensor(&self, id: TensorId) -> &[F] {
-        self.0.iter().find_map(|c| c.tensor(id)).unwrap_or(&[])
+        let found =
+            self.0.iter().find_map(|(layout, values)| layout.slot(id).and_then(|slot| values.get(slot.offset..slot.offset + (1 << slot.log))));
+        found.unwrap_or(&[])
     }
 }
 
@@ -130,24 +160,24 @@ pub fn prove_counted<C: NativeProfile>(
     values: Vec<LookupValues>,
     stages: &mut Stages<'_>,
 ) -> Result<Proof<C>, ProveError> {
-    let Inputs { statement, relation, tokens, fixed } = inputs;
+    let Inputs { claim, relation, tokens, fixed } = inputs;
     let plan = Plan::new(relation);
     let trace = stages.run("commit trace", || Committed::<C>::of_witness(relation, Group::Trace, &witness))??;
     let mut all = fixed;
     all.push(&trace);
     let roots: Vec<_> = all.iter().map(|c| (&c.root, c.pin.as_ref().map(|pin| pin.value))).collect();
     let pinned = all.iter().filter_map(|c| Some(Pinned { root: c.root.clone(), value: c.pin.as_ref()?.value })).collect();
-    let mut challenger = transcript::start::<C>(&statement.digest(), &roots);
+    let mut challenger = transcript::start::<C>(&claim.seed, &roots);
 
     let challenges = transcript::lookup_challenges::<F, EF>(&mut challenger);
-    let (lookups, output) = stages.run("lookups", || lookups::prove(&plan, statement, &witness, &values, challenges, &mut challenger))??;
+    let (lookups, output) = stages.run("lookups", || lookups::prove(&plan, &claim.weights, &witness, &values, challenges, &mut challenger))??;
     drop(values);
     let rho = output.point.as_slice().to_vec();
     let gamma: EF = challenger.sample_algebra_element();
-    let weights: Vec<Vec<EF>> = statement.requests.iter().map(|r| r.weights.iter().map(|&w| EF::from_u64(w)).collect()).collect();
+    let weights: Vec<Vec<EF>> = claim.weights.iter().map(|weights| weights.iter().map(|&w| EF::from_u64(w)).collect()).collect();
     let weighted = plan.weigh(&weights, &rho, challenges, gamma);
 
-    let tensors = AllTensors(all.clone());
+    let tensors = AllTensors::new(&plan, &all)?;
     let terms = stages.run("bind terms", || {
         let list: Vec<_> = weighted.items.iter().flat_map(|item| item.sum.terms.iter().map(move |t| (item, t))).collect();
         let build = |(item, term): (&verifier::plan::Item<'_>, &circuits::ir::Term)| -> TermTables {
@@ -161,7 +191,7 @@ pub fn prove_counted<C: NativeProfile>(
     challenger.observe_algebra_slice(&evaluations);
 
     let delta: EF = challenger.sample_algebra_element();
-    let reductions: Vec<Reduction> = all.iter().map(|c| Reduction::new(c.values(), &c.layout, &claims, &evaluations, delta)).collect();
+    let reductions: Vec<Reduction> = tensors.0.iter().map(|(layout, values)| Reduction::new(values, layout, &claims, &evaluations, delta)).collect();
     let rounds = verifier::verify::reduction_rounds(&plan);
     let (reduction_rounds, point, finals) =
         stages.run("reduce claims", || reduction::prove(&reductions, rounds, reduction::HELD_LOG, &mut challenger))?;

@@ -18,7 +18,7 @@ fn proven(full: &Full, layers: usize, requests: usize) -> usize {
     let fixed = full.commit::<Native>(&witness);
     let statement = full.statement(&witness, &fixed);
     assert!(statement.requests.iter().all(|r| r.total > 0), "the scores should not all be below the noise floor");
-    let inputs = Inputs { statement: &statement, relation: &full.relation, tokens: vec![None; requests], fixed: fixed.iter().collect() };
+    let inputs = Inputs { claim: (&statement).into(), relation: &full.relation, tokens: vec![None; requests], fixed: fixed.iter().collect() };
     let mut silent = Silent;
     let mut stages = Stages::new(&mut silent);
     let bytes = prove(inputs, witness, &mut stages).unwrap().to_bytes();

@@ -64,7 +64,7 @@ impl Fixture {
 
     fn proof(&self) -> Proof<Native> {
         let statement = self.full.statement(&self.honest, &self.fixed);
-        let inputs = Inputs { statement: &statement, relation: &self.full.relation, tokens: vec![None], fixed: self.fixed.iter().collect() };
+        let inputs = Inputs { claim: (&statement).into(), relation: &self.full.relation, tokens: vec![None], fixed: self.fixed.iter().collect() };
         prove(inputs, self.honest.clone(), &mut Stages::new(&mut Silent)).unwrap()
     }
 }

@@ -58,7 +58,7 @@ fn hidden(full: &Full, witness: &Witness, fixed: &[Committed<Evm>]) -> (Statemen
 
 /// Proves whatever the statement says.
 fn proven(full: &Full, witness: &Witness, fixed: &[Committed<Evm>], statement: &Statement, opening: &TokenOpening) -> Vec<u8> {
-    let inputs = Inputs { statement, relation: &full.relation, tokens: vec![Some(opening.clone())], fixed: fixed.iter().collect() };
+    let inputs = Inputs { claim: statement.into(), relation: &full.relation, tokens: vec![Some(opening.clone())], fixed: fixed.iter().collect() };
     prove(inputs, witness.clone(), &mut Stages::new(&mut Silent)).unwrap().to_bytes()
 }
 

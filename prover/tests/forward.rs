@@ -14,7 +14,7 @@ fn round_trip<C: NativeProfile>(layers: usize, requests: usize) -> usize {
     witness.check(&forward.relation).unwrap();
     let base = Committed::<C>::of_witness(&forward.relation, Group::Base, &witness).unwrap();
     let statement = forward.statement(base.digest(), C::PROFILE);
-    let inputs = Inputs { statement: &statement, relation: &forward.relation, tokens: vec![None; requests], fixed: vec![&base] };
+    let inputs = Inputs { claim: (&statement).into(), relation: &forward.relation, tokens: vec![None; requests], fixed: vec![&base] };
     let mut silent = Silent;
     let mut stages = Stages::new(&mut silent);
     let proof = prove(inputs, witness, &mut stages).unwrap();
@@ -57,7 +57,7 @@ fn proving_stops_between_phases() {
     let base = Committed::<Native>::of_witness(&forward.relation, Group::Base, &witness).unwrap();
     let statement = forward.statement(base.digest(), Native::PROFILE);
     for phases in 0..4 {
-        let inputs = Inputs { statement: &statement, relation: &forward.relation, tokens: vec![None], fixed: vec![&base] };
+        let inputs = Inputs { claim: (&statement).into(), relation: &forward.relation, tokens: vec![None], fixed: vec![&base] };
         let mut few = Few(phases);
         let mut stages = Stages::new(&mut few);
         let stopped = prove(inputs, witness.clone(), &mut stages).map(|_| ()).unwrap_err();

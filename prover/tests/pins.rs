@@ -56,7 +56,7 @@ impl<C: NativeProfile> Fixture<C> {
 
     /// Proves whatever the statement says.
     fn proof(&self, relation: &Relation, statement: &Statement, fixed: &[Committed<C>]) -> Proof<C> {
-        let inputs = Inputs { statement, relation, tokens: vec![None], fixed: fixed.iter().collect() };
+        let inputs = Inputs { claim: statement.into(), relation, tokens: vec![None], fixed: fixed.iter().collect() };
         prove(inputs, self.witness.clone(), &mut Stages::new(&mut Silent)).unwrap()
     }
 }

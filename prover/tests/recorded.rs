@@ -35,7 +35,7 @@ fn proven(full: &Full, private: bool) -> Proven {
         statement.requests[0].tokens = Tokens::Digests(opening.digests(full.relation.params.tokens));
     }
     let tokens = vec![private.then_some(opening)];
-    let inputs = Inputs { statement: &statement, relation: &full.relation, tokens, fixed: fixed.iter().collect() };
+    let inputs = Inputs { claim: (&statement).into(), relation: &full.relation, tokens, fixed: fixed.iter().collect() };
     let bytes = prove(inputs, witness, &mut Stages::new(&mut Silent)).unwrap().to_bytes();
     Proven { statement, bytes }
 }

@@ -20,7 +20,7 @@ fn proven(full: &Full) -> (Statement, Vec<u8>) {
     let fixed = full.commit::<Native>(&witness);
     let statement = full.statement(&witness, &fixed);
     let tokens = vec![None; statement.requests.len()];
-    let inputs = Inputs { statement: &statement, relation: &full.relation, tokens, fixed: fixed.iter().collect() };
+    let inputs = Inputs { claim: (&statement).into(), relation: &full.relation, tokens, fixed: fixed.iter().collect() };
     let bytes = prove(inputs, witness, &mut Stages::new(&mut Silent)).unwrap().to_bytes();
     verify_bytes(&statement, &bytes).unwrap();
     (statement, bytes)
@@ -60,7 +60,7 @@ fn token_digests_open() {
     let request = &witness.ctx.requests[0];
     let opening = TokenOpening { prompt_salt: [8; 32], salt: [9; 32], ..TokenOpening::public(&request.tokens, request.prompt_len) };
     statement.requests[0].tokens = Tokens::Digests(opening.digests(full.relation.params.tokens));
-    let inputs = Inputs { statement: &statement, relation: &full.relation, tokens: vec![Some(opening.clone())], fixed: fixed.iter().collect() };
+    let inputs = Inputs { claim: (&statement).into(), relation: &full.relation, tokens: vec![Some(opening.clone())], fixed: fixed.iter().collect() };
     let proof = prove(inputs, witness, &mut Stages::new(&mut Silent)).unwrap();
     let bytes = proof.to_bytes();
     verify_bytes(&statement, &bytes).unwrap();

@@ -14,6 +14,7 @@ mod infer;
 pub mod node_args;
 mod prove;
 mod register;
+mod registration;
 mod serve;
 mod settle;
 mod srs;
@@ -55,6 +56,7 @@ enum Command {
     Deploy(deploy::Args),
     Datanet(datanet::Args),
     Register(register::Args),
+    Registration(registration::Args),
     Escrow(escrow::Args),
     Settle(settle::Args),
     Withdraw(withdraw::Args),
@@ -81,6 +83,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Deploy(args) => deploy::run(args, json),
         Command::Datanet(args) => datanet::run(args, json),
         Command::Register(args) => register::run(args, json),
+        Command::Registration(args) => registration::run(args, json),
         Command::Escrow(args) => escrow::run(args, json),
         Command::Settle(args) => settle::run(args, json),
         Command::Withdraw(args) => withdraw::run(args, json),

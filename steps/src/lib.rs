@@ -5,6 +5,7 @@
 //! | [`import`] | a float model | an integer base model |
 //! | [`train`] | base, datanet | an adapter, in floats and integers |
 //! | [`index`] | base, adapter, datanet | the attribution index |
+//! | [`registration`] | base, adapter, index | proofs that its rows are sketches of its samples |
 //! | [`run`] | base, adapter, prompt; index | an answer with its trace; scores and weights ([`shares`], [`words`]) |
 //! | [`prove`] | runs, index | a statement and its proof |
 //! | [`outer`] | an inner proof | a published proof ([`evm_proof`]) |
@@ -28,6 +29,7 @@ pub mod outer;
 pub mod progress;
 pub mod prompt;
 pub mod prove;
+pub mod registration;
 pub mod run;
 pub mod shares;
 pub mod store;

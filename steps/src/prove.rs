@@ -176,11 +176,11 @@ pub fn prove<C: NativeProfile>(job: Job<'_>, on: &dyn Observer) -> Result<Proven
     let openings = openings(&job)?;
     let statement = statement::<C>(&job, &relation, &witness, &fixed, &openings);
     match job.weight_ranges {
-        WeightRanges::Proven => statement.check(),
+        WeightRanges::Proven | WeightRanges::Registered => statement.check(),
         WeightRanges::AssumedInsecure => statement.check_benchmark(),
     }
     .during("the statement to prove")?;
-    let inputs = Inputs { statement: &statement, relation: &relation, tokens: openings, fixed: fixed.iter().collect() };
+    let inputs = Inputs { claim: (&statement).into(), relation: &relation, tokens: openings, fixed: fixed.iter().collect() };
     let proof = prove_statement(inputs, witness, &mut stages).map_err(failed)?;
     let bytes = proof.to_bytes();
     let (lookups, committed_elements) = prover::prove::size(&relation);

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod profile;
 pub mod proof;
 pub mod recorded;
+pub mod registration;
 pub mod soundness;
 #[cfg(test)]
 mod test_support;

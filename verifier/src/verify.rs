@@ -144,19 +144,23 @@ fn verify_checked<C: NativeProfile>(statement: &Statement, relation: Relation, p
         return Err(VerifyError::Profile);
     }
     let requests = statement.public_requests(&proof.tokens)?;
-    let ctx = PublicContext::new(&statement.relation, requests);
     let plan = Plan::new(&relation);
-    let security_bits = check_parameters::<C>(&plan)?;
     let claimed = Claimed {
         seed: statement.digest(),
-        pins: pins(&plan, statement)?,
+        pins: pins(&plan, |group| statement.commitment(group))?,
         tables: statement.tables.map(|root| C::root(&root).ok_or(VerifyError::Root { group: Group::Tables })).transpose()?,
-        view: ctx.view(),
+        view: PublicContext::new(&statement.relation, requests).view(),
         weights: statement.requests.iter().map(|r| r.weights.iter().map(|&w| EF::from_u64(w)).collect()).collect(),
     };
-    check_roots(&plan, proof)?;
-    let claims = check(&plan, &claimed, proof)?;
-    check_tables(&relation, &claims, &proof.evaluations)?;
+    verify_claimed(&plan, &claimed, proof)
+}
+
+/// What every proof is checked for in this host, once it's known what it claims.
+pub(crate) fn verify_claimed<C: NativeProfile>(plan: &Plan<'_>, claimed: &Claimed<C>, proof: &Proof<C>) -> Result<Verified, VerifyError> {
+    let security_bits = check_parameters::<C>(plan)?;
+    check_roots(plan, proof)?;
+    let claims = check(plan, claimed, proof)?;
+    check_tables(plan.relation, &claims, &proof.evaluations)?;
     Ok(Verified { security_bits })
 }
 
@@ -244,10 +248,10 @@ pub fn reduction_rounds(plan: &Plan<'_>) -> usize {
     plan.layouts.iter().map(|(_, l)| l.log).max().unwrap_or(0)
 }
 
-/// A statement's pins.
-fn pins(plan: &Plan<'_>, statement: &Statement) -> Result<Vec<Digest>, VerifyError> {
+/// The pins that a plan's proofs open.
+pub(crate) fn pins(plan: &Plan<'_>, of: impl Fn(Group) -> Option<Digest>) -> Result<Vec<Digest>, VerifyError> {
     let groups = plan.layouts.iter().map(|(group, _)| *group).filter(|group| group.is_pinned());
-    groups.map(|group| statement.commitment(group).ok_or(VerifyError::Pin { group })).collect()
+    groups.map(|group| of(group).ok_or(VerifyError::Pin { group })).collect()
 }
 
 /// A root is one digest, whatever else its type can hold.

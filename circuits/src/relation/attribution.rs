@@ -1,7 +1,7 @@
 //! Sketches, index rows, scores, relevance and contributors' weights.
 
 use super::gadget::{Bound, UnitPart};
-use super::{Aggregation, Axes, Builder, RelationError, constant, product, public};
+use super::{Aggregation, Axes, Builder, Purpose, RelationError, WeightRanges, constant, product, public};
 use crate::ir::{Axis, F, Group, Index, Sum, Term, int};
 use crate::public::Public;
 use crate::table::TableKind;
@@ -24,6 +24,10 @@ impl Builder<'_> {
         }
         self.query()?;
         self.index_rows()?;
+        if self.purpose == Purpose::Rows {
+            self.sketches_are_rows();
+            return Ok(());
+        }
         self.scores()?;
         self.best()?;
         self.relevance();
@@ -64,19 +68,54 @@ impl Builder<'_> {
     fn index_rows(&mut self) -> Result<(), RelationError> {
         let Axes { i, l, a, k, .. } = self.x;
         let unit = sketch_length(self.sem);
+        let registered = self.params.weight_ranges == WeightRanges::Registered;
         self.tensor("G.live", Group::Index, &[i]);
-        self.range("G.live", 1);
+        if !registered {
+            self.range("G.live", 1);
+        }
         let mut squares = vec![product([self.read("G.live")]).times(int(unit.slack() - unit.target()))];
         for &site in self.sem.sketched() {
             let name = format!("G{}", site.name());
             self.weight_of_bits(&name, unit.log() + 1, Group::Index, &[i, l, a, k])?;
+            if registered {
+                continue;
+            }
             let all = [i, l, a, k];
             let dead = vec![product([self.read(&name)]), product([self.read(&name), self.read("G.live")]).times(-F::ONE)];
             self.constrain(&format!("{name} is zero in rows that don't earn"), Sum { free: all.to_vec(), terms: dead });
             squares.push(product([self.read(&name), self.read(&name)]));
         }
-        self.look_up("index rows have their length", TableKind::Range(unit.slack_log()), &[i], vec![squares]);
+        if !registered {
+            self.look_up("index rows have their length", TableKind::Range(unit.slack_log()), &[i], vec![squares]);
+        }
         Ok(())
+    }
+
+    /// The index by itself: its rows have their length or are zero, they are zero where they don't earn, and contributors are the stated ones.
+    pub(super) fn index_form(&mut self) -> Result<(), RelationError> {
+        let Axes { i, l, a, k, .. } = self.x;
+        self.tensor("contributor", Group::Index, &[i]);
+        let stated = product([public(Public::Contributor, &[i])]);
+        let contributor = product([self.read("contributor")]);
+        self.equal("contributors are the stated ones", &[i], vec![stated], contributor);
+        self.index_rows()?;
+        for &site in self.sem.sketched() {
+            let name = format!("G{}", site.name());
+            let row = product([self.read(&name), public(Public::Earns, &[i])]);
+            let whole = product([self.read(&name)]);
+            self.equal(&format!("{name} is zero in rows that nobody proves"), &[i, l, a, k], vec![row], whole);
+        }
+        Ok(())
+    }
+
+    /// Each request's sketch, at its length, is its row.
+    fn sketches_are_rows(&mut self) {
+        let Axes { b, i, l, a, k, .. } = self.x;
+        for &site in self.sem.sketched() {
+            let row = product([public(Public::Row, &[b, i]), self.read(&format!("G{}", site.name()))]);
+            let sketch = product([self.read(&format!("qs{}", site.name()))]);
+            self.equal(&format!("G{} is the samples' sketch", site.name()), &[b, l, a, k], vec![row], sketch);
+        }
     }
 
     /// `score = RQ(Σ G·qs)`: both have lengths within `T ± δ`, so scores are below `2^14` (Cauchy-Schwarz).

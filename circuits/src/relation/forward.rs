@@ -1,7 +1,7 @@
 //! The forward pass: the answer is the model's greedy continuation.
 
 use super::gadget::{Bound, Scaled};
-use super::{Axes, Builder, RelationError, Scope, constant, product, public};
+use super::{Axes, Builder, Purpose, RelationError, Scope, constant, product, public};
 use crate::ir::{Axis, Coupling, F, Factor, Index, Sum, Term, int};
 use crate::public::Public;
 use crate::table::{TableKind, exp_is_strict};
@@ -179,6 +179,11 @@ impl Builder<'_> {
         self.requantise("hout", &[b, l, t, d], acc)
     }
 
+    /// Whether the answer is the model's greedy one: a request's is, a sample's need not be.
+    fn is_greedy(&self) -> bool {
+        self.purpose == Purpose::Requests
+    }
+
     /// Selected positions, final norm, logits, greedy choice, probabilities.
     fn output(&mut self) -> Result<(), RelationError> {
         let Axes { b, l, t, d, s, v, .. } = self.x;
@@ -192,17 +197,22 @@ impl Builder<'_> {
         self.logits(&[b, s, v], &[b, s])
     }
 
-    /// Every other token's logit is at most the target's; where a gradient follows, their softmax leaves the target out.
+    /// The best of the tokens other than the target, and where a gradient follows their softmax. Of requests the target is greedy: every other
+    /// token's logit is at most its own.
     fn logits(&mut self, cells: &[Axis], rows: &[Axis]) -> Result<(), RelationError> {
         let Axes { b, s, v, .. } = self.x;
-        for name in ["out.max", "out.margin", "out.tie"] {
-            self.trace(name, &rows[1..]);
+        self.trace("out.max", &rows[1..]);
+        if self.is_greedy() {
+            self.trace("out.margin", &rows[1..]);
+            self.trace("out.tie", &rows[1..]);
         }
         self.trace("out.w", &cells[1..]);
         self.trace("out.flag", &cells[1..]);
         self.signed_range("out.max", 16);
-        self.range("out.margin", 16);
-        self.range("out.tie", 1);
+        if self.is_greedy() {
+            self.range("out.margin", 16);
+            self.range("out.tie", 1);
+        }
         let acc = vec![(self.coef("out", 0)?, product([self.read("head"), self.read("nf.n")]))];
         let logit = self.quotient_within("out", "out", cells, acc, Bound::Widths, 3 << 15)?;
         let exponent = self.exponent("out.exp_bits")?;
@@ -213,29 +223,38 @@ impl Builder<'_> {
                 expected: "one at which EXP(1) < EXP(0)",
             });
         }
-        let target = || public(Public::Target, &[b, s, v]);
+        let (target, live) = (|| public(Public::Target, &[b, s, v]), || public(Public::Live, &[b, s, v]));
         let (weight, flag) = (self.read("out.w"), self.read("out.flag"));
-        // At the target the row must be that of gap zero: its logit is exactly `max + margin`.
-        let mut gap = below_max(self.read("out.max"), logit);
-        gap.push(product([self.read("out.margin"), target()]));
-        let tuple = vec![
-            gap,
-            vec![product([weight.clone()]), product([target()]).times(int(EXP_ONE.into()))],
-            vec![product([flag.clone()]), product([target()])],
-        ];
-        let live = || public(Public::Live, &[b, s, v]);
-        self.look_up_where("output weights", TableKind::Exp(exponent), cells, Some(vec![product([live()])]), tuple);
+        let gap = below_max(self.read("out.max"), logit);
         let dead = vec![product([weight.clone()]), product([weight.clone(), live()]).times(-F::ONE), product([weight.clone(), target()])];
-        self.constrain("dead outputs and the target have no weight", Sum { free: cells.to_vec(), terms: dead });
-        // The maximum of the others is attained in every live slot …
         let attained = vec![product([live(), flag.clone()]), product([public(Public::LiveSlot, &[b, s])]).times(-F::ONE)];
-        self.look_up("output maximum is attained", TableKind::Range(16), rows, vec![attained]);
-        // … and the target is above it, or equal if no lower token attains it.
-        let below = product([public(Public::BelowTarget, &[b, s, v]), flag]).times(-F::ONE);
-        let tied = vec![product([self.read("out.tie")]).times(int(1 << 16)), below];
-        self.look_up("ties are told", TableKind::Range(16), rows, vec![tied]);
-        let strict = vec![product([self.read("out.margin")]), product([self.read("out.tie")]).times(-F::ONE)];
-        self.look_up("ties go to the lowest token", TableKind::Range(16), rows, vec![strict]);
+        if self.is_greedy() {
+            // At the target the row must be that of gap zero: its logit is exactly `max + margin`.
+            let gap = [gap, vec![product([self.read("out.margin"), target()])]].concat();
+            let tuple = vec![
+                gap,
+                vec![product([weight.clone()]), product([target()]).times(int(EXP_ONE.into()))],
+                vec![product([flag.clone()]), product([target()])],
+            ];
+            self.look_up_where("output weights", TableKind::Exp(exponent), cells, Some(vec![product([live()])]), tuple);
+            self.constrain("dead outputs and the target have no weight", Sum { free: cells.to_vec(), terms: dead });
+            // The maximum of the others is attained in every live slot …
+            self.look_up("output maximum is attained", TableKind::Range(16), rows, vec![attained]);
+            // … and the target is above it, or equal if no lower token attains it.
+            let below = product([public(Public::BelowTarget, &[b, s, v]), flag]).times(-F::ONE);
+            let tied = vec![product([self.read("out.tie")]).times(int(1 << 16)), below];
+            self.look_up("ties are told", TableKind::Range(16), rows, vec![tied]);
+            let strict = vec![product([self.read("out.margin")]), product([self.read("out.tie")]).times(-F::ONE)];
+            self.look_up("ties go to the lowest token", TableKind::Range(16), rows, vec![strict]);
+        } else {
+            // Nothing is asked of the target, whose logit nobody reads.
+            let others = vec![product([live()]), product([target()]).times(-F::ONE)];
+            let tuple = vec![gap, vec![product([weight.clone()])], vec![product([flag.clone()])]];
+            self.look_up_where("output weights", TableKind::Exp(exponent), cells, Some(others), tuple);
+            self.constrain("dead outputs and the target have no weight", Sum { free: cells.to_vec(), terms: dead });
+            let attained = [attained, vec![product([target(), flag]).times(-F::ONE)]].concat();
+            self.look_up("output maximum is attained", TableKind::Range(16), rows, vec![attained]);
+        }
         if self.params.scope == Scope::Forward {
             return Ok(());
         }

@@ -33,8 +33,45 @@ pub enum Scope {
 pub enum WeightRanges {
     /// In this proof.
     Proven,
+    /// By registration proofs of their pins ([`crate::registration`]): who verifies must have accepted those.
+    Registered,
     /// Assumed (benchmarks of very large shapes only); part of the relation's digest and shown by every command.
     AssumedInsecure,
+}
+
+/// A long-lived commitment that a relation speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// The base model.
+    Base,
+    /// The adapter.
+    Adapter,
+    /// The index.
+    Index,
+}
+
+impl Part {
+    /// Its commitment.
+    pub fn group(self) -> Group {
+        match self {
+            Self::Base => Group::Base,
+            Self::Adapter => Group::Adapter,
+            Self::Index => Group::Index,
+        }
+    }
+}
+
+/// What a relation is for. Statements of answers are of requests only; the others are registrations' ([`crate::registration`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Answers and, in their scope, what bears on them.
+    Requests,
+    /// A long-lived commitment is well-formed: ranges, zeros; an index' rows have their length, its contributors are the stated ones, and rows
+    /// that don't earn are zero.
+    Form(Part),
+    /// Each request is a sample, and its sketch is a row of the index.
+    Rows,
 }
 
 /// Who vouches for the lookup tables' contents.
@@ -144,6 +181,8 @@ pub struct Aggregation {
 pub struct Relation {
     /// Its parameters.
     pub params: RelationParams,
+    /// What it is for.
+    pub purpose: Purpose,
     /// Axes.
     pub axes: Vec<AxisDef>,
     /// Committed tensors.
@@ -167,13 +206,30 @@ impl Relation {
     ///
     /// When the parameters are incomplete or outside what the protocol supports.
     pub fn new(params: &RelationParams) -> Result<Self, RelationError> {
+        Self::of(params, Purpose::Requests)
+    }
+
+    /// Builds the relation of a purpose; rows of an index are of [`Scope::Attribution`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Relation::new`].
+    pub fn of(params: &RelationParams, purpose: Purpose) -> Result<Self, RelationError> {
         check(params)?;
-        let mut builder = Builder::new(params);
-        builder.weights()?;
-        builder.forward()?;
-        if params.scope == Scope::Attribution {
-            builder.backward()?;
-            builder.attribution()?;
+        let mut builder = Builder::new(params, purpose);
+        match purpose {
+            Purpose::Form(Part::Base) => builder.base()?,
+            Purpose::Form(Part::Adapter) => builder.adapter()?,
+            Purpose::Form(Part::Index) => builder.index_form()?,
+            Purpose::Requests | Purpose::Rows => {
+                builder.base()?;
+                builder.adapter()?;
+                builder.forward()?;
+                if params.scope == Scope::Attribution {
+                    builder.backward()?;
+                    builder.attribution()?;
+                }
+            }
         }
         let relation = builder.finish();
         relation.check_sizes()?;
@@ -312,6 +368,7 @@ fn check_sketch(params: &RelationParams, sketch: &SketchShape) -> Result<(), Rel
 /// Builds a relation section by section.
 struct Builder<'a> {
     params: &'a RelationParams,
+    purpose: Purpose,
     sem: &'a Semantics,
     x: Axes,
     out: Relation,
@@ -320,7 +377,7 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(params: &'a RelationParams) -> Self {
+    fn new(params: &'a RelationParams, purpose: Purpose) -> Self {
         let d = Dims::new(&params.semantics, params.tokens, params.slots);
         let mut axes = Vec::new();
         let mut axis = |name, size: usize| {
@@ -349,6 +406,7 @@ impl<'a> Builder<'a> {
         };
         let out = Relation {
             params: params.clone(),
+            purpose,
             axes,
             tensors: vec![],
             tables: vec![],
@@ -357,7 +415,7 @@ impl<'a> Builder<'a> {
             aggregation: None,
             constraints: vec![],
         };
-        Self { params, sem: &params.semantics, x, out, max: vec![] }
+        Self { params, purpose, sem: &params.semantics, x, out, max: vec![] }
     }
 
     fn finish(self) -> Relation {
@@ -528,9 +586,9 @@ impl<'a> Builder<'a> {
         self.bounded(name, 1 << (bits - 1));
     }
 
-    /// Declares the base model and the adapter, with range checks.
-    fn weights(&mut self) -> Result<(), RelationError> {
-        let Axes { l, d, g, j, z, p, f, v, r, .. } = self.x;
+    /// Declares the base model, with range checks.
+    fn base(&mut self) -> Result<(), RelationError> {
+        let Axes { l, d, g, j, z, p, f, v, .. } = self.x;
         self.weight("embed", Group::Base, &[v, d])?;
         self.weight("head", Group::Base, &[v, d])?;
         for site in Site::ALL {
@@ -540,6 +598,12 @@ impl<'a> Builder<'a> {
         }
         debug_assert_eq!(self.site_axes(Site::Q).0, [g, j, z, p]);
         debug_assert_eq!(self.site_axes(Site::Up).0, [f]);
+        Ok(())
+    }
+
+    /// Declares the adapter, with range checks.
+    fn adapter(&mut self) -> Result<(), RelationError> {
+        let Axes { l, r, .. } = self.x;
         for &site in self.sem.sites() {
             let (output, input) = self.site_axes(site);
             self.weight(&format!("a{}", site.name()), Group::Adapter, &[vec![l, r], input].concat())?;
@@ -564,6 +628,9 @@ impl<'a> Builder<'a> {
             self.signed_range(name, bits);
         }
         self.bounded(name, 1 << (bits - 1));
+        if self.params.weight_ranges == WeightRanges::Registered {
+            return Ok(());
+        }
         for &axis in axes {
             if self.true_size(axis) < 1 << self.out.axes[axis.0].log {
                 self.zero_padding(name, axes, axis);

@@ -34,7 +34,7 @@ pub fn violated(relation: &Relation, witness: &Witness) -> Option<String> {
 /// Proves and verifies, whatever the witness.
 pub fn attempt(full: &Full, statement: &Statement, fixed: &[Committed<Native>], witness: Witness, values: Vec<LookupValues>) -> Outcome {
     let tokens = vec![None; statement.requests.len()];
-    let inputs = Inputs { statement, relation: &full.relation, tokens, fixed: fixed.iter().collect() };
+    let inputs = Inputs { claim: statement.into(), relation: &full.relation, tokens, fixed: fixed.iter().collect() };
     match prove_counted(inputs, witness, values, &mut Stages::new(&mut Silent)) {
         Err(ProveError::Unbalanced) => Outcome::NoProof,
         Err(error) => panic!("{error}"),

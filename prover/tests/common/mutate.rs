@@ -23,7 +23,7 @@ pub fn fixture() -> &'static Proven {
         let witness = full.witness();
         let fixed = full.commit::<Native>(&witness);
         let statement = full.statement(&witness, &fixed);
-        let inputs = Inputs { statement: &statement, relation: &full.relation, tokens: vec![None], fixed: fixed.iter().collect() };
+        let inputs = Inputs { claim: (&statement).into(), relation: &full.relation, tokens: vec![None], fixed: fixed.iter().collect() };
         let bytes = prove(inputs, witness, &mut Stages::new(&mut Silent)).unwrap().to_bytes();
         verify_bytes(&statement, &bytes).unwrap();
         Proven { statement, bytes }

@@ -1,0 +1,273 @@
+//! Registrations: what is proven once of commitments that outlive requests.
+//!
+//! An index' registration says: base, adapter and index are well-formed ([`Purpose::Form`]), and every row that earns is the sketch of its sample
+//! under that base and adapter ([`Purpose::Rows`], in chunks). Samples are its datanet's, in order, with their contributors: their leaves' root
+//! names them. `docs/registration.md` has the argument.
+
+mod leaves;
+
+pub use leaves::{Absent, Leaves, Member};
+
+use crate::public::{PublicContext, PublicRequest, Registered};
+use crate::relation::{Part, Purpose, Relation, RelationError, RelationParams, Scope, TableMode, WeightRanges};
+use crate::statement::{Digest, Encoder, IndexStatement, PROTOCOL_VERSION, Profile, keccak};
+use model_runtime::semantics::Semantics;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Fewest padded tokens of a chunk's samples.
+const MIN_TOKENS: usize = 8;
+
+/// A sample: what a row of the index is the sketch of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Its tokens, the first of which is given and not predicted.
+    pub tokens: Vec<u32>,
+    /// Number of its contributor.
+    pub contributor: u32,
+    /// Whether its row earns: it's no copy of an earlier sample, and somebody proves it.
+    pub earns: bool,
+}
+
+/// What is registered of an index.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Registration {
+    /// [`PROTOCOL_VERSION`].
+    pub version: u32,
+    /// Hash profile of pins and proofs.
+    pub profile: Profile,
+    /// The index' semantics.
+    pub semantics: Semantics,
+    /// Pin of the base model.
+    pub base: Digest,
+    /// Pin of the adapter.
+    pub adapter: Digest,
+    /// Pin of the index.
+    pub index: Digest,
+    /// Root of the datanet's texts.
+    pub datanet_root: Digest,
+    /// Version of the datanet.
+    pub datanet_version: u64,
+    /// Contributors, in the order of their numbers.
+    pub contributors: Vec<String>,
+    /// The datanet's samples, row by row.
+    pub samples: Vec<Sample>,
+}
+
+/// Why a registration is refused before any proof is looked at.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum RegistrationError {
+    /// Another protocol version.
+    #[error("the registration is of protocol version {found}, this program checks version {PROTOCOL_VERSION}")]
+    Version {
+        /// The registration's version.
+        found: u32,
+    },
+    /// No relation can be built.
+    #[error("the registration's relation: {0}")]
+    Relation(#[from] RelationError),
+    /// A sample can't be what it says.
+    #[error("row {row}: {problem}")]
+    Sample {
+        /// Its row.
+        row: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Contributors contradict each other.
+    #[error("a contributor is named twice")]
+    Names,
+    /// A chunk isn't one.
+    #[error("a chunk of rows {rows:?}: {problem}")]
+    Chunk {
+        /// Its rows.
+        rows: Vec<usize>,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// Rows that earn without a proof.
+    #[error("no chunk proves row {row}, which earns")]
+    Unproven {
+        /// The first such row.
+        row: usize,
+    },
+}
+
+impl Registration {
+    /// What can be seen without a proof: versions, names, samples that could be run.
+    ///
+    /// # Errors
+    ///
+    /// Names the first that doesn't hold.
+    pub fn check(&self) -> Result<(), RegistrationError> {
+        if self.version != PROTOCOL_VERSION {
+            return Err(RegistrationError::Version { found: self.version });
+        }
+        let mut names: Vec<&String> = self.contributors.iter().collect();
+        names.sort_unstable();
+        if names.windows(2).any(|w| w[0] == w[1]) {
+            return Err(RegistrationError::Names);
+        }
+        self.samples
+            .iter()
+            .enumerate()
+            .try_for_each(|(row, sample)| self.sample_problem(sample).map_or(Ok(()), |problem| Err(RegistrationError::Sample { row, problem })))
+    }
+
+    fn sample_problem(&self, sample: &Sample) -> Option<String> {
+        let Sample { tokens, contributor, .. } = sample;
+        let shape = &self.semantics.shape;
+        if !(2..=shape.context).contains(&tokens.len()) {
+            return Some(format!("{} tokens, expected 2 to {}", tokens.len(), shape.context));
+        }
+        if let Some(token) = tokens.iter().find(|&&t| t as usize >= shape.vocab) {
+            return Some(format!("token {token} is outside the vocabulary of {}", shape.vocab));
+        }
+        let named = self.contributors.len();
+        (*contributor as usize >= named).then(|| format!("its contributor has the number {contributor}, of {named}"))
+    }
+
+    /// Leaves of all samples. The work grows with the number of tokens: [`Registration::check`] bounds them.
+    pub fn leaves(&self) -> Leaves {
+        Leaves::new(&self.samples)
+    }
+
+    /// Digest of everything registered; of samples, their leaves' two roots.
+    pub fn digest(&self) -> Digest {
+        let leaves = self.leaves();
+        let mut e = Encoder::new("poa/registration");
+        e.number(self.version.into());
+        e.number(u64::from(self.profile == Profile::Evm));
+        // As in `RelationParams::digest`: one encoding of each value.
+        e.bytes(&keccak(&serde_json::to_vec(&self.semantics).unwrap_or_default()).0);
+        [self.base, self.adapter, self.index, self.datanet_root].iter().for_each(|d| e.bytes(&d.0));
+        e.number(self.datanet_version);
+        e.number(self.contributors.len() as u64);
+        self.contributors.iter().for_each(|c| e.bytes(c.as_bytes()));
+        e.number(self.samples.len() as u64);
+        [leaves.root(), leaves.sorted_root()].iter().for_each(|d| e.bytes(&d.0));
+        e.finish()
+    }
+
+    /// The index as statements of requests name it.
+    pub fn index_statement(&self) -> IndexStatement {
+        IndexStatement {
+            commitment: self.index,
+            base: self.base,
+            adapter: self.adapter,
+            datanet_root: self.datanet_root,
+            datanet_version: self.datanet_version,
+            contributors: self.contributors.clone(),
+        }
+    }
+
+    /// A part's pin.
+    pub fn pin(&self, part: Part) -> Digest {
+        match part {
+            Part::Base => self.base,
+            Part::Adapter => self.adapter,
+            Part::Index => self.index,
+        }
+    }
+
+    /// The relation that says a part is well-formed.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be built.
+    pub fn form(&self, part: Part) -> Result<Relation, RegistrationError> {
+        let params = RelationParams { weight_ranges: WeightRanges::Proven, ..self.params(1, 1, 1) };
+        Ok(Relation::of(&params, Purpose::Form(part))?)
+    }
+
+    /// What a part's proof of form is bound to. The pin covers what the relation depends on; of an index, who its rows belong to and which earn is
+    /// the registration's.
+    pub fn form_seed(&self, part: Part) -> Digest {
+        form_seed(part, self.profile, &self.pin(part), (part == Part::Index).then(|| self.digest()))
+    }
+
+    /// The public side of a part's form.
+    pub fn form_context(&self, relation: &Relation) -> PublicContext {
+        let registered = Registered {
+            row_of_request: vec![],
+            earns: self.samples.iter().map(|s| s.earns).collect(),
+            contributors: self.samples.iter().map(|s| s.contributor).collect(),
+        };
+        PublicContext::new(&relation.params, vec![]).registering(registered)
+    }
+
+    /// The relation that says some rows are their samples' sketches.
+    ///
+    /// # Errors
+    ///
+    /// When the rows are no chunk, or the relation can't be built.
+    pub fn rows(&self, rows: &[usize]) -> Result<Relation, RegistrationError> {
+        let refuse = |problem| Err(RegistrationError::Chunk { rows: rows.to_vec(), problem });
+        if rows.is_empty() || !rows.windows(2).all(|w| w[0] < w[1]) {
+            return refuse("rows are numbered once each, in order");
+        }
+        let samples: Option<Vec<&Sample>> = rows.iter().map(|&row| self.samples.get(row)).collect();
+        let Some(samples) = samples else { return refuse("there is no such row") };
+        if samples.iter().any(|s| !s.earns) {
+            return refuse("a row that doesn't earn has no sketch");
+        }
+        let longest = samples.iter().map(|s| s.tokens.len()).max().unwrap_or(0);
+        let params = self.params(longest.max(MIN_TOKENS), longest.max(2) - 1, rows.len());
+        Ok(Relation::of(&params, Purpose::Rows)?)
+    }
+
+    /// What a chunk's proof is bound to.
+    pub fn rows_seed(&self, digest: &Digest, rows: &[usize]) -> Digest {
+        let mut e = Encoder::new("poa/rows");
+        e.bytes(&digest.0);
+        e.number(rows.len() as u64);
+        rows.iter().for_each(|&row| e.number(row as u64));
+        e.finish()
+    }
+
+    /// The public side of a chunk.
+    pub fn rows_context(&self, relation: &Relation, rows: &[usize]) -> PublicContext {
+        let sample = |&row: &usize| self.samples.get(row).map(|s| PublicRequest { tokens: s.tokens.clone(), prompt_len: 1 });
+        let requests = rows.iter().filter_map(sample).collect();
+        PublicContext::new(&relation.params, requests).registering(Registered { row_of_request: rows.to_vec(), ..Registered::default() })
+    }
+
+    /// Every row that earns is in a chunk.
+    ///
+    /// # Errors
+    ///
+    /// Names the first that isn't.
+    pub fn check_cover(&self, chunks: &[Vec<usize>]) -> Result<(), RegistrationError> {
+        let mut proven = vec![false; self.samples.len()];
+        chunks.iter().flatten().for_each(|&row| proven.get_mut(row).into_iter().for_each(|x| *x = true));
+        let unproven = self.samples.iter().zip(&proven).position(|(s, &proven)| s.earns && !proven);
+        unproven.map_or(Ok(()), |row| Err(RegistrationError::Unproven { row }))
+    }
+
+    /// Parameters with padded sizes.
+    fn params(&self, tokens: usize, slots: usize, requests: usize) -> RelationParams {
+        RelationParams {
+            semantics: self.semantics.clone(),
+            scope: Scope::Attribution,
+            weight_ranges: WeightRanges::Registered,
+            tables: TableMode::Evaluated,
+            tokens: tokens.next_power_of_two(),
+            slots: slots.next_power_of_two(),
+            requests: requests.next_power_of_two(),
+            rows: self.samples.len(),
+            contributors: self.contributors.len(),
+        }
+    }
+}
+
+/// What a proof of form is bound to: the pin covers layout, widths and shapes, all that the relation depends on; `registration` covers the rest of
+/// an index'.
+pub fn form_seed(part: Part, profile: Profile, pin: &Digest, registration: Option<Digest>) -> Digest {
+    let mut e = Encoder::new("poa/form");
+    e.number(PROTOCOL_VERSION.into());
+    e.number(u64::from(profile == Profile::Evm));
+    e.bytes(part.group().name().as_bytes());
+    e.bytes(&pin.0);
+    e.optional(registration.as_ref().map(|d| d.0.as_slice()));
+    e.finish()
+}

@@ -1,0 +1,141 @@
+//! Registrations, checked: each proof by itself, then that together they prove every row that earns.
+
+use crate::plan::Plan;
+use crate::profile::{Evm, Native, NativeProfile};
+use crate::proof::{DecodeError, Proof};
+use crate::verify::{Claimed, Verified, VerifyError, pins, verify_claimed};
+use circuits::ir::Group;
+use circuits::public::PublicContext;
+use circuits::registration::{Registration, RegistrationError};
+use circuits::relation::{Part, Relation};
+use circuits::statement::{Digest, Profile};
+use thiserror::Error;
+
+/// Why a registration is refused.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum RefusedRegistration {
+    /// It contradicts itself, or leaves rows unproven.
+    #[error(transparent)]
+    Registration(#[from] RegistrationError),
+    /// A part isn't shown to be well-formed.
+    #[error("the {} isn't shown to be well-formed: {reason}", part.group().name())]
+    Form {
+        /// Which.
+        part: Part,
+        /// Why.
+        reason: VerifyError,
+    },
+    /// Rows aren't shown to be their samples' sketches.
+    #[error("rows {} aren't shown to be the sketches of their samples: {reason}", listed(rows))]
+    Rows {
+        /// Which.
+        rows: Vec<usize>,
+        /// Why.
+        reason: VerifyError,
+    },
+}
+
+/// Rows that are named one by one.
+const NAMED: usize = 8;
+
+fn listed(rows: &[usize]) -> String {
+    let named: Vec<String> = rows.iter().take(NAMED).map(usize::to_string).collect();
+    match (rows.first(), rows.last()) {
+        (Some(first), Some(last)) if rows.len() > NAMED => format!("{first} to {last} ({} of them)", rows.len()),
+        _ => named.join(", "),
+    }
+}
+
+/// The proofs of a registration.
+pub struct Proofs<'a> {
+    /// Of base, adapter and index.
+    pub forms: [(Part, &'a [u8]); 3],
+    /// Of rows, chunk by chunk.
+    pub chunks: Vec<(Vec<usize>, &'a [u8])>,
+}
+
+/// A registration whose proofs hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    /// The registration's digest.
+    pub digest: Digest,
+    /// The least composed security of its proofs, in bits.
+    pub security_bits: f64,
+}
+
+/// Verifies a registration with all its proofs; `seen` is told after each how many of how many are done.
+///
+/// # Errors
+///
+/// Says what isn't proven.
+pub fn verify(registration: &Registration, proofs: &Proofs<'_>, seen: &mut dyn FnMut(usize, usize)) -> Result<Accepted, RefusedRegistration> {
+    registration.check()?;
+    let chunks: Vec<Vec<usize>> = proofs.chunks.iter().map(|(rows, _)| rows.clone()).collect();
+    registration.check_cover(&chunks)?;
+    let (digest, total) = (registration.digest(), proofs.forms.len() + chunks.len());
+    let mut security_bits = f64::INFINITY;
+    let mut done = 0;
+    let mut verified = |v: Verified| {
+        security_bits = security_bits.min(v.security_bits);
+        done += 1;
+        seen(done, total);
+    };
+    for part in [Part::Base, Part::Adapter, Part::Index] {
+        let bytes = proofs.forms.iter().find(|(own, _)| *own == part).map_or(&[][..], |(_, bytes)| bytes);
+        verified(verify_form(registration, part, bytes)?);
+    }
+    for (rows, bytes) in &proofs.chunks {
+        verified(verify_rows(registration, &digest, rows, bytes)?);
+    }
+    Ok(Accepted { digest, security_bits })
+}
+
+/// Verifies that one part is well-formed.
+///
+/// # Errors
+///
+/// Says why the proof is refused.
+pub fn verify_form(registration: &Registration, part: Part, bytes: &[u8]) -> Result<Verified, RefusedRegistration> {
+    let relation = registration.form(part)?;
+    let ctx = registration.form_context(&relation);
+    verify_bytes(registration, &relation, registration.form_seed(part), &ctx, bytes).map_err(|reason| RefusedRegistration::Form { part, reason })
+}
+
+/// Verifies one chunk of rows; `digest` is the registration's.
+///
+/// # Errors
+///
+/// Says why the proof is refused.
+pub fn verify_rows(registration: &Registration, digest: &Digest, rows: &[usize], bytes: &[u8]) -> Result<Verified, RefusedRegistration> {
+    let relation = registration.rows(rows)?;
+    let ctx = registration.rows_context(&relation, rows);
+    let seed = registration.rows_seed(digest, rows);
+    verify_bytes(registration, &relation, seed, &ctx, bytes).map_err(|reason| RefusedRegistration::Rows { rows: rows.to_vec(), reason })
+}
+
+fn verify_bytes(registration: &Registration, relation: &Relation, seed: Digest, ctx: &PublicContext, bytes: &[u8]) -> Result<Verified, VerifyError> {
+    match registration.profile {
+        Profile::Native => verify_proof::<Native>(registration, relation, seed, ctx, bytes),
+        Profile::Evm => verify_proof::<Evm>(registration, relation, seed, ctx, bytes),
+    }
+}
+
+fn verify_proof<C: NativeProfile>(
+    registration: &Registration,
+    relation: &Relation,
+    seed: Digest,
+    ctx: &PublicContext,
+    bytes: &[u8],
+) -> Result<Verified, VerifyError> {
+    let proof = Proof::<C>::from_bytes(bytes).map_err(|e| match e {
+        DecodeError::Header if !bytes.is_empty() => VerifyError::Profile,
+        e => e.into(),
+    })?;
+    if !proof.tokens.is_empty() {
+        return Err(VerifyError::Shape { what: "openings of tokens", expected: 0, found: proof.tokens.len() });
+    }
+    let plan = Plan::new(relation);
+    let pin = |group: Group| [Part::Base, Part::Adapter, Part::Index].into_iter().find(|p| p.group() == group).map(|p| registration.pin(p));
+    let claimed = Claimed { seed, pins: pins(&plan, pin)?, tables: None, view: ctx.view(), weights: vec![] };
+    verify_claimed(&plan, &claimed, &proof)
+}
