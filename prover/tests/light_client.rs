@@ -46,7 +46,7 @@ fn scalar(word: &Word) -> Fr {
 fn named() -> NamedInputs {
     let word = |i: u64| word_of(&(Fr::from(i + 1) * -Fr::from(0x1234_5678_9abc)));
     let [statement, base, adapter, index, index_statement, request, prompt, tokens] = std::array::from_fn(|i| word(i as u64));
-    NamedInputs { claim: statement.into(), base, adapter, index, index_statement, request, prompt, tokens }
+    NamedInputs { statement, base, adapter, index, index_statement, request, prompt, tokens }
 }
 
 fn weights() -> Vec<Word> {
@@ -321,7 +321,7 @@ fn the_point_is_the_contracts() {
     };
     let inputs: Vec<Word> = vector["inputs"].as_array().unwrap().iter().map(word).collect();
     let [statement, base, adapter, index, index_statement, request, prompt, tokens] = inputs[..].try_into().unwrap();
-    let named = NamedInputs { claim: statement.into(), base, adapter, index, index_statement, request, prompt, tokens };
+    let named = NamedInputs { statement, base, adapter, index, index_statement, request, prompt, tokens };
     let weights: Vec<Word> = vector["weights"].as_array().unwrap().iter().map(|weight| weight_word(weight.as_u64().unwrap())).collect();
     let derived = public_inputs(&settled(named, &weights)).unwrap();
     assert_eq!(derived[..NAMED_INPUTS], inputs);

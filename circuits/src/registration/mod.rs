@@ -13,6 +13,7 @@ use crate::relation::{Part, Purpose, Relation, RelationError, RelationParams, Sc
 use crate::statement::{Digest, Encoder, IndexStatement, PROTOCOL_VERSION, Profile, keccak};
 use model_runtime::semantics::Semantics;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use thiserror::Error;
 
 /// Fewest padded tokens of a chunk's samples.
@@ -108,10 +109,12 @@ impl Registration {
         if names.windows(2).any(|w| w[0] == w[1]) {
             return Err(RegistrationError::Names);
         }
-        self.samples
-            .iter()
-            .enumerate()
-            .try_for_each(|(row, sample)| self.sample_problem(sample).map_or(Ok(()), |problem| Err(RegistrationError::Sample { row, problem })))
+        let mut seen: BTreeMap<&[u32], usize> = BTreeMap::new();
+        self.samples.iter().enumerate().try_for_each(|(row, sample)| {
+            let earlier = if sample.earns { seen.insert(&sample.tokens, row) } else { None };
+            let problem = self.sample_problem(sample).or_else(|| Some(format!("the same tokens as row {}, which earns", earlier?)));
+            problem.map_or(Ok(()), |problem| Err(RegistrationError::Sample { row, problem }))
+        })
     }
 
     fn sample_problem(&self, sample: &Sample) -> Option<String> {

@@ -131,6 +131,11 @@ pub fn full_with(layers: usize, requests: usize, sites: &[Site], tweak: impl Fn(
     full_sketched(layers, requests, sites, IndexOptions { rows: 2, sites: Some(sites.to_vec()), ..IndexOptions::default() }, tweak)
 }
 
+/// What the fixtures' indexes are of.
+pub fn samples() -> Vec<Vec<u32>> {
+    (0..11u32).map(|i| (0..5 + i % 4).map(|t| (t * t * 3 + i * 11 + 1) % 30).collect()).collect()
+}
+
 /// A row of the fixtures' indexes that doesn't earn.
 pub const UNEARNED: usize = 7;
 
@@ -141,7 +146,7 @@ pub fn full_sketched(layers: usize, requests: usize, sites: &[Site], options: In
     let calibration: Vec<Vec<u32>> = (0..4).map(|i| (0..8).map(|t| (t * 7 + i * 5 + 1) % 30).collect()).collect();
     let model = quantise_base(&float, &calibration).unwrap();
     let adapter = quantise_adapter(&model, &float, &random_adapter(&shape, 3, sites), &calibration).unwrap();
-    let samples: Vec<Vec<u32>> = (0..11u32).map(|i| (0..5 + i % 4).map(|t| (t * t * 3 + i * 11 + 1) % 30).collect()).collect();
+    let samples = samples();
     let earns: Vec<bool> = (0..samples.len()).map(|i| i != UNEARNED).collect();
     let mut index = build_index(&model, &adapter, &samples, &earns, &options, &|_, _| true).unwrap();
     // Sketches of a few entries: by chance alone any score could be noise.

@@ -1,0 +1,440 @@
+//! Registrations: an honest one is accepted; an index that somebody made up isn't, whatever their prover does.
+
+mod common;
+
+use circuits::layout::Layout;
+use circuits::registration::{Registration, RegistrationError, Sample};
+use circuits::relation::{Part, Purpose, Relation};
+use circuits::statement::{Digest, PROTOCOL_VERSION, Profile};
+use circuits::witness::{Fixed, Witness};
+use common::cheat::violated;
+use common::{CONTRIBUTORS, Full, Noise, UNEARNED, contributors, full, samples};
+use model_runtime::int::Mode;
+use model_runtime::int::sketch::sketch;
+use model_runtime::int::trace::{Keep, Span, Trace};
+use model_runtime::shape::Site;
+use model_runtime::tensor::TensorMap;
+use prover::ProveError;
+use prover::commit::{Committed, values_of};
+use prover::prove::{Claim, Inputs, Silent, Stages, prove_counted};
+use std::sync::OnceLock;
+use verifier::VerifyError;
+use verifier::profile::Native;
+use verifier::registration::{Proofs, RefusedRegistration, verify, verify_form, verify_rows};
+
+const SITES: [Site; 2] = [Site::Gate, Site::Up];
+const PARTS: [Part; 3] = [Part::Base, Part::Adapter, Part::Index];
+
+/// Rows in two chunks, one of which is padded; the row that doesn't earn is in neither.
+fn chunks() -> Vec<Vec<usize>> {
+    let rows = |parity: usize| (0..samples().len()).filter(|&row| row != UNEARNED && row % 2 == parity).collect();
+    vec![rows(0), rows(1)]
+}
+
+/// Everything a registrar has, honest or not.
+struct Registrar {
+    full: Full,
+    index: TensorMap,
+    registration: Registration,
+    fixed: [Committed<Native>; 3],
+}
+
+impl Registrar {
+    /// Registers what is given, whether it is right or not: pins are those of the given tensors.
+    fn new(full: Full, index: TensorMap, samples: Vec<Sample>) -> Self {
+        let mut registration = Registration {
+            version: PROTOCOL_VERSION,
+            profile: Profile::Native,
+            semantics: full.index.semantics.clone(),
+            base: Digest::default(),
+            adapter: Digest::default(),
+            index: Digest::default(),
+            datanet_root: Digest([3; 32]),
+            datanet_version: 1,
+            contributors: (0..CONTRIBUTORS).map(|c| format!("contributor-{c}")).collect(),
+            samples,
+        };
+        let commit = |part: Part, tensors: &TensorMap| {
+            let relation = registration.form(part).unwrap();
+            let (layout, values) = values_of(&relation, part.group(), tensors).unwrap();
+            Committed::<Native>::new(part.group(), layout, values).unwrap().pinned(&relation)
+        };
+        let fixed = [commit(Part::Base, &full.model.tensors), commit(Part::Adapter, &full.adapter.tensors), commit(Part::Index, &index)];
+        [registration.base, registration.adapter, registration.index] = [0, 1, 2].map(|i| fixed[i].digest());
+        Self { full, index, registration, fixed }
+    }
+
+    fn honest() -> Self {
+        let full = full(1, 1, &SITES);
+        let index = full.index_tensors.clone();
+        let earns = |row: usize| row != UNEARNED;
+        let rows = samples().into_iter().zip(contributors(&full.index)).enumerate();
+        let rows = rows.map(|(row, (tokens, contributor))| Sample { tokens, contributor, earns: earns(row) }).collect();
+        Self::new(full, index, rows)
+    }
+
+    /// The same with another index or other samples.
+    fn with(change: impl FnOnce(&mut TensorMap, &mut Vec<Sample>)) -> Self {
+        let Self { full, mut index, registration, .. } = Self::honest();
+        let mut samples = registration.samples;
+        change(&mut index, &mut samples);
+        Self::new(full, index, samples)
+    }
+
+    /// Runs the samples of rows as the chunk of `rows` is padded; `of` says which row's sample is run for a row.
+    fn traces(&self, rows: &[usize], of: impl Fn(usize) -> usize, base: &TensorMap) -> Vec<Trace> {
+        let (runtime, semantics) = (self.full.runtime(base), &self.full.index.semantics);
+        let dims = self.registration.rows(rows).unwrap().dims();
+        let trace = |&row: &usize| {
+            let tokens = &self.registration.samples[of(row)].tokens;
+            let mut trace = runtime.run(tokens, 1, dims, Mode::Sample, Keep::All, Span::Exchange).unwrap();
+            let sketch = sketch(semantics, &trace).unwrap();
+            trace.tensors.extend(sketch);
+            trace
+        };
+        rows.iter().map(trace).collect()
+    }
+
+    fn witness(&self, relation: &Relation, traces: &[Trace], rows: &[usize]) -> Witness {
+        let fixed = Fixed { base: &self.full.model.tensors, adapter: &self.full.adapter.tensors, index: &self.index };
+        let traces: Vec<&TensorMap> = traces.iter().map(|t| &t.tensors).collect();
+        let mut witness = Witness::new(relation, fixed, &traces, vec![]).unwrap();
+        witness.ctx = match relation.purpose {
+            Purpose::Rows => self.registration.rows_context(relation, rows),
+            _ => self.registration.form_context(relation),
+        };
+        witness
+    }
+
+    /// Proves whatever the witness says; `None` where not even the lookups balance.
+    fn prove(&self, relation: &Relation, mut witness: Witness, seed: Digest) -> Option<Vec<u8>> {
+        let values = witness.count_leniently(relation);
+        let fixed = self.fixed.iter().filter(|c| Layout::of(relation, c.group).is_some()).collect();
+        let inputs = Inputs { claim: Claim { seed, weights: vec![] }, relation, tokens: vec![], fixed };
+        match prove_counted(inputs, witness, values, &mut Stages::new(&mut Silent)) {
+            Ok(proof) => Some(proof.to_bytes()),
+            Err(ProveError::Unbalanced) => None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn form(&self, part: Part) -> Option<Vec<u8>> {
+        let relation = self.registration.form(part).unwrap();
+        self.prove(&relation, self.witness(&relation, &[], &[]), self.registration.form_seed(part))
+    }
+
+    fn chunk(&self, rows: &[usize], traces: &[Trace]) -> Option<Vec<u8>> {
+        let relation = self.registration.rows(rows).unwrap();
+        let seed = self.registration.rows_seed(&self.registration.digest(), rows);
+        self.prove(&relation, self.witness(&relation, traces, rows), seed)
+    }
+
+    fn honest_traces(&self, rows: &[usize]) -> Vec<Trace> {
+        self.traces(rows, |row| row, &self.full.model.tensors)
+    }
+
+    fn check_rows(&self, rows: &[usize], bytes: &[u8]) -> Result<(), VerifyError> {
+        match verify_rows(&self.registration, &self.registration.digest(), rows, bytes) {
+            Ok(_) => Ok(()),
+            Err(RefusedRegistration::Rows { rows: named, reason }) if named == rows => Err(reason),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn check_form(&self, part: Part, bytes: &[u8]) -> Result<(), VerifyError> {
+        match verify_form(&self.registration, part, bytes) {
+            Ok(_) => Ok(()),
+            Err(RefusedRegistration::Form { part: named, reason }) if named == part => Err(reason),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+/// An honest registration with its proofs.
+struct Made {
+    registrar: Registrar,
+    forms: Vec<Vec<u8>>,
+    chunks: Vec<Vec<u8>>,
+}
+
+fn made() -> &'static Made {
+    static MADE: OnceLock<Made> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let registrar = Registrar::honest();
+        let forms = PARTS.map(|part| registrar.form(part).unwrap()).to_vec();
+        let chunks = chunks().iter().map(|rows| registrar.chunk(rows, &registrar.honest_traces(rows)).unwrap()).collect();
+        Made { registrar, forms, chunks }
+    })
+}
+
+impl Made {
+    fn proofs(&self) -> Proofs<'_> {
+        Proofs {
+            forms: [0, 1, 2].map(|i| (PARTS[i], self.forms[i].as_slice())),
+            chunks: chunks().into_iter().zip(self.chunks.iter().map(Vec::as_slice)).collect(),
+        }
+    }
+}
+
+#[test]
+fn an_honest_registration_is_accepted() {
+    let made = made();
+    let mut seen = vec![];
+    let accepted = verify(&made.registrar.registration, &made.proofs(), &mut |done, total| seen.push((done, total))).unwrap();
+    assert_eq!(accepted.digest, made.registrar.registration.digest());
+    assert!(accepted.security_bits >= 100.0);
+    assert_eq!(seen, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
+    // The witnesses violate nothing, on the integers.
+    let r = &made.registrar;
+    for rows in chunks() {
+        let relation = r.registration.rows(&rows).unwrap();
+        assert_eq!(violated(&relation, &r.witness(&relation, &r.honest_traces(&rows), &rows)), None);
+    }
+}
+
+/// What is missing is named, before anything is verified where that can be.
+#[test]
+fn every_row_that_earns_is_proven_and_every_part_is_well_formed() {
+    let made = made();
+    let registration = &made.registrar.registration;
+    let refused = |proofs: &Proofs<'_>| verify(registration, proofs, &mut |_, _| ()).unwrap_err();
+    let mut proofs = made.proofs();
+    proofs.chunks.remove(1);
+    assert_eq!(refused(&proofs), RefusedRegistration::Registration(RegistrationError::Unproven { row: 1 }));
+    // A chunk with another's proof, with other rows, with a row that doesn't earn, out of order, twice, beyond the last.
+    let mut proofs = made.proofs();
+    proofs.chunks[1].1 = &made.chunks[0];
+    assert!(matches!(refused(&proofs), RefusedRegistration::Rows { rows, .. } if rows == chunks()[1]));
+    for rows in [vec![0, 1], vec![0, UNEARNED], vec![2, 0], vec![0, 0], vec![], vec![samples().len()]] {
+        let found = verify_rows(registration, &registration.digest(), &rows, &made.chunks[0]).unwrap_err();
+        match found {
+            RefusedRegistration::Rows { .. } => assert_eq!(rows, [0, 1]),
+            RefusedRegistration::Registration(RegistrationError::Chunk { .. }) => assert_ne!(rows, [0, 1]),
+            other => panic!("{other}"),
+        }
+    }
+    for i in 0..PARTS.len() {
+        for other in [&[][..], &made.forms[(i + 1) % 3], &made.chunks[0]] {
+            let mut proofs = made.proofs();
+            proofs.forms[i].1 = other;
+            assert!(matches!(refused(&proofs), RefusedRegistration::Form { part, .. } if part == PARTS[i]));
+        }
+    }
+}
+
+/// Proofs of one registration are no proofs of another, whatever it has changed.
+#[test]
+fn proofs_are_of_one_registration() {
+    let made = made();
+    let changes: [fn(&mut Registration); 11] = [
+        |r| r.samples[0].tokens[1] ^= 1,
+        |r| r.samples[0].contributor = (r.samples[0].contributor + 1) % CONTRIBUTORS as u32,
+        |r| r.samples[UNEARNED].tokens.push(1),
+        |r| r.samples[UNEARNED].earns = true,
+        |r| r.samples.swap(0, 2),
+        |r| r.contributors[1].push('x'),
+        |r| r.datanet_root.0[5] ^= 1,
+        |r| r.datanet_version += 1,
+        |r| r.index.0[9] ^= 1,
+        |r| r.base.0[9] ^= 1,
+        |r| *r.semantics.consts.get_mut("theta").unwrap() += 1,
+    ];
+    for (i, change) in changes.into_iter().enumerate() {
+        let mut other = made.registrar.registration.clone();
+        change(&mut other);
+        assert_ne!(other.digest(), made.registrar.registration.digest(), "{i}");
+        assert!(verify_rows(&other, &other.digest(), &chunks()[0], &made.chunks[0]).is_err(), "{i}");
+        assert!(verify_form(&other, Part::Index, &made.forms[2]).is_err(), "{i}");
+    }
+    let version = Registration { version: PROTOCOL_VERSION + 1, ..made.registrar.registration.clone() };
+    assert!(matches!(version.check(), Err(RegistrationError::Version { .. })));
+    // Of base and adapter, proofs of form are anybody's.
+    let other = Registration { datanet_version: 9, ..made.registrar.registration.clone() };
+    assert!(verify_form(&other, Part::Base, &made.forms[0]).is_ok());
+    assert!(verify_form(&other, Part::Adapter, &made.forms[1]).is_ok());
+}
+
+/// A row that is another sample's sketch in one site, nothing, or off by one.
+#[test]
+fn a_row_that_isnt_its_samples_sketch_is_refused() {
+    type Lie = fn(&mut [i32], &[i32]);
+    let lies: [Lie; 3] = [|own, other| own.copy_from_slice(other), |own, _| own.fill(0), |own, _| own[0] += 1];
+    let rows = &chunks()[0];
+    for (i, lie) in lies.into_iter().enumerate() {
+        let liar = Registrar::with(|index, _| {
+            let other = row(index, "Gup", 2).to_vec();
+            lie(row(index, "Gup", 0), &other);
+        });
+        let relation = liar.registration.rows(rows).unwrap();
+        let traces = liar.honest_traces(rows);
+        assert_eq!(violated(&relation, &liar.witness(&relation, &traces, rows)).as_deref(), Some("Gup is the samples' sketch"), "{i}");
+        let bytes = liar.chunk(rows, &traces).unwrap();
+        assert_eq!(liar.check_rows(rows, &bytes), Err(VerifyError::Constraints), "{i}");
+    }
+    // The whole row of another sample, with that sample's run: the tokens aren't the leaf's.
+    let liar = Registrar::with(|index, _| {
+        for site in ["Ggate", "Gup"] {
+            let other = row(index, site, 2).to_vec();
+            row(index, site, 0).copy_from_slice(&other);
+        }
+    });
+    let traces = liar.traces(rows, |row| if row == 0 { 2 } else { row }, &liar.full.model.tensors);
+    let bytes = liar.chunk(rows, &traces);
+    assert!(bytes.is_none_or(|bytes| liar.check_rows(rows, &bytes) == Err(VerifyError::Constraints)));
+}
+
+/// Rows of another base, with runs of that base.
+#[test]
+fn rows_of_another_model_are_refused() {
+    let r = &made().registrar;
+    let mut base = r.full.model.tensors.clone();
+    base.get_mut("wup").unwrap().data[3] += 1;
+    let rows = &chunks()[1];
+    let traces = r.traces(rows, |row| row, &base);
+    let bytes = r.chunk(rows, &traces);
+    assert!(bytes.is_none_or(|bytes| r.check_rows(rows, &bytes) == Err(VerifyError::Constraints)));
+}
+
+fn row<'a>(index: &'a mut TensorMap, site: &str, row: usize) -> &'a mut [i32] {
+    let tensor = index.get_mut(site).unwrap();
+    let len = tensor.data.len() / tensor.dims[0];
+    &mut tensor.data[row * len..(row + 1) * len]
+}
+
+/// The index by itself: whose a row is, which rows are zero, how long they are, what an entry can be.
+#[test]
+fn an_index_that_isnt_well_formed_is_refused() {
+    type Lie = fn(&mut TensorMap, &mut Vec<Sample>);
+    let lies: [(&str, Lie); 6] = [
+        ("contributors are the stated ones", |index, _| index.get_mut("contributor").unwrap().data[4] += 1),
+        // In a row past the last, where nobody looks.
+        ("contributors are the stated ones", |index, _| index.get_mut("contributor").unwrap().data[12] = 1),
+        // A row that no chunk proves, with everything else as it should be.
+        ("Ggate is zero in rows that nobody proves", |_, samples| samples[3].earns = false),
+        ("Ggate is zero in rows that don't earn", |index, _| index.get_mut("G.live").unwrap().data[3] = 0),
+        ("index rows have their length", |index, _| row(index, "Gup", 2).iter_mut().for_each(|x| *x /= 2)),
+        ("Gup in range", |index, _| row(index, "Gup", 2)[1] = 1 << 14),
+    ];
+    for (expected, lie) in lies {
+        let liar = Registrar::with(lie);
+        let relation = liar.registration.form(Part::Index).unwrap();
+        let witness = liar.witness(&relation, &[], &[]);
+        let fails = match relation.lookups.iter().find(|l| l.name == expected) {
+            Some(lookup) => witness.check_lookup(&relation, lookup).is_err(),
+            None => violated(&relation, &witness).as_deref() == Some(expected),
+        };
+        assert!(fails, "{expected}");
+        let bytes = liar.form(Part::Index);
+        assert!(bytes.is_none_or(|bytes| liar.check_form(Part::Index, &bytes).is_err()), "{expected}");
+    }
+}
+
+/// Base and adapter: an entry beyond its range, one in the padding.
+#[test]
+fn weights_out_of_range_are_refused() {
+    for (part, name, at, value) in [(Part::Base, "wup", 5, 1 << 15), (Part::Base, "wup", 15, 1), (Part::Adapter, "agate", 0, 1 << 15)] {
+        let mut r = Registrar::honest();
+        let tensors = if part == Part::Base { &mut r.full.model.tensors } else { &mut r.full.adapter.tensors };
+        tensors.get_mut(name).unwrap().data[at] = value;
+        let liar = Registrar::new(r.full, r.index, r.registration.samples);
+        let relation = liar.registration.form(part).unwrap();
+        assert!(violated(&relation, &liar.witness(&relation, &[], &[])).is_some(), "{name} {at}");
+        let bytes = liar.form(part);
+        assert!(bytes.is_none_or(|bytes| liar.check_form(part, &bytes).is_err()), "{name} {at}");
+    }
+}
+
+/// Where a sample needn't be greedy, its gradient is still that of its own tokens: the best of the others is attained, and the target has no weight.
+#[test]
+fn a_samples_gradient_is_its_own() {
+    let r = &made().registrar;
+    let rows = &chunks()[0];
+    let relation = r.registration.rows(rows).unwrap();
+    assert!(relation.tensor("out.margin").is_none() && relation.tensor("out.tie").is_none());
+    let honest = r.witness(&relation, &r.honest_traces(rows), rows);
+    let target = r.registration.samples[rows[0]].tokens[1] as usize;
+    let tensor = |name: &str| relation.tensor(name).unwrap().0;
+    let (max, weight, flag) = (tensor("out.max"), tensor("out.w"), tensor("out.flag"));
+    type Cheat<'a> = (&'a str, Box<dyn Fn(&mut Witness)>);
+    let cheats: [Cheat<'_>; 4] = [
+        ("dead outputs and the target have no weight", Box::new(move |w| w.tensors[weight][target] = 5)),
+        ("output weights", Box::new(move |w| w.tensors[max][0] += 1)),
+        ("output weights", Box::new(move |w| w.tensors[max][0] -= 1)),
+        // A flag at the target attains nothing.
+        (
+            "output weights",
+            Box::new(move |w| {
+                let attained = w.tensors[flag].iter().position(|&x| x == 1).unwrap();
+                w.tensors[flag].swap(target, attained);
+            }),
+        ),
+    ];
+    for (expected, cheat) in cheats {
+        let mut witness = honest.clone();
+        cheat(&mut witness);
+        assert_eq!(violated(&relation, &witness).as_deref(), Some(expected));
+        let seed = r.registration.rows_seed(&r.registration.digest(), rows);
+        let bytes = r.prove(&relation, witness, seed);
+        assert!(bytes.is_none_or(|bytes| r.check_rows(rows, &bytes).is_err()), "{expected}");
+    }
+}
+
+/// A registration is refused for what can be seen without a proof.
+#[test]
+fn samples_that_cant_be_are_refused() {
+    let honest = &made().registrar.registration;
+    type Change = fn(&mut Registration);
+    let changes: [(Change, usize); 5] = [
+        (|r| r.samples[3].tokens.truncate(1), 3),
+        (|r| r.samples[3].tokens.resize(17, 1), 3),
+        (|r| r.samples[3].tokens[0] = 30, 3),
+        (|r| r.samples[3].contributor = CONTRIBUTORS as u32, 3),
+        // One text that would earn twice.
+        (|r| r.samples[5].tokens = r.samples[3].tokens.clone(), 5),
+    ];
+    for (change, row) in changes {
+        let mut other = honest.clone();
+        change(&mut other);
+        assert!(matches!(other.check(), Err(RegistrationError::Sample { row: found, .. }) if found == row));
+    }
+    let mut other = honest.clone();
+    other.contributors[0] = other.contributors[1].clone();
+    assert_eq!(other.check(), Err(RegistrationError::Names));
+}
+
+/// Bytes of every kind of proof with a bit flipped, cut, longer, or gone: refused with a reason, never a panic.
+#[test]
+fn damaged_proofs_are_refused() {
+    let made = made();
+    let registration = &made.registrar.registration;
+    let digest = registration.digest();
+    let mut noise = Noise(11);
+    let mut mutants = |bytes: &[u8]| -> Vec<Vec<u8>> {
+        let mut at = |len: usize| ((noise.next() + 1.0) / 2.0 * len as f32) as usize % len;
+        let mut out = vec![vec![], bytes[..bytes.len() / 2].to_vec(), [bytes, &[0]].concat()];
+        for _ in 0..40 {
+            let mut mutant = bytes.to_vec();
+            let byte = at(mutant.len());
+            mutant[byte] ^= 1 << at(8);
+            out.push(mutant);
+        }
+        out
+    };
+    for mutant in mutants(&made.chunks[0]) {
+        assert!(verify_rows(registration, &digest, &chunks()[0], &mutant).is_err());
+    }
+    for (part, bytes) in PARTS.into_iter().zip(&made.forms) {
+        for mutant in mutants(bytes) {
+            assert!(verify_form(registration, part, &mutant).is_err());
+        }
+    }
+}
+
+/// A registration's commitments are those that requests open: one pin for all.
+#[test]
+fn pins_are_those_of_requests() {
+    let r = &made().registrar;
+    let witness = r.full.witness();
+    let pins: Vec<Digest> = r.full.commit::<Native>(&witness).iter().map(Committed::digest).collect();
+    assert_eq!(pins, [r.registration.base, r.registration.adapter, r.registration.index]);
+}
