@@ -10,6 +10,7 @@ pub use tokens::{TokenDigests, TokenOpening, Tokens, exchange_digest, prompt_dig
 use crate::ir::Group;
 use crate::poseidon2;
 use crate::public::PublicRequest;
+use crate::registration::Known;
 use crate::relation::{Relation, RelationError, RelationParams};
 use p3_bn254::Bn254;
 use p3_field::{PrimeCharacteristicRing, PrimeField};
@@ -163,6 +164,9 @@ pub struct Statement {
     pub index: Option<IndexStatement>,
     /// Root of the lookup tables; absent where the verifier evaluates them.
     pub tables: Option<Digest>,
+    /// Digest of the [registration](crate::registration) that the weights' ranges are left to; absent where the proof shows them itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Digest>,
     /// Requests.
     pub requests: Vec<RequestStatement>,
 }
@@ -231,6 +235,8 @@ impl Statement {
         e.number(self.version.into());
         e.number(u64::from(self.profile == Profile::Evm));
         e.bytes(&self.relation.digest().0);
+        // The relation says whether there is one.
+        self.registration.iter().for_each(|d| e.bytes(&d.0));
         e.bytes(&self.base.0);
         e.optional(self.adapter.as_ref().map(|d| d.0.as_slice()));
         e.optional(self.index.as_ref().map(IndexStatement::digest).as_ref().map(|d| d.0.as_slice()));
@@ -248,7 +254,24 @@ impl Statement {
     ///
     /// Names the first clause that doesn't hold.
     pub fn check(&self) -> Result<Relation, StatementError> {
-        self.check_except(None)
+        self.check_given(&[])
+    }
+
+    /// [`Self::check`] for a verifier that has accepted some registrations.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::check`].
+    pub fn check_given(&self, known: &[Known]) -> Result<Relation, StatementError> {
+        let relation = self.check_except(None)?;
+        match self.registration.map(|named| (named, known.iter().find(|k| k.registration == named))) {
+            None => Ok(relation),
+            Some((_, Some(known))) if self.index.as_ref() == Some(&known.index) => Ok(relation),
+            Some((named, Some(_))) => refuse(Clause::Registration, format!("the registration {named} is of another index")),
+            Some((named, None)) => {
+                refuse(Clause::Registration, format!("it relies on the registration {named}, which this verifier hasn't accepted"))
+            }
+        }
     }
 
     /// [`Self::check`], also of statements whose relation assumes the weights' ranges: for benchmarks only.

@@ -5,7 +5,7 @@ mod common;
 
 use circuits::outer::halo2::{OuterCircuit, OuterError, inputs};
 use circuits::outer::program::{Op, Program};
-use circuits::relation::{Relation, TableMode, WeightRanges};
+use circuits::relation::{Relation, RelationParams, TableMode, WeightRanges};
 use circuits::statement::{Clause, Counterpart, Digest, Host, Profile, Statement, StatementError, TokenOpening, Tokens};
 use circuits::witness::Witness;
 use common::recompute::{recompute_after, values};
@@ -159,6 +159,7 @@ fn broken(clause: Clause) -> Option<(Statement, TokenOpening)> {
         Clause::Version => s.version += 1,
         Clause::Relation => s.relation.tokens = 12,
         Clause::Ranges => s.relation.weight_ranges = WeightRanges::AssumedInsecure,
+        Clause::Registration => s.registration = Some(Digest([1; 32])),
         Clause::Requests => s.requests.push(s.requests[0].clone()),
         Clause::DistinctIds => {
             s.relation.requests = 2;
@@ -445,7 +446,7 @@ fn parameters_that_prove_too_little() {
 /// No key is made of a relation that assumes what it should prove.
 #[test]
 fn keys_are_of_full_relations_only() {
-    let mut params = fixture().statement.relation.clone();
-    params.weight_ranges = WeightRanges::AssumedInsecure;
-    assert!(Constants::new(&params).is_err());
+    for weight_ranges in [WeightRanges::AssumedInsecure, WeightRanges::Registered] {
+        assert!(Constants::new(&RelationParams { weight_ranges, ..fixture().statement.relation.clone() }).is_err());
+    }
 }

@@ -181,7 +181,7 @@ fn an_honest_registration_is_accepted() {
     let made = made();
     let mut seen = vec![];
     let accepted = verify(&made.registrar.registration, &made.proofs(), &mut |done, total| seen.push((done, total))).unwrap();
-    assert_eq!(accepted.digest, made.registrar.registration.digest());
+    assert_eq!(accepted.known.registration, made.registrar.registration.digest());
     assert!(accepted.security_bits >= 100.0);
     assert_eq!(seen, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
     // The witnesses violate nothing, on the integers.

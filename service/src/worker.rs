@@ -104,6 +104,7 @@ fn proof(service: &Service, request: &str, on: &dyn Observer) -> Result<Value, F
         index: served.index(),
         semantics: served.runtime().semantics(),
         weight_ranges: WeightRanges::Proven,
+        registration: None,
         requests: vec![(trace, info.request_id)],
         private_tokens: false,
         prompt_salts: vec![],

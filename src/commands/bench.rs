@@ -146,6 +146,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         index: index.as_ref(),
         semantics,
         weight_ranges,
+        registration: None,
         requests,
         private_tokens: false,
         prompt_salts: vec![],

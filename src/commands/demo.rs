@@ -74,6 +74,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         index: Some(&stage.index),
         semantics,
         weight_ranges: WeightRanges::Proven,
+        registration: None,
         requests: vec![(trace, info.request_id)],
         private_tokens: false,
         prompt_salts: vec![],

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use steps::error::Failure;
 use steps::prove::{Job, Proven, prove};
+use steps::registration::RegistrationDir;
 use steps::run::Loaded;
 use steps::store::{IndexDir, create_parent, write_file, write_json};
 use verifier::profile::{Evm, Native};
@@ -31,6 +32,10 @@ pub struct Args {
     /// The index; without it only the forward pass is proven.
     #[arg(long)]
     index: Option<PathBuf>,
+    /// Leave the ranges of base, adapter and index to the index' registration, as `poa registration prove` made it: a native proof is made faster, and
+    /// whoever verifies it needs the registration.
+    #[arg(long, requires = "index")]
+    registration: Option<PathBuf>,
     /// Where the proof goes.
     #[arg(long)]
     out: PathBuf,
@@ -82,7 +87,14 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     create_parent(&args.out)?;
     create_parent(&statement_path)?;
     say("executing …");
-    let job = Job::of_runs(&runs, index.as_ref().zip(args.index.as_deref()), args.private_tokens)?;
+    let mut job = Job::of_runs(&runs, index.as_ref().zip(args.index.as_deref()), args.private_tokens)?;
+    if let Some(dir) = &args.registration {
+        if args.profile == ProfileArg::Evm {
+            let failure = Failure::input("an evm proof shows ranges itself: its pins aren't those of a registration");
+            return Err(failure.hint("leave out --registration, or prove with --profile native"));
+        }
+        job = job.relying_on(RegistrationDir::new(dir).verify(&Terminal::new())?.1.known);
+    }
     let proven = with_profile(args.profile, job)?;
     write_file(&args.out, &proven.bytes)?;
     write_json(&statement_path, &proven.statement)?;

@@ -12,7 +12,7 @@ use std::time::Instant;
 use steps::cost::{Meter, peak_rss_mb};
 use steps::error::{Failure, While};
 use steps::kept::Shelves;
-use steps::registration::{AcceptedBefore, AcceptedRegistration, CHUNK_LOG, Registered, RegistrationDir, Source, differs_from_datanet, register};
+use steps::registration::{AcceptedBefore, CHUNK_LOG, Registered, RegistrationDir, Source, differs_from_datanet, register};
 use steps::store::{AdapterDir, IndexDir, ModelDir, read_json, write_json};
 use steps::texts;
 
@@ -227,15 +227,14 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
         return show::not_valid(Failure::invalid(difference), json);
     }
     if let Some(file) = &args.accept {
-        let index = registered.registration.index_statement();
-        AcceptedBefore::add(file, AcceptedRegistration { registration: accepted.digest, index })?;
+        AcceptedBefore::add(file, accepted.known.clone())?;
     }
     let registration = &registered.registration;
     let earning = registration.samples.iter().filter(|s| s.earns).count();
     let [by_row, by_tokens] = roots(&registered);
     if json {
         let value = json!({
-            "valid": true, "registration": accepted.digest, "index": registration.index, "base": registration.base, "adapter": registration.adapter,
+            "valid": true, "registration": accepted.known.registration, "index": registration.index, "base": registration.base, "adapter": registration.adapter,
             "datanet_root": registration.datanet_root, "rows": registration.samples.len(), "earning": earning, "root_by_row": by_row,
             "root_by_tokens": by_tokens, "security_bits": accepted.security_bits, "seconds": seconds, "datanet_compared": compared.is_some(),
         });
@@ -247,7 +246,7 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
         accepted.security_bits
     );
     println!("  {} rows in all; the others copy earlier ones and are zero", registration.samples.len());
-    println!("  registration {}", accepted.digest);
+    println!("  registration {}", accepted.known.registration);
     println!("  base         {}", registration.base);
     println!("  adapter      {}", registration.adapter);
     println!("  index        {}", registration.index);

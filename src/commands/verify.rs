@@ -1,6 +1,7 @@
 //! `poa verify`: is a proof valid?
 
 use super::keys_directory;
+use crate::meter::Terminal;
 use crate::show;
 use crate::terminal::line;
 use chain::expect::{Pins, compare};
@@ -13,6 +14,7 @@ use std::time::Instant;
 use steps::error::{Failure, While};
 use steps::evm_proof::EvmProof;
 use steps::outer::{self, key_path};
+use steps::registration::{AcceptedBefore, RegistrationDir};
 use steps::store::read_json;
 use verifier::proof::MAX_PROOF_BYTES;
 
@@ -33,6 +35,12 @@ pub struct Args {
     /// Of an outer proof: refuse keys of another digest, such as the registry's.
     #[arg(long)]
     key_digest: Option<Digest>,
+    /// Of an inner proof: a registration to verify first, as `poa registration prove` made it; proofs that rely on it need it.
+    #[arg(long)]
+    registration: Option<PathBuf>,
+    /// Of an inner proof: registrations that were verified before, as `poa registration verify --accept` writes them.
+    #[arg(long)]
+    accepted: Option<PathBuf>,
     /// What the model should be, as `poa register --expect-out` writes it: digests of relation, base, adapter, index, index statement, verifying key.
     #[arg(long)]
     expect: Option<PathBuf>,
@@ -49,6 +57,12 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     }
     let bytes = std::fs::read(&args.proof).during_path("reading", &args.proof)?;
     if bytes.first() == Some(&b'{') {
+        for (given, name) in [(args.registration.is_some(), "--registration"), (args.accepted.is_some(), "--accepted")] {
+            if given {
+                let message = format!("{} is an outer proof, whose pins no registration names: {name} is of inner proofs", args.proof.display());
+                return Err(Failure::input(message).hint(format!("leave out {name}")));
+            }
+        }
         return run_outer(&args, &statement, json);
     }
     for (given, name) in [(args.key.is_some(), "--key"), (args.key_digest.is_some(), "--key-digest")] {
@@ -57,12 +71,24 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
             return Err(Failure::input(message).hint(format!("leave out {name}, or give the proof that `poa wrap` wrote")));
         }
     }
+    let mut known = args.accepted.as_ref().map(|file| AcceptedBefore::load(file)).transpose()?.unwrap_or_default().accepted;
+    if let Some(dir) = &args.registration {
+        match RegistrationDir::new(dir).verify(&Terminal::new()) {
+            Ok((_, accepted)) => known.push(accepted.known),
+            Err(failure) => return show::not_valid(failure, json),
+        }
+    }
     let start = Instant::now();
-    let result = verifier::verify_bytes(&statement, &bytes);
+    let result = verifier::verify_given(&statement, &bytes, &known);
     let seconds = start.elapsed().as_secs_f64();
     let (bits, result) = (result.as_ref().ok().map(|v| v.security_bits), result.map(|_| ()).map_err(|e| e.to_string()));
     let head = format!("valid: {:.1} bits of proven security, checked in {:.0} ms", bits.unwrap_or_default(), 1000.0 * seconds);
-    let checked = Checked { result, seconds, bits, head, key: None, insecure_srs: None };
+    let registered = known.into_iter().find(|known| statement.index.as_ref() == Some(&known.index)).map(|known| known.registration);
+    if let (None, Some(dir)) = (registered, &args.registration) {
+        let failure = Failure::invalid(format!("the registration {} is of another index than the statement's", dir.display()));
+        return show::not_valid(failure, json);
+    }
+    let checked = Checked { result, seconds, bits, head, key: None, insecure_srs: None, registered };
     report(&args, &statement, checked, json)
 }
 
@@ -76,6 +102,8 @@ struct Checked {
     /// Of an outer proof.
     key: Option<Digest>,
     insecure_srs: Option<bool>,
+    /// The registration of the statement's index, if one was verified.
+    registered: Option<Digest>,
 }
 
 /// Compares with what is expected, and says what was found.
@@ -99,6 +127,7 @@ fn report(args: &Args, statement: &Statement, checked: Checked, json: bool) -> R
         value["relation"] = json!(statement.relation.digest());
         value["index_digest"] = json!(index);
         value["requests"] = show::digests_json(statement);
+        value["registration"] = json!(checked.registered.filter(|_| valid));
         value["pinned"] = json!(pins.compared);
         value["not_pinned"] = json!(pins.left);
         if let (Some(key), Some(insecure)) = (checked.key, checked.insecure_srs) {
@@ -112,11 +141,28 @@ fn report(args: &Args, statement: &Statement, checked: Checked, json: bool) -> R
             println!("  INSECURE reference string: anyone can forge proofs over it; for trials only");
         }
         print_statement(statement);
+        if checked.key.is_none() && statement.index.is_some() {
+            print_registration(checked.registered);
+        }
         print_pins(&pins);
     } else {
         println!("NOT VALID: {}", line(&reason.unwrap_or_default()));
     }
     Ok(u8::from(!valid))
+}
+
+/// What the weights rest on.
+fn print_registration(registered: Option<Digest>) {
+    match registered {
+        Some(digest) => {
+            println!("\nThe index is registered: every row that earns is proven to be the sketch of its sample under this model and adapter.");
+            println!("  registration {digest}");
+        }
+        None => {
+            println!("\nTHE INDEX IS TAKEN AS IT IS: nothing given here shows that its rows are the sketches of the datanet's samples.");
+            println!("Give --registration (`poa registration prove` makes one) or --accepted.");
+        }
+    }
 }
 
 fn print_pins(pins: &Pins) {
@@ -151,7 +197,8 @@ fn run_outer(args: &Args, statement: &Statement, json: bool) -> Result<u8, Failu
         .and_then(|()| outer::verify(&key, &proof, outer::contributors(statement)).map_err(|e| e.message));
     let seconds = start.elapsed().as_secs_f64();
     let head = format!("valid: outer proof under key {digest}, checked in {:.1} ms", 1000.0 * seconds);
-    let checked = Checked { result, seconds, bits: Some(OUTER_SECURITY_BITS), head, key: Some(digest), insecure_srs: Some(key.insecure()) };
+    let insecure_srs = Some(key.insecure());
+    let checked = Checked { result, seconds, bits: Some(OUTER_SECURITY_BITS), head, key: Some(digest), insecure_srs, registered: None };
     report(args, statement, checked, json)
 }
 

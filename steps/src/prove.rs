@@ -9,6 +9,7 @@ use crate::store::IndexDir;
 use circuits::ir::Group;
 use circuits::layout::Layout;
 use circuits::public::PublicRequest;
+use circuits::registration::Known;
 use circuits::relation::{Relation, RelationParams, Scope, TableMode, WeightRanges};
 use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, Profile, RequestStatement, Statement, TokenOpening, Tokens};
 use circuits::witness::{Fixed, Witness};
@@ -38,6 +39,8 @@ pub struct Job<'a> {
     pub semantics: &'a Semantics,
     /// Range proofs of the weights.
     pub weight_ranges: WeightRanges,
+    /// The registration that they are left to, where they are.
+    pub registration: Option<Known>,
     /// Traced requests with their ids.
     pub requests: Vec<(Trace, Digest)>,
     /// Whether the statement shows digests instead of tokens.
@@ -83,11 +86,19 @@ impl<'a> Job<'a> {
             index: index.map(|(index, _)| index),
             semantics,
             weight_ranges: WeightRanges::Proven,
+            registration: None,
             requests: runs.iter().map(request).collect::<Result<_, Failure>>()?,
             private_tokens,
             prompt_salts: runs.iter().map(|run| run.info.prompt_salt).collect(),
             shelves: Shelves { model: Some(&first.info.model), adapter: first.info.adapter.as_deref(), index: index.map(|(_, dir)| dir) },
         })
+    }
+}
+
+impl Job<'_> {
+    /// Leaves the ranges of base, adapter and index to a registration.
+    pub fn relying_on(self, registration: Known) -> Self {
+        Self { weight_ranges: WeightRanges::Registered, registration: Some(registration), ..self }
     }
 }
 
@@ -176,7 +187,7 @@ pub fn prove<C: NativeProfile>(job: Job<'_>, on: &dyn Observer) -> Result<Proven
     let openings = openings(&job)?;
     let statement = statement::<C>(&job, &relation, &witness, &fixed, &openings);
     match job.weight_ranges {
-        WeightRanges::Proven | WeightRanges::Registered => statement.check(),
+        WeightRanges::Proven | WeightRanges::Registered => statement.check_given(job.registration.as_slice()),
         WeightRanges::AssumedInsecure => statement.check_benchmark(),
     }
     .during("the statement to prove")?;
@@ -294,6 +305,7 @@ fn statement<C: NativeProfile>(
         base,
         adapter,
         tables: digest(Group::Tables),
+        registration: job.registration.as_ref().map(|known| known.registration),
         requests: requests.collect(),
         index,
     }

@@ -9,9 +9,9 @@ use crate::texts::{self, Window, Windows, sample_tokens};
 use circuits::ir::Group;
 use circuits::layout::Layout;
 use circuits::public::PublicContext;
-use circuits::registration::{Registration, RegistrationError, Sample};
+use circuits::registration::{Known, Registration, RegistrationError, Sample};
 use circuits::relation::{Part, Relation};
-use circuits::statement::{Digest, IndexStatement, PROTOCOL_VERSION, Profile};
+use circuits::statement::{Digest, PROTOCOL_VERSION, Profile};
 use circuits::witness::{Fixed, Witness};
 use model_runtime::int::Mode;
 use model_runtime::int::Trace;
@@ -182,22 +182,12 @@ pub fn differs_from_datanet(registered: &Registered, datanet: Datanet, tokenizer
     Ok(differs.map(|row| format!("row {row} was registered with other tokens, another contributor, or as earning where it doesn't")))
 }
 
-/// Registrations that somebody has verified before, by digest.
+/// Registrations that somebody has verified before.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AcceptedBefore {
-    /// Their digests, with the pins of base, adapter and index.
-    pub accepted: Vec<AcceptedRegistration>,
-}
-
-/// A registration that holds, as far as proofs of answers need it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AcceptedRegistration {
-    /// The registration's digest.
-    pub registration: Digest,
-    /// What the index is of.
-    pub index: IndexStatement,
+    /// Each with its index.
+    pub accepted: Vec<Known>,
 }
 
 impl AcceptedBefore {
@@ -215,7 +205,7 @@ impl AcceptedBefore {
     /// # Errors
     ///
     /// When the file can't be read or written.
-    pub fn add(file: &Path, one: AcceptedRegistration) -> Result<(), Failure> {
+    pub fn add(file: &Path, one: Known) -> Result<(), Failure> {
         let mut list = if file.exists() { Self::load(file)? } else { Self::default() };
         if !list.accepted.contains(&one) {
             list.accepted.push(one);

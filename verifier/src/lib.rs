@@ -26,4 +26,4 @@ pub use light_client as light;
 const _: () = assert!(light::settlement::WEIGHT_BOUND == circuits::statement::WEIGHT_BOUND);
 
 pub use proof::Proof;
-pub use verify::{Verified, VerifyError, verify, verify_benchmark, verify_bytes};
+pub use verify::{Verified, VerifyError, verify, verify_benchmark, verify_bytes, verify_given};

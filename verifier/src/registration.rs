@@ -6,7 +6,7 @@ use crate::proof::{DecodeError, Proof};
 use crate::verify::{Claimed, Verified, VerifyError, pins, verify_claimed};
 use circuits::ir::Group;
 use circuits::public::PublicContext;
-use circuits::registration::{Registration, RegistrationError};
+use circuits::registration::{Known, Registration, RegistrationError};
 use circuits::relation::{Part, Relation};
 use circuits::statement::{Digest, Profile};
 use thiserror::Error;
@@ -57,8 +57,8 @@ pub struct Proofs<'a> {
 /// A registration whose proofs hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Accepted {
-    /// The registration's digest.
-    pub digest: Digest,
+    /// What statements may rely on.
+    pub known: Known,
     /// The least composed security of its proofs, in bits.
     pub security_bits: f64,
 }
@@ -87,7 +87,7 @@ pub fn verify(registration: &Registration, proofs: &Proofs<'_>, seen: &mut dyn F
     for (rows, bytes) in &proofs.chunks {
         verified(verify_rows(registration, &digest, rows, bytes)?);
     }
-    Ok(Accepted { digest, security_bits })
+    Ok(Accepted { known: Known { registration: digest, index: registration.index_statement() }, security_bits })
 }
 
 /// Verifies that one part is well-formed.

@@ -16,6 +16,7 @@ use crate::transcript;
 use crate::whir::WhirError;
 use circuits::ir::{EF, Group};
 use circuits::public::{PublicContext, PublicView, eq_table};
+use circuits::registration::Known;
 use circuits::relation::Relation;
 use circuits::statement::{Digest, Profile, Statement, StatementError};
 use circuits::witness::table_column;
@@ -111,9 +112,18 @@ const MAX_LEAVES_LOG: usize = 30;
 ///
 /// Says why the proof is refused.
 pub fn verify_bytes(statement: &Statement, bytes: &[u8]) -> Result<Verified, VerifyError> {
+    verify_given(statement, bytes, &[])
+}
+
+/// [`verify_bytes`] for a verifier that has accepted some registrations ([`crate::registration`]).
+///
+/// # Errors
+///
+/// Says why the proof is refused.
+pub fn verify_given(statement: &Statement, bytes: &[u8], known: &[Known]) -> Result<Verified, VerifyError> {
     match profile_of(bytes)? {
-        Profile::Native => verify::<Native>(statement, &Proof::from_bytes(bytes)?),
-        Profile::Evm => verify::<Evm>(statement, &Proof::from_bytes(bytes)?),
+        Profile::Native => verify_checked::<Native>(statement, statement.check_given(known)?, &Proof::from_bytes(bytes)?),
+        Profile::Evm => verify_checked::<Evm>(statement, statement.check_given(known)?, &Proof::from_bytes(bytes)?),
     }
 }
 

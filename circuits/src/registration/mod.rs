@@ -55,6 +55,16 @@ pub struct Registration {
     pub samples: Vec<Sample>,
 }
 
+/// A registration whose proofs somebody has verified, as far as statements of answers need it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// The registration's digest.
+    pub registration: Digest,
+    /// The index, with the pins of what it was made with.
+    pub index: IndexStatement,
+}
+
 /// Why a registration is refused before any proof is looked at.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum RegistrationError {

@@ -14,8 +14,10 @@ pub enum Clause {
     Version,
     /// A relation can be built from the parameters.
     Relation,
-    /// The ranges of base, adapter and index are proven.
+    /// The ranges of base, adapter and index are proven: by the proof itself, or natively by a registration.
     Ranges,
+    /// A registration is named where ranges are left to one, and only there; the verifier has accepted it, and it is of the statement's index.
+    Registration,
     /// There are as many requests as the relation has room for.
     Requests,
     /// No two requests have one id.
@@ -97,10 +99,11 @@ const PINNED: Counterpart = Needless("pins the key");
 
 impl Clause {
     /// All, in the order in which they are checked.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Version,
         Self::Relation,
         Self::Ranges,
+        Self::Registration,
         Self::Requests,
         Self::DistinctIds,
         Self::IdBits,
@@ -129,7 +132,7 @@ impl Clause {
     ];
 
     /// Those that a statement can be held against by itself, once it has a relation.
-    pub(super) const OF_STATEMENTS: std::ops::Range<usize> = 2..19;
+    pub(super) const OF_STATEMENTS: std::ops::Range<usize> = 2..20;
 
     /// A few words.
     pub fn name(self) -> &'static str {
@@ -137,6 +140,7 @@ impl Clause {
             Self::Version => "protocol version",
             Self::Relation => "relation is one",
             Self::Ranges => "ranges proven",
+            Self::Registration => "registration accepted",
             Self::Requests => "number of requests",
             Self::DistinctIds => "distinct ids",
             Self::IdBits => "ids below 2^253",
@@ -180,6 +184,7 @@ impl Clause {
             Self::Version | Self::Relation | Self::Ranges | Self::Tables | Self::Adapter | Self::Index | Self::Profile | Self::Security => {
                 [Checks(KEY), PINNED, PINNED]
             }
+            Self::Registration => [Needless("proves ranges itself"), PINNED, PINNED],
             Self::Requests => [Checks(KEY), Needless("one a settlement"), PINNED],
             Self::DistinctIds => [Needless("one request"), Checks("settles an id once"), Needless("one request")],
             Self::IdBits => [Needless("a scalar"), Checks("inputs below r"), Checks("inputs below r")],
@@ -228,8 +233,17 @@ impl Clause {
         let attribution = s.relation.scope == Scope::Attribution;
         match self {
             Self::Version if s.version != PROTOCOL_VERSION => Err(StatementError::Version { found: s.version }),
-            Self::Ranges => self.require(s.relation.weight_ranges == WeightRanges::Proven, || {
-                "this is no full proof: it assumes the ranges of weights, adapter and index instead of proving them".into()
+            Self::Ranges => match s.relation.weight_ranges {
+                WeightRanges::Proven => Ok(()),
+                WeightRanges::Registered => {
+                    self.require(!evm && attribution, || "only a native proof with attribution leaves ranges to a registration".into())
+                }
+                WeightRanges::AssumedInsecure => {
+                    self.broken("this is no full proof: it assumes the ranges of weights, adapter and index instead of proving them")
+                }
+            },
+            Self::Registration => self.require(s.registration.is_some() == (s.relation.weight_ranges == WeightRanges::Registered), || {
+                "a registration is named where ranges are left to one, and only there".into()
             }),
             Self::Requests => {
                 let fits = !s.requests.is_empty() && s.requests.len().checked_next_power_of_two() == Some(s.relation.requests);

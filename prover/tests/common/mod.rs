@@ -263,6 +263,7 @@ impl Full {
             requests: requests.collect(),
             index: Some(index),
             tables: fixed.get(3).map(Committed::digest),
+            registration: None,
         }
     }
 }
@@ -299,6 +300,7 @@ impl Forward {
             adapter: None,
             index: None,
             tables: None,
+            registration: None,
             requests,
         }
     }

@@ -112,6 +112,7 @@ impl Constants {
         match params {
             RelationParams { scope: Scope::Forward, .. } => return unsupported("an answer with its attribution", "no attribution"),
             RelationParams { weight_ranges: WeightRanges::AssumedInsecure, .. } => return unsupported("proven ranges", "assumed ones"),
+            RelationParams { weight_ranges: WeightRanges::Registered, .. } => return unsupported("proven ranges", "registered ones"),
             RelationParams { tables: TableMode::Evaluated, .. } => return unsupported("committed lookup tables", "none"),
             RelationParams { requests, .. } if *requests != 1 => return unsupported("one request", format!("{requests}")),
             _ => {}
