@@ -128,6 +128,9 @@ pub fn print_proof(f: &ProofFigures, statement: &Statement) {
     println!("  {:<24} {} elements, {} lookups", "committed", f.committed_elements, f.lookups);
     println!("  {:<24} {:.1} bits, proven (Johnson bound)", "security", f.security_bits);
     println!("  {:<24} {}", "statement", statement.digest());
+    if let Some(registration) = &statement.registration {
+        println!("  {:<24} {registration}", "relies on registration");
+    }
     if statement.relation.weight_ranges == circuits::relation::WeightRanges::AssumedInsecure {
         println!("  NOT A FULL PROOF: the weights' ranges are assumed (--assume-weight-ranges)");
     }

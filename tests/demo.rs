@@ -12,6 +12,8 @@ use std::sync::OnceLock;
 struct Demo {
     dir: PathBuf,
     report: Value,
+    /// Registrations that were verified.
+    accepted: String,
 }
 
 /// One demo, training included, for all tests of this file.
@@ -20,12 +22,14 @@ fn demo() -> &'static Demo {
     DEMO.get_or_init(|| {
         let dir = scratch("demo");
         let report = poa(["demo", "--no-settlement", "--queries", "--out", &text(&dir)]).success();
-        Demo { dir, report }
+        let accepted = text(dir.join("accepted.json"));
+        poa(["registration", "verify", &text(dir.join("index/registration")), "--accept", &accepted]).success();
+        Demo { dir, report, accepted }
     })
 }
 
 fn verify(proof: &Path, statement: &Path) -> common::Ran {
-    poa(["verify", &text(proof), "--statement", &text(statement)])
+    poa(["verify", &text(proof), "--statement", &text(statement), "--accepted", &demo().accepted])
 }
 
 fn audit(run: &Path, statement: &Path) -> common::Ran {
@@ -88,7 +92,7 @@ fn its_proof_verifies() {
 fn verify_pins_what_it_is_told_to() {
     let dir = &demo().dir;
     let (proof, statement) = (text(dir.join("proof.bin")), dir.join("statement.json"));
-    let args = ["verify", &proof, "--statement", &text(&statement)];
+    let args = ["verify", &proof, "--statement", &text(&statement), "--accepted", &demo().accepted];
     let expecting = |value: &Value| {
         let path = dir.join("expect.json");
         write_json(&path, value);
@@ -153,6 +157,106 @@ fn unusable_input_is_named() {
     check_unusable(&poa(["verify", &text(&proof)]), "--statement");
     check_unusable(&audit(&dir.join("model"), &statement), "expected a run");
     check_unusable(&poa(["attribute", &text(dir.join("run")), "--index", &text(dir.join("adapter"))]), "expected a index");
+}
+
+/// The demo's answer rests on an index that is proven, and says so; without the registration it isn't valid, and a liar's isn't accepted.
+#[test]
+fn its_index_is_proven() {
+    let dir = &demo().dir;
+    let (proof, statement, registration) = (text(dir.join("proof.bin")), text(dir.join("statement.json")), dir.join("index/registration"));
+    let shown = &demo().report["registration"];
+    assert_eq!((&shown["rows"], &shown["earning"]), (&json!(240), &json!(240)));
+    let args = ["verify", &proof, "--statement", &statement];
+    let missing = poa(args);
+    check_invalid(&missing);
+    assert!(missing.json["reason"].as_str().is_some_and(|r| r.contains(shown["registration"].as_str().unwrap())), "{missing:?}");
+    let with = poa(args.into_iter().chain(["--registration", &text(&registration)])).success();
+    assert_eq!(&with["registration"], &shown["registration"]);
+
+    let datanet = text(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo/datanet.jsonl"));
+    let model = text(dir.join("model"));
+    let verify = |dir: &Path| poa(["registration", "verify", &text(dir), "--datanet", &datanet, "--model", &model]);
+    assert_eq!(verify(&registration).success()["datanet_compared"], true);
+    // A liar says that row 17 is another contributor's, of another text, or that it doesn't earn; or leaves out a proof.
+    type Lie = fn(&mut Value);
+    let lies: [(&str, Lie); 3] = [
+        ("contributor", |r| increment(&mut r["registration"]["samples"][17]["contributor"])),
+        ("text", |r| increment(&mut r["registration"]["samples"][17]["tokens"][1])),
+        ("earns", |r| r["registration"]["samples"][17]["earns"] = json!(false)),
+    ];
+    for (name, lie) in lies {
+        let copy = dir.join(format!("registration-{name}"));
+        copy_dir(&registration, &copy);
+        let mut stated = read_json(&copy.join("registration.json"));
+        lie(&mut stated);
+        write_json(&copy.join("registration.json"), &stated);
+        let refused = verify(&copy);
+        check_invalid(&refused);
+        assert!(refused.json["reason"].as_str().is_some_and(|r| r.contains("index isn't shown to be well-formed")), "{refused:?}");
+    }
+    let copy = dir.join("registration-incomplete");
+    copy_dir(&registration, &copy);
+    fs::remove_file(copy.join("rows-00001.proof")).unwrap();
+    let refused = verify(&copy);
+    check_invalid(&refused);
+    assert!(refused.json["reason"].as_str().is_some_and(|r| r.contains("rows-00001.proof")), "{refused:?}");
+    // What is missing is made again, and nothing else.
+    let kept = fs::metadata(copy.join("rows-00000.proof")).unwrap().modified().unwrap();
+    poa(["registration", "prove", &text(dir.join("index")), "--out", &text(&copy)]).success();
+    assert_eq!(fs::metadata(copy.join("rows-00000.proof")).unwrap().modified().unwrap(), kept);
+    verify(&copy).success();
+}
+
+/// Who changes one row of an index gets no registration of it, and its answers aren't those of the honest one.
+#[test]
+fn a_changed_row_is_named() {
+    let dir = &demo().dir;
+    let index = dir.join("index-changed");
+    fs::create_dir_all(&index).unwrap();
+    for file in ["poa.json", "index.json", "semantics.json", "tensors.safetensors"] {
+        fs::copy(dir.join("index").join(file), index.join(file)).unwrap();
+    }
+    // Row 17 begins at its number times layers, sketch rows and ranks.
+    let semantics = read_json(&index.join("semantics.json"));
+    let size = |path: [&str; 2]| semantics[path[0]][path[1]].as_u64().unwrap().next_power_of_two();
+    let row = size(["shape", "layers"]) * size(["sketch", "rows"]) * size(["lora", "rank"]);
+    flip(&index.join("tensors.safetensors"), "Gup", 17 * row as usize + 5);
+    let refused = poa(["registration", "prove", &text(&index)]);
+    assert_eq!(refused.status, 1, "{refused:?}");
+    assert!(refused.json["error"].as_str().is_some_and(|e| e.contains("row 17 of the index")), "{refused:?}");
+    let (proof, statement) = (text(dir.join("changed/proof.bin")), text(dir.join("changed/statement.json")));
+    poa(["prove", &text(dir.join("run")), "--index", &text(&index), "--out", &proof]).success();
+    let honest = text(dir.join("index/registration"));
+    let refused = poa(["verify", &proof, "--statement", &statement, "--registration", &honest]);
+    check_invalid(&refused);
+    assert!(refused.json["reason"].as_str().is_some_and(|r| r.contains("of another index")), "{refused:?}");
+}
+
+/// A contributor sees that a sample is in the index, anybody that a text isn't; neither can be shown of the other.
+#[test]
+fn samples_are_members_and_other_texts_absent() {
+    let dir = &demo().dir;
+    let registration = text(dir.join("index/registration"));
+    let [member, absent] = ["member.json", "absent.json"].map(|name| text(dir.join(name)));
+    poa(["registration", "member", &registration, "--row", "17", "--out", &member]).success();
+    assert!(fs::metadata(&member).unwrap().len() < 4096);
+    check_unusable(&poa(["registration", "member", &registration, "--row", "240", "--out", &member]), "no row 240");
+    let model = text(dir.join("model"));
+    let show = |what: &str| poa(["registration", "absent", &registration, "--text", what, "--model", &model, "--out", &absent]);
+    let datanet = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo/datanet.jsonl")).unwrap();
+    let sample: Value = serde_json::from_str(datanet.lines().nth(17).unwrap()).unwrap();
+    check_invalid(&show(sample["text"].as_str().unwrap()));
+    show("The keeper of Skarn light is nobody.").success();
+    assert!(fs::metadata(&absent).unwrap().len() < 4096);
+    let check = |proof: &str, of: &str| poa(["registration", "check", proof, "--registration", of]);
+    for proof in [&member, &absent] {
+        assert_eq!(check(proof, &registration).success()["valid"], true);
+        check_invalid(&check(proof, &"07".repeat(32)));
+    }
+    let mut lie = read_json(Path::new(&member));
+    increment(&mut lie["member"]["sample"]["contributor"]);
+    write_json(&dir.join("lie.json"), &lie);
+    check_invalid(&check(&text(dir.join("lie.json")), &registration));
 }
 
 #[test]

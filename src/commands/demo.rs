@@ -4,6 +4,7 @@ use super::attribute::DIVIDED;
 use crate::demo_settlement::{self, Paid, Settled};
 use crate::meter::{Terminal, say};
 use crate::show;
+use circuits::registration::Known;
 use circuits::relation::WeightRanges;
 use circuits::statement::Digest;
 use model_runtime::demo;
@@ -16,6 +17,7 @@ use steps::demo::{Demo, prepare};
 use steps::error::{Failure, While};
 use steps::kept::Shelves;
 use steps::prove::{Job, prove};
+use steps::registration::{CHUNK_LOG, RegistrationDir, Source, register};
 use steps::run;
 use steps::shares::attribution_shares;
 use steps::store::{RunInfo, write_file, write_json};
@@ -38,6 +40,9 @@ pub struct Args {
     /// Also measure all held-out queries: right answer, right contributor first.
     #[arg(long)]
     queries: bool,
+    /// Don't prove the index: the answer's proof then shows ranges itself, and takes the index' rows as they are.
+    #[arg(long)]
+    no_registration: bool,
     /// Stop after the inner proof: no outer proof, no contracts, no payments.
     #[arg(long)]
     no_settlement: bool,
@@ -66,8 +71,10 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     info.save(&args.out.join("run"), &trace.tensors)?;
     let attribution = run::attribute(&stage.index, &mut trace)?;
     let because = Because::of(&runtime, &stage.model.tokenizer, &stage.index, &trace, &attribution, DIVIDED)?;
-    say("proving …");
     let index_dir = args.out.join("index");
+    let shelves = Shelves { model: Some(&stage.paths.0), adapter: Some(&stage.paths.1), index: Some(&index_dir) };
+    let registered = if args.no_registration { None } else { Some(Registered::new(&stage, &index_dir, shelves)?) };
+    say("proving the answer …");
     let job = Job {
         model: &stage.model.int.tensors,
         adapter: Some(&stage.adapter.int.tensors),
@@ -78,14 +85,16 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         requests: vec![(trace, info.request_id)],
         private_tokens: false,
         prompt_salts: vec![],
-        shelves: Shelves { model: Some(&stage.paths.0), adapter: Some(&stage.paths.1), index: Some(&index_dir) },
+        shelves,
     };
-    let proven = prove::<Native>(job.clone(), &Terminal::new())?;
+    let relying = registered.iter().fold(job.clone(), |job, registered| job.relying_on(registered.known.clone()));
+    let proven = prove::<Native>(relying, &Terminal::new())?;
     write_file(&args.out.join("proof.bin"), &proven.bytes)?;
     write_json(&args.out.join("statement.json"), &proven.statement)?;
     say("verifying …");
     let start = Instant::now();
-    let verified = verifier::verify_bytes(&proven.statement, &proven.bytes).map_err(Failure::invalid)?;
+    let known: Vec<Known> = registered.iter().map(|registered| registered.known.clone()).collect();
+    let verified = verifier::verify_given(&proven.statement, &proven.bytes, &known).map_err(Failure::invalid)?;
     let verify_seconds = start.elapsed().as_secs_f64();
     let settled = match args.no_settlement {
         true => None,
@@ -106,6 +115,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
                 "proof": proven.figures,
                 "verified": true,
                 "verify_seconds": verify_seconds,
+                "registration": registered.as_ref().map(Registered::json),
                 "security_bits": verified.security_bits,
                 "wrap": settled.as_ref().map(|s| &s.wrap),
                 "settlement": settled.as_ref().map(Settled::json),
@@ -123,7 +133,10 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         verified.security_bits,
         args.out.display()
     );
-    println!("  poa verify {0}/proof.bin --statement {0}/statement.json", args.out.display());
+    match &registered {
+        Some(registered) => registered.print(&args.out),
+        None => println!("  poa verify {0}/proof.bin --statement {0}/statement.json", args.out.display()),
+    }
     settled.iter().for_each(Settled::print);
     if let Some(q) = quality {
         println!("\nHeld-out queries: {} of {} answered; of these the right contributor is paid most in {},", q.answered, q.total, q.first);
@@ -135,6 +148,59 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         println!("in {} the word that carries most of the best sample's score is the fact's entity or answer", q.word_first);
     }
     Ok(0)
+}
+
+/// The demo's index, proven.
+struct Registered {
+    known: Known,
+    samples: usize,
+    rows: usize,
+    security_bits: f64,
+    prove_seconds: f64,
+    verify_seconds: f64,
+}
+
+impl Registered {
+    /// Proves what isn't proven yet, and verifies all of it.
+    fn new(stage: &Demo, index_dir: &Path, shelves: Shelves<'_>) -> Result<Self, Failure> {
+        say("proving that the index' rows are its samples' sketches (once for all answers) …");
+        let (dir, terminal, start) = (RegistrationDir::of_index(index_dir), Terminal::new(), Instant::now());
+        let source = Source { model: &stage.model, adapter: &stage.adapter, index: &stage.index, shelves };
+        register(&source, &dir, CHUNK_LOG, &terminal)?;
+        let (prove_seconds, start) = (start.elapsed().as_secs_f64(), Instant::now());
+        let (registered, accepted) = dir.verify(&terminal)?;
+        Ok(Self {
+            known: accepted.known,
+            samples: registered.registration.samples.len(),
+            rows: registered.chunks.iter().map(Vec::len).sum(),
+            security_bits: accepted.security_bits,
+            prove_seconds,
+            verify_seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "registration": self.known.registration,
+            "rows": self.samples,
+            "earning": self.rows,
+            "security_bits": self.security_bits,
+            "seconds": self.prove_seconds,
+            "verify_seconds": self.verify_seconds,
+        })
+    }
+
+    fn print(&self, out: &Path) {
+        println!("  poa verify {0}/proof.bin --statement {0}/statement.json --registration {0}/index/registration", out.display());
+        println!(
+            "\nThe index is proven, too: {} of its {} rows are shown to be the sketches of their samples, the others to be zero.",
+            self.rows, self.samples
+        );
+        println!(
+            "That took {:.0} s, once for all answers; whoever doubts it checks all of it in {:.1} s. Whose sample a score names is no provider's word.",
+            self.prove_seconds, self.verify_seconds
+        );
+    }
 }
 
 fn print_story(info: &RunInfo, stage: &Demo, attribution: &Attribution, because: &Because) {

@@ -53,9 +53,6 @@ enum Command {
         /// The model, whose tokenizer reads the text.
         #[arg(long)]
         model: PathBuf,
-        /// Samples are cut after this many tokens, as the index' were.
-        #[arg(long)]
-        max_tokens: usize,
         /// Where the proof goes.
         #[arg(long)]
         out: PathBuf,
@@ -126,14 +123,14 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
             let member = member.ok_or_else(|| Failure::input(format!("there is no row {row}: the index has {count}, numbered from 0")))?;
             wrote(&out, &Shown::Member(member), json)
         }
-        Command::Absent { dir, text, model, max_tokens, out } => {
-            let registration = RegistrationDir::new(dir).load()?.registration;
+        Command::Absent { dir, text, model, out } => {
+            let Registered { registration, max_tokens, .. } = RegistrationDir::new(dir).load()?;
             let tokenizer = ModelDir::load(&model)?.tokenizer;
             let mut tokens = tokenizer.encode_sample(&text, max_tokens).during("reading the text")?;
             tokenizer.without_end(&mut tokens, 2);
             match registration.leaves().absent(&tokens) {
                 Some(absent) => wrote(&out, &Shown::Absent(absent), json),
-                None => Err(Failure::invalid("the text is in the datanet").hint("`poa registration member` shows in which row")),
+                None => show::not_valid(Failure::invalid("the text is in the datanet").hint("`poa registration member` shows in which row"), json),
             }
         }
         Command::Check { proof, registration } => check(&read_json(&proof)?, &registration, json),
@@ -172,12 +169,15 @@ fn check(shown: &Shown, registration: &str, json: bool) -> Result<u8, Failure> {
         }
         Shown::Absent(absent) => (absent.is_of(&by_tokens), "no row holds this text".to_owned()),
     };
+    if !valid {
+        return show::not_valid(Failure::invalid("it leads to another root"), json);
+    }
     if json {
         println!("{}", json!({ "valid": valid, "says": what }));
     } else {
-        println!("{}", if valid { format!("valid: {what}") } else { "NOT VALID: it leads to another root".into() });
+        println!("valid: {what}");
     }
-    Ok(u8::from(!valid))
+    Ok(0)
 }
 
 fn prove(args: Prove, json: bool) -> Result<u8, Failure> {
