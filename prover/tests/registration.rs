@@ -8,10 +8,12 @@ use circuits::relation::{Part, Purpose, Relation};
 use circuits::statement::{Digest, PROTOCOL_VERSION, Profile};
 use circuits::witness::{Fixed, Witness};
 use common::cheat::violated;
-use common::{CONTRIBUTORS, Full, Noise, UNEARNED, contributors, full, samples};
+use common::{CONTRIBUTORS, Full, Noise, UNEARNED, contributors, full_sketched, samples};
 use model_runtime::int::Mode;
+use model_runtime::int::index::IndexOptions;
 use model_runtime::int::sketch::sketch;
 use model_runtime::int::trace::{Keep, Span, Trace};
+use model_runtime::semantics::Seed;
 use model_runtime::shape::Site;
 use model_runtime::tensor::TensorMap;
 use prover::ProveError;
@@ -23,6 +25,8 @@ use verifier::profile::Native;
 use verifier::registration::{Proofs, RefusedRegistration, verify, verify_form, verify_rows};
 
 const SITES: [Site; 2] = [Site::Gate, Site::Up];
+/// Root of the datanet, which the projection is drawn from.
+const ROOT: Digest = Digest([3; 32]);
 const PARTS: [Part; 3] = [Part::Base, Part::Adapter, Part::Index];
 
 /// Rows in two chunks, one of which is padded; the row that doesn't earn is in neither.
@@ -49,8 +53,9 @@ impl Registrar {
             base: Digest::default(),
             adapter: Digest::default(),
             index: Digest::default(),
-            datanet_root: Digest([3; 32]),
+            datanet_root: ROOT,
             datanet_version: 1,
+            beacon: None,
             contributors: (0..CONTRIBUTORS).map(|c| format!("contributor-{c}")).collect(),
             samples,
         };
@@ -65,7 +70,8 @@ impl Registrar {
     }
 
     fn honest() -> Self {
-        let full = full(1, 1, &SITES);
+        let options = IndexOptions { rows: 2, sites: Some(SITES.to_vec()), seed: Seed::of(&ROOT.0, None), ..IndexOptions::default() };
+        let full = full_sketched(1, 1, &SITES, options, |_| {});
         let index = full.index_tensors.clone();
         let earns = |row: usize| row != UNEARNED;
         let rows = samples().into_iter().zip(contributors(&full.index)).enumerate();
@@ -400,6 +406,11 @@ fn samples_that_cant_be_are_refused() {
     let mut other = honest.clone();
     other.contributors[0] = other.contributors[1].clone();
     assert_eq!(other.check(), Err(RegistrationError::Names));
+    // A projection of somebody's choice.
+    let other = Registration { beacon: Some(Digest([4; 32])), ..honest.clone() };
+    assert_eq!(other.check(), Err(RegistrationError::Seed { beacon: true }));
+    let other = Registration { datanet_root: Digest([4; 32]), ..honest.clone() };
+    assert_eq!(other.check(), Err(RegistrationError::Seed { beacon: false }));
 }
 
 /// Bytes of every kind of proof with a bit flipped, cut, longer, or gone: refused with a reason, never a panic.

@@ -2,9 +2,10 @@
 
 use crate::meter::{Terminal, say};
 use crate::show;
-use circuits::registration::{Absent, Member};
+use circuits::registration::{Absent, Member, Registration};
 use circuits::statement::Digest;
 use clap::Subcommand;
+use model_runtime::int::index::noise_floor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -236,7 +237,8 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
         let value = json!({
             "valid": true, "registration": accepted.known.registration, "index": registration.index, "base": registration.base, "adapter": registration.adapter,
             "datanet_root": registration.datanet_root, "rows": registration.samples.len(), "earning": earning, "root_by_row": by_row,
-            "root_by_tokens": by_tokens, "security_bits": accepted.security_bits, "seconds": seconds, "datanet_compared": compared.is_some(),
+            "root_by_tokens": by_tokens, "beacon": registration.beacon, "noise_floor": registration.semantics.consts.get("theta"),
+            "usual_noise_floor": usual_floor(registration), "security_bits": accepted.security_bits, "seconds": seconds, "datanet_compared": compared.is_some(),
         });
         println!("{value}");
         return Ok(0);
@@ -251,6 +253,14 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
     println!("  adapter      {}", registration.adapter);
     println!("  index        {}", registration.index);
     println!("  datanet      {} (version {})", registration.datanet_root, registration.datanet_version);
+    let (floor, chance) = (registration.semantics.consts.get("theta").copied().unwrap_or(0), usual_floor(registration));
+    let usual =
+        if floor == chance { "what the projection's chance gives".to_owned() } else { format!("chance gives {chance}: its maker chose another") };
+    println!("  noise floor  {floor} ({usual})");
+    match registration.beacon {
+        Some(beacon) => println!("  projection   drawn from the datanet's root and the beacon {beacon}"),
+        None => println!("  projection   drawn from the datanet's root"),
+    }
     println!("  root by row    {by_row}");
     println!("  root by tokens {by_tokens}");
     match compared {
@@ -258,6 +268,11 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
         None => println!("Its samples are those of the directory's tokens; give --datanet and --model to compare them with texts."),
     }
     Ok(0)
+}
+
+/// The noise floor of an index whose maker chose none.
+fn usual_floor(registration: &Registration) -> i64 {
+    noise_floor(registration.semantics.sketch_len(), registration.samples.len())
 }
 
 /// The first difference between registered samples and a datanet's.

@@ -339,6 +339,7 @@ impl<'a> Registrar<'a> {
             index: Digest::default(),
             datanet_root: info.datanet_root,
             datanet_version: info.datanet_version,
+            beacon: info.beacon,
             contributors: info.contributors.clone(),
             samples: samples(&datanet_of(source.index)?, &source.model.tokenizer, info.max_tokens, &info.contributors)?,
         };

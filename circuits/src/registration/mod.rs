@@ -11,7 +11,7 @@ pub use leaves::{Absent, Leaves, Member};
 use crate::public::{PublicContext, PublicRequest, Registered};
 use crate::relation::{Part, Purpose, Relation, RelationError, RelationParams, Scope, TableMode, WeightRanges};
 use crate::statement::{Digest, Encoder, IndexStatement, PROTOCOL_VERSION, Profile, keccak};
-use model_runtime::semantics::Semantics;
+use model_runtime::semantics::{Seed, Semantics};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -49,6 +49,8 @@ pub struct Registration {
     pub datanet_root: Digest,
     /// Version of the datanet.
     pub datanet_version: u64,
+    /// What the projection's seed was drawn from besides the datanet's root.
+    pub beacon: Option<Digest>,
     /// Contributors, in the order of their numbers.
     pub contributors: Vec<String>,
     /// The datanet's samples, row by row.
@@ -88,6 +90,12 @@ pub enum RegistrationError {
     /// Contributors contradict each other.
     #[error("a contributor is named twice")]
     Names,
+    /// The projection was chosen.
+    #[error("the projection's seed isn't the one of the datanet's root{}", if *beacon { " and the beacon" } else { "" })]
+    Seed {
+        /// Whether there is a beacon.
+        beacon: bool,
+    },
     /// A chunk isn't one.
     #[error("a chunk of rows {rows:?}: {problem}")]
     Chunk {
@@ -118,6 +126,10 @@ impl Registration {
         names.sort_unstable();
         if names.windows(2).any(|w| w[0] == w[1]) {
             return Err(RegistrationError::Names);
+        }
+        let drawn = Seed::of(&self.datanet_root.0, self.beacon.as_ref().map(|b| &b.0));
+        if self.semantics.projection_seed() != drawn {
+            return Err(RegistrationError::Seed { beacon: self.beacon.is_some() });
         }
         let mut seen: BTreeMap<&[u32], usize> = BTreeMap::new();
         self.samples.iter().enumerate().try_for_each(|(row, sample)| {
@@ -155,6 +167,7 @@ impl Registration {
         e.bytes(&keccak(&serde_json::to_vec(&self.semantics).unwrap_or_default()).0);
         [self.base, self.adapter, self.index, self.datanet_root].iter().for_each(|d| e.bytes(&d.0));
         e.number(self.datanet_version);
+        e.optional(self.beacon.as_ref().map(|d| d.0.as_slice()));
         e.number(self.contributors.len() as u64);
         self.contributors.iter().for_each(|c| e.bytes(c.as_bytes()));
         e.number(self.samples.len() as u64);
