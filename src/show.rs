@@ -169,6 +169,20 @@ fn named<'a>(words: impl Iterator<Item = (&'a WordShare, &'a str)>) -> String {
     if sums.is_empty() { "no word above the others".to_owned() } else { sums.iter().take(MOST_WORDS).map(name).collect::<Vec<_>>().join(", ") }
 }
 
+/// Says that something isn't valid, as `poa verify` does; other failures stay failures.
+pub fn not_valid(failure: steps::error::Failure, json: bool) -> Result<u8, steps::error::Failure> {
+    if failure.kind != steps::error::Kind::Invalid {
+        return Err(failure);
+    }
+    if json {
+        println!("{}", json!({ "valid": false, "reason": failure.message }));
+    } else {
+        println!("NOT VALID: {}", crate::terminal::line(&failure.message));
+        failure.hint.iter().for_each(|hint| println!("  try: {}", crate::terminal::line(hint)));
+    }
+    Ok(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,18 +213,4 @@ mod tests {
         assert_eq!(exchange_line(&because).as_deref(), Some("Ottar (answer) 45 %, \".\" (answer) 30 %, Skarn (prompt) 25 %"));
         assert_eq!(exchange_line(&Because::default()), None);
     }
-}
-
-/// Says that something isn't valid, as `poa verify` does; other failures stay failures.
-pub fn not_valid(failure: steps::error::Failure, json: bool) -> Result<u8, steps::error::Failure> {
-    if failure.kind != steps::error::Kind::Invalid {
-        return Err(failure);
-    }
-    if json {
-        println!("{}", json!({ "valid": false, "reason": failure.message }));
-    } else {
-        println!("NOT VALID: {}", crate::terminal::line(&failure.message));
-        failure.hint.iter().for_each(|hint| println!("  try: {}", crate::terminal::line(hint)));
-    }
-    Ok(1)
 }

@@ -59,7 +59,8 @@ pub fn statement(contributors: usize, id: Digest) -> Statement {
     let request = RequestStatement { id, tokens, total: weights.iter().sum(), weights };
     let relation = relation(contributors);
     let (version, profile, tables) = (PROTOCOL_VERSION, Profile::Evm, Some(small(11)));
-    Statement { version, profile, relation, base, adapter: Some(adapter), index: Some(index), tables, requests: vec![request] }
+    let requests = vec![request];
+    Statement { version, profile, relation, base, adapter: Some(adapter), index: Some(index), tables, registration: None, requests }
 }
 
 /// An anvil of this test.
