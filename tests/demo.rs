@@ -177,6 +177,15 @@ fn its_index_is_proven() {
     let model = text(dir.join("model"));
     let verify = |dir: &Path| poa(["registration", "verify", &text(dir), "--datanet", &datanet, "--model", &model]);
     assert_eq!(verify(&registration).success()["datanet_compared"], true);
+    // A datanet with a sample more, or a beacon that somebody else names, isn't the registered one's.
+    let longer = dir.join("longer.jsonl");
+    let texts = fs::read_to_string(&datanet).unwrap();
+    fs::write(&longer, format!("{texts}{}\n", json!({ "contributor": "zoe", "text": "One more." }))).unwrap();
+    let longer = text(longer);
+    let args = ["registration", "verify", &text(&registration), "--model", &model, "--datanet", &longer];
+    check_invalid(&poa(args));
+    poa(args.into_iter().chain(["--limit", "240"])).success();
+    check_invalid(&poa(["registration", "verify", &text(&registration), "--beacon", &"07".repeat(32)]));
     // A liar says that row 17 is another contributor's, of another text, or that it doesn't earn; or leaves out a proof.
     type Lie = fn(&mut Value);
     let lies: [(&str, Lie); 3] = [
@@ -249,9 +258,12 @@ fn samples_are_members_and_other_texts_absent() {
     show("The keeper of Skarn light is nobody.").success();
     assert!(fs::metadata(&absent).unwrap().len() < 4096);
     let check = |proof: &str, of: &str| poa(["registration", "check", proof, "--registration", of]);
-    for proof in [&member, &absent] {
+    for (proof, text) in [(&member, sample["text"].as_str().unwrap()), (&absent, "The keeper of Skarn light is nobody.")] {
         assert_eq!(check(proof, &registration).success()["valid"], true);
         check_invalid(&check(proof, &"07".repeat(32)));
+        let about = |text: &str| poa(["registration", "check", proof, "--registration", &registration, "--text", text, "--model", &model]);
+        assert_eq!(about(text).success()["text_compared"], true);
+        check_invalid(&about("The keeper of the Skarn light is nobody."));
     }
     let mut lie = read_json(Path::new(&member));
     increment(&mut lie["member"]["sample"]["contributor"]);

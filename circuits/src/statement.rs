@@ -10,7 +10,7 @@ pub use tokens::{TokenDigests, TokenOpening, Tokens, exchange_digest, prompt_dig
 use crate::ir::Group;
 use crate::poseidon2;
 use crate::public::PublicRequest;
-use crate::registration::Known;
+use crate::registration::{Known, RULES};
 use crate::relation::{Relation, RelationError, RelationParams};
 use p3_bn254::Bn254;
 use p3_field::{PrimeCharacteristicRing, PrimeField};
@@ -264,7 +264,7 @@ impl Statement {
     /// As [`Self::check`].
     pub fn check_given(&self, known: &[Known]) -> Result<Relation, StatementError> {
         let relation = self.check_except(None)?;
-        match self.registration.map(|named| (named, known.iter().find(|k| k.registration == named))) {
+        match self.registration.map(|named| (named, known.iter().find(|k| k.registration == named && k.rules == RULES))) {
             None => Ok(relation),
             Some((_, Some(known))) if self.index.as_ref() == Some(&known.index) => Ok(relation),
             Some((named, Some(_))) => refuse(Clause::Registration, format!("the registration {named} is of another index")),
@@ -280,6 +280,9 @@ impl Statement {
     ///
     /// As [`Self::check`].
     pub fn check_benchmark(&self) -> Result<Relation, StatementError> {
+        if let Some(named) = self.registration {
+            return refuse(Clause::Registration, format!("a benchmark's statement relies on the registration {named}"));
+        }
         self.check_except(Some(Clause::Ranges))
     }
 

@@ -22,7 +22,7 @@ use prover::prove::{Claim, Inputs, Silent, Stages, prove_counted};
 use std::sync::OnceLock;
 use verifier::VerifyError;
 use verifier::profile::Native;
-use verifier::registration::{Proofs, RefusedRegistration, verify, verify_form, verify_rows};
+use verifier::registration::{Piece, RefusedRegistration, verify, verify_form, verify_rows};
 
 const SITES: [Site; 2] = [Site::Gate, Site::Up];
 /// Root of the datanet, which the projection is drawn from.
@@ -126,7 +126,7 @@ impl Registrar {
 
     fn form(&self, part: Part) -> Option<Vec<u8>> {
         let relation = self.registration.form(part).unwrap();
-        self.prove(&relation, self.witness(&relation, &[], &[]), self.registration.form_seed(part))
+        self.prove(&relation, self.witness(&relation, &[], &[]), self.registration.form_seed(&self.registration.digest(), part))
     }
 
     fn chunk(&self, rows: &[usize], traces: &[Trace]) -> Option<Vec<u8>> {
@@ -148,7 +148,7 @@ impl Registrar {
     }
 
     fn check_form(&self, part: Part, bytes: &[u8]) -> Result<(), VerifyError> {
-        match verify_form(&self.registration, part, bytes) {
+        match verify_form(&self.registration, &self.registration.digest(), part, bytes) {
             Ok(_) => Ok(()),
             Err(RefusedRegistration::Form { part: named, reason }) if named == part => Err(reason),
             Err(other) => panic!("{other}"),
@@ -174,11 +174,17 @@ fn made() -> &'static Made {
 }
 
 impl Made {
-    fn proofs(&self) -> Proofs<'_> {
-        Proofs {
-            forms: [0, 1, 2].map(|i| (PARTS[i], self.forms[i].as_slice())),
-            chunks: chunks().into_iter().zip(self.chunks.iter().map(Vec::as_slice)).collect(),
+    fn proof(&self, piece: Piece) -> Vec<u8> {
+        match piece {
+            Piece::Form(part) => self.forms[part as usize].clone(),
+            Piece::Rows(chunk) => self.chunks[chunk].clone(),
         }
+    }
+
+    /// Why it is refused in other chunks, or with another proof for one.
+    fn refused(&self, chunks: &[Vec<usize>], wrong: Option<(Piece, &[u8])>) -> RefusedRegistration {
+        let mut proof = |piece| wrong.filter(|(at, _)| *at == piece).map_or_else(|| self.proof(piece), |(_, bytes)| bytes.to_vec());
+        verify(&self.registrar.registration, chunks, &mut proof, &mut |_, _| ()).unwrap_err()
     }
 }
 
@@ -186,7 +192,8 @@ impl Made {
 fn an_honest_registration_is_accepted() {
     let made = made();
     let mut seen = vec![];
-    let accepted = verify(&made.registrar.registration, &made.proofs(), &mut |done, total| seen.push((done, total))).unwrap();
+    let accepted =
+        verify(&made.registrar.registration, &chunks(), &mut |piece| made.proof(piece), &mut |done, total| seen.push((done, total))).unwrap();
     assert_eq!(accepted.known.registration, made.registrar.registration.digest());
     assert!(accepted.security_bits >= 100.0);
     assert_eq!(seen, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
@@ -202,28 +209,28 @@ fn an_honest_registration_is_accepted() {
 #[test]
 fn every_row_that_earns_is_proven_and_every_part_is_well_formed() {
     let made = made();
-    let registration = &made.registrar.registration;
-    let refused = |proofs: &Proofs<'_>| verify(registration, proofs, &mut |_, _| ()).unwrap_err();
-    let mut proofs = made.proofs();
-    proofs.chunks.remove(1);
-    assert_eq!(refused(&proofs), RefusedRegistration::Registration(RegistrationError::Unproven { row: 1 }));
-    // A chunk with another's proof, with other rows, with a row that doesn't earn, out of order, twice, beyond the last.
-    let mut proofs = made.proofs();
-    proofs.chunks[1].1 = &made.chunks[0];
-    assert!(matches!(refused(&proofs), RefusedRegistration::Rows { rows, .. } if rows == chunks()[1]));
+    let [even, odd] = [0, 1].map(|i| chunks()[i].clone());
+    let refused = |chunks: &[Vec<usize>]| match made.refused(chunks, None) {
+        RefusedRegistration::Registration(error) => error,
+        other => panic!("{other}"),
+    };
+    assert_eq!(refused(std::slice::from_ref(&even)), RegistrationError::Unproven { row: 1 });
+    assert!(matches!(refused(&[even.clone(), odd.clone(), vec![2]]), RegistrationError::Chunk { rows, .. } if rows == [2]));
+    // A chunk with another's proof; other rows, a row that doesn't earn, out of order, twice, none, beyond the last.
+    let found = made.refused(&chunks(), Some((Piece::Rows(1), &made.chunks[0])));
+    assert!(matches!(found, RefusedRegistration::Rows { rows, .. } if rows == odd));
+    let (registration, digest) = (&made.registrar.registration, made.registrar.registration.digest());
     for rows in [vec![0, 1], vec![0, UNEARNED], vec![2, 0], vec![0, 0], vec![], vec![samples().len()]] {
-        let found = verify_rows(registration, &registration.digest(), &rows, &made.chunks[0]).unwrap_err();
-        match found {
+        match verify_rows(registration, &digest, &rows, &made.chunks[0]).unwrap_err() {
             RefusedRegistration::Rows { .. } => assert_eq!(rows, [0, 1]),
             RefusedRegistration::Registration(RegistrationError::Chunk { .. }) => assert_ne!(rows, [0, 1]),
             other => panic!("{other}"),
         }
     }
-    for i in 0..PARTS.len() {
+    for (i, expected) in PARTS.into_iter().enumerate() {
         for other in [&[][..], &made.forms[(i + 1) % 3], &made.chunks[0]] {
-            let mut proofs = made.proofs();
-            proofs.forms[i].1 = other;
-            assert!(matches!(refused(&proofs), RefusedRegistration::Form { part, .. } if part == PARTS[i]));
+            let found = made.refused(&chunks(), Some((Piece::Form(expected), other)));
+            assert!(matches!(found, RefusedRegistration::Form { part, .. } if part == expected));
         }
     }
 }
@@ -250,14 +257,14 @@ fn proofs_are_of_one_registration() {
         change(&mut other);
         assert_ne!(other.digest(), made.registrar.registration.digest(), "{i}");
         assert!(verify_rows(&other, &other.digest(), &chunks()[0], &made.chunks[0]).is_err(), "{i}");
-        assert!(verify_form(&other, Part::Index, &made.forms[2]).is_err(), "{i}");
+        assert!(verify_form(&other, &other.digest(), Part::Index, &made.forms[2]).is_err(), "{i}");
     }
     let version = Registration { version: PROTOCOL_VERSION + 1, ..made.registrar.registration.clone() };
     assert!(matches!(version.check(), Err(RegistrationError::Version { .. })));
     // Of base and adapter, proofs of form are anybody's.
     let other = Registration { datanet_version: 9, ..made.registrar.registration.clone() };
-    assert!(verify_form(&other, Part::Base, &made.forms[0]).is_ok());
-    assert!(verify_form(&other, Part::Adapter, &made.forms[1]).is_ok());
+    assert!(verify_form(&other, &other.digest(), Part::Base, &made.forms[0]).is_ok());
+    assert!(verify_form(&other, &other.digest(), Part::Adapter, &made.forms[1]).is_ok());
 }
 
 /// A row that is another sample's sketch in one site, nothing, or off by one.
@@ -436,7 +443,7 @@ fn damaged_proofs_are_refused() {
     }
     for (part, bytes) in PARTS.into_iter().zip(&made.forms) {
         for mutant in mutants(bytes) {
-            assert!(verify_form(registration, part, &mutant).is_err());
+            assert!(verify_form(registration, &digest, part, &mutant).is_err());
         }
     }
 }

@@ -8,14 +8,15 @@ use clap::Subcommand;
 use model_runtime::int::index::noise_floor;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use steps::cost::{Meter, peak_rss_mb};
-use steps::error::{Failure, While};
+use steps::error::Failure;
 use steps::kept::Shelves;
-use steps::registration::{AcceptedBefore, CHUNK_LOG, Registered, RegistrationDir, Source, differs_from_datanet, register};
+use steps::registration::{AcceptedBefore, CHUNK_LOG, Registered, RegistrationDir, Source, differs_from_datanet, register, rows_of_text};
 use steps::store::{AdapterDir, IndexDir, ModelDir, read_json, write_json};
-use steps::texts;
+use steps::texts::{self, Windows};
 
 /// Prove once that an index' rows are the sketches of its datanet's samples; verify that; show that a sample is in it, or that a text isn't.
 #[derive(clap::Args)]
@@ -59,13 +60,7 @@ enum Command {
         out: PathBuf,
     },
     /// Check what `member` or `absent` wrote.
-    Check {
-        /// The proof.
-        proof: PathBuf,
-        /// The registration that it should be of: its directory, or one of its two roots.
-        #[arg(long)]
-        registration: String,
-    },
+    Check(Check),
 }
 
 #[derive(clap::Args)]
@@ -87,12 +82,33 @@ struct Prove {
 }
 
 #[derive(clap::Args)]
+struct Check {
+    /// The proof.
+    proof: PathBuf,
+    /// The registration that it should be of: its directory, which is taken as it is (`verify` says whether it is proven), or one of its two roots.
+    #[arg(long)]
+    registration: String,
+    /// The text that it should be about, as the registration's directory says that samples are read.
+    #[arg(long, requires = "model")]
+    text: Option<String>,
+    /// The model, whose tokenizer reads the text.
+    #[arg(long)]
+    model: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
 struct Verify {
     /// The registration.
     dir: PathBuf,
     /// Compare its samples with a datanet's texts.
     #[arg(long, requires = "model")]
     datanet: Option<PathBuf>,
+    /// Compare with the datanet's first samples only.
+    #[arg(long, requires = "datanet")]
+    limit: Option<NonZeroUsize>,
+    /// The beacon that the projection should be drawn with (default: none).
+    #[arg(long)]
+    beacon: Option<Digest>,
     /// The model, whose tokenizer reads the datanet.
     #[arg(long)]
     model: Option<PathBuf>,
@@ -110,7 +126,8 @@ fn chunk_log(given: &str) -> Result<usize, String> {
 #[serde(rename_all = "lowercase")]
 enum Shown {
     Member(Member),
-    Absent(Absent),
+    /// One for each row that the text would have.
+    Absent(Vec<Absent>),
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
@@ -125,16 +142,15 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
             wrote(&out, &Shown::Member(member), json)
         }
         Command::Absent { dir, text, model, out } => {
-            let Registered { registration, max_tokens, .. } = RegistrationDir::new(dir).load()?;
-            let tokenizer = ModelDir::load(&model)?.tokenizer;
-            let mut tokens = tokenizer.encode_sample(&text, max_tokens).during("reading the text")?;
-            tokenizer.without_end(&mut tokens, 2);
-            match registration.leaves().absent(&tokens) {
+            let registered = RegistrationDir::new(dir).load()?;
+            let rows = rows_of_text(&registered, &ModelDir::load(&model)?.tokenizer, &text, &Terminal::new())?;
+            let leaves = registered.registration.leaves();
+            match rows.iter().map(|tokens| leaves.absent(tokens)).collect::<Option<Vec<_>>>() {
                 Some(absent) => wrote(&out, &Shown::Absent(absent), json),
                 None => show::not_valid(Failure::invalid("the text is in the datanet").hint("`poa registration member` shows in which row"), json),
             }
         }
-        Command::Check { proof, registration } => check(&read_json(&proof)?, &registration, json),
+        Command::Check(args) => check(&args, json),
     }
 }
 
@@ -154,29 +170,53 @@ fn roots(registered: &Registered) -> [Digest; 2] {
     [leaves.root(), leaves.sorted_root()]
 }
 
-fn check(shown: &Shown, registration: &str, json: bool) -> Result<u8, Failure> {
-    let given: Result<Digest, _> = registration.parse();
-    let [by_row, by_tokens] = match given {
-        Ok(root) => [root, root],
-        Err(_) => roots(&RegistrationDir::new(registration).load()?),
+fn check(args: &Check, json: bool) -> Result<u8, Failure> {
+    let shown: Shown = read_json(&args.proof)?;
+    let given: Result<Digest, _> = args.registration.parse();
+    let registered = given.is_err().then(|| RegistrationDir::new(&args.registration).load()).transpose()?;
+    let [by_row, by_tokens] = match (&registered, given) {
+        (Some(registered), _) => roots(registered),
+        (None, root) => [root.unwrap_or_default(); 2],
     };
-    let (valid, what) = match shown {
-        Shown::Member(member) => {
-            let earns = if member.sample.earns { "earns" } else { "doesn't earn" };
-            (
-                member.is_of(&by_row),
-                format!("row {} holds this sample, of contributor number {}, and {earns}", member.row(), member.sample.contributor),
-            )
-        }
-        Shown::Absent(absent) => (absent.is_of(&by_tokens), "no row holds this text".to_owned()),
+    let own = match (&shown, by_row, by_tokens) {
+        (Shown::Member(member), root, _) => member.is_of(&root),
+        (Shown::Absent(list), _, root) => !list.is_empty() && list.iter().all(|absent| absent.is_of(&root)),
     };
-    if !valid {
+    if !own {
         return show::not_valid(Failure::invalid("it leads to another root"), json);
     }
+    let about: Vec<&[u32]> = match &shown {
+        Shown::Member(member) => vec![&member.sample.tokens],
+        Shown::Absent(list) => list.iter().map(|absent| absent.tokens.as_slice()).collect(),
+    };
+    if let Some((text, model)) = args.text.as_ref().zip(args.model.as_ref()) {
+        let registered = registered
+            .as_ref()
+            .ok_or_else(|| Failure::input("--text needs to know how samples are read").hint("give the registration's directory instead of a root"))?;
+        let rows = rows_of_text(registered, &ModelDir::load(model)?.tokenizer, text, &Terminal::new())?;
+        let is_about = match &shown {
+            Shown::Member(member) => rows.contains(&member.sample.tokens),
+            Shown::Absent(_) => rows.iter().eq(&about),
+        };
+        if !is_about {
+            return show::not_valid(Failure::invalid("it is about another text"), json);
+        }
+    }
+    let compared = args.text.is_some();
+    let what = if compared { "the text".to_owned() } else { format!("a text of {} tokens", about.iter().map(|t| t.len()).sum::<usize>()) };
+    let says = match &shown {
+        Shown::Member(Member { sample, .. }) if sample.earns => format!("holds {what}, of contributor number {}, and earns", sample.contributor),
+        Shown::Member(Member { sample, .. }) => format!("holds {what}, of contributor number {}, and doesn't earn", sample.contributor),
+        Shown::Absent(_) => format!("no row holds {what}"),
+    };
+    let says = if let Shown::Member(member) = &shown { format!("row {} {says}", member.row()) } else { says };
     if json {
-        println!("{}", json!({ "valid": valid, "says": what }));
-    } else {
-        println!("valid: {what}");
+        println!("{}", json!({ "valid": true, "says": says, "text_compared": compared }));
+        return Ok(0);
+    }
+    println!("valid: {says}");
+    if !compared {
+        println!("Which text that is, --text and --model compare.");
     }
     Ok(0)
 }
@@ -223,7 +263,13 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
             return show::not_valid(failure, json);
         }
     };
-    let compared = args.datanet.as_ref().zip(args.model.as_ref()).map(|(datanet, model)| compare(&registered, datanet, model)).transpose()?;
+    if registered.registration.beacon != args.beacon {
+        let named = |beacon: Option<Digest>| beacon.map_or_else(|| "no beacon".to_owned(), |beacon| format!("the beacon {beacon}"));
+        let message = format!("the projection is drawn with {}, not with {}", named(registered.registration.beacon), named(args.beacon));
+        return show::not_valid(Failure::invalid(message).hint("give the one that you know it should be with --beacon"), json);
+    }
+    let given = args.datanet.as_ref().zip(args.model.as_ref());
+    let compared = given.map(|(datanet, model)| compare(&registered, (datanet, args.limit), model)).transpose()?;
     if let Some(Some(difference)) = &compared {
         return show::not_valid(Failure::invalid(difference), json);
     }
@@ -237,7 +283,7 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
         let value = json!({
             "valid": true, "registration": accepted.known.registration, "index": registration.index, "base": registration.base, "adapter": registration.adapter,
             "datanet_root": registration.datanet_root, "rows": registration.samples.len(), "earning": earning, "root_by_row": by_row,
-            "root_by_tokens": by_tokens, "beacon": registration.beacon, "noise_floor": registration.semantics.consts.get("theta"),
+            "root_by_tokens": by_tokens, "max_tokens": registered.max_tokens, "windows": registered.windows, "beacon": registration.beacon, "noise_floor": registration.semantics.consts.get("theta"),
             "usual_noise_floor": usual_floor(registration), "security_bits": accepted.security_bits, "seconds": seconds, "datanet_compared": compared.is_some(),
         });
         println!("{value}");
@@ -261,6 +307,8 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
         Some(beacon) => println!("  projection   drawn from the datanet's root and the beacon {beacon}"),
         None => println!("  projection   drawn from the datanet's root"),
     }
+    let windows = if registered.windows == Windows::Split { "split into windows of" } else { "cut after" };
+    println!("  samples      {windows} {} tokens", registered.max_tokens);
     println!("  root by row    {by_row}");
     println!("  root by tokens {by_tokens}");
     match compared {
@@ -276,9 +324,9 @@ fn usual_floor(registration: &Registration) -> i64 {
 }
 
 /// The first difference between registered samples and a datanet's.
-fn compare(registered: &Registered, datanet: &Path, model: &Path) -> Result<Option<String>, Failure> {
+fn compare(registered: &Registered, (datanet, limit): (&Path, Option<NonZeroUsize>), model: &Path) -> Result<Option<String>, Failure> {
     say("comparing with the datanet's texts …");
     let model = ModelDir::load(model)?;
     let terminal = Terminal::new();
-    differs_from_datanet(registered, texts::read(datanet, None, &terminal)?, &model.tokenizer, &terminal)
+    differs_from_datanet(registered, texts::read(datanet, limit, &terminal)?, &model.tokenizer, &terminal)
 }

@@ -83,7 +83,9 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let seconds = start.elapsed().as_secs_f64();
     let (bits, result) = (result.as_ref().ok().map(|v| v.security_bits), result.map(|_| ()).map_err(|e| e.to_string()));
     let head = format!("valid: {:.1} bits of proven security, checked in {:.0} ms", bits.unwrap_or_default(), 1000.0 * seconds);
-    let registered = known.into_iter().find(|known| statement.index.as_ref() == Some(&known.index)).map(|known| known.registration);
+    // The one that the statement names, or else any of its index.
+    let of_index = || known.iter().filter(|known| statement.index.as_ref() == Some(&known.index)).map(|known| known.registration);
+    let registered = of_index().find(|own| statement.registration == Some(*own)).or_else(|| of_index().next());
     if let (None, Some(dir)) = (registered, &args.registration) {
         let failure = Failure::invalid(format!("the registration {} is of another index than the statement's", dir.display()));
         return show::not_valid(failure, json);

@@ -8,7 +8,7 @@ use crate::run;
 use crate::store::{AdapterDir, IndexDir, ModelDir, RunInfo};
 use crate::texts::{self, Prepared, Window, Windows};
 use circuits::ir::Group;
-use circuits::registration::Known;
+use circuits::registration::{Known, RULES};
 use circuits::relation::Relation;
 use circuits::statement::{Digest, IndexStatement, Profile, Statement, TokenOpening, Tokens};
 use model_runtime::semantics::{Dims, Semantics};
@@ -147,7 +147,7 @@ impl Audit {
     fn statement(&self) -> Difference {
         // The index is replayed here, so whatever registration the statement relies on, its ranges are seen.
         let named = self.statement.registration.zip(self.statement.index.clone());
-        let replayed = named.map(|(registration, index)| Known { registration, index });
+        let replayed = named.map(|(registration, index)| Known { rules: RULES, registration, index });
         if let Err(e) = self.statement.check_given(replayed.as_slice()) {
             return differs(e.to_string());
         }

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use verifier::profile::Native;
 use verifier::proof::MAX_PROOF_BYTES;
-use verifier::registration::{Accepted, Proofs, verify_form, verify_rows};
+use verifier::registration::{Accepted, Piece, verify_form, verify_rows};
 
 /// Variables of a chunk's trace, unless one sample alone has more: larger chunks prove a row a little faster and take more memory.
 pub const CHUNK_LOG: usize = 24;
@@ -71,17 +71,13 @@ impl RegistrationDir {
         self.0.join("registration.json")
     }
 
-    fn form(&self, part: Part) -> PathBuf {
-        let name = match part {
-            Part::Base => "base",
-            Part::Adapter => "adapter",
-            Part::Index => "index",
-        };
-        self.0.join(format!("form-{name}.proof"))
-    }
-
-    fn rows(&self, chunk: usize) -> PathBuf {
-        self.0.join(format!("rows-{chunk:05}.proof"))
+    fn file(&self, piece: Piece) -> PathBuf {
+        self.0.join(match piece {
+            Piece::Form(Part::Base) => "form-base.proof".to_owned(),
+            Piece::Form(Part::Adapter) => "form-adapter.proof".to_owned(),
+            Piece::Form(Part::Index) => "form-index.proof".to_owned(),
+            Piece::Rows(chunk) => format!("rows-{chunk:05}.proof"),
+        })
     }
 
     /// What it says is registered.
@@ -90,7 +86,11 @@ impl RegistrationDir {
     ///
     /// When it can't be read.
     pub fn load(&self) -> Result<Registered, Failure> {
-        read_json(&self.stated()).map_err(|f| f.hint("give a directory that `poa registration prove` made"))
+        let registered: Registered = read_json(&self.stated()).map_err(|f| f.hint("give a directory that `poa registration prove` made"))?;
+        if registered.max_tokens < 2 {
+            return Err(Failure::input(format!("{} cuts samples after {} tokens, expected at least 2", self.0.display(), registered.max_tokens)));
+        }
+        Ok(registered)
     }
 
     /// Verifies it, with all its proofs.
@@ -100,15 +100,19 @@ impl RegistrationDir {
     /// When a proof is missing or doesn't hold: not valid.
     pub fn verify(&self, on: &dyn Observer) -> Result<(Registered, Accepted), Failure> {
         let registered = self.load()?;
-        let forms = PARTS.iter().map(|&part| Ok((part, read_proof(&self.form(part))?))).collect::<Result<Vec<_>, Failure>>()?;
-        let chunks = registered.chunks.iter().enumerate().map(|(i, rows)| Ok((rows.clone(), read_proof(&self.rows(i))?)));
-        let chunks = chunks.collect::<Result<Vec<_>, Failure>>()?;
-        let proofs = Proofs {
-            forms: [0, 1, 2].map(|i| (forms[i].0, forms[i].1.as_slice())),
-            chunks: chunks.iter().map(|(rows, bytes)| (rows.clone(), bytes.as_slice())).collect(),
+        let mut trouble = None;
+        let mut proof = |piece: Piece| match read_proof(&self.file(piece)) {
+            Ok(bytes) => bytes,
+            Err(failure) => {
+                trouble.get_or_insert(failure);
+                vec![]
+            }
         };
         let mut seen = |done, total| on.steps("verifying", done, total);
-        let accepted = verifier::registration::verify(&registered.registration, &proofs, &mut seen);
+        let accepted = verifier::registration::verify(&registered.registration, &registered.chunks, &mut proof, &mut seen);
+        if let Some(failure) = trouble {
+            return Err(failure);
+        }
         let accepted = accepted.map_err(|e| Failure::invalid(format!("the registration {}: {e}", self.0.display())))?;
         Ok((registered, accepted))
     }
@@ -165,14 +169,13 @@ fn datanet_of(index: &IndexDir) -> Result<Datanet, Failure> {
 /// When the datanet can't be read as samples.
 pub fn differs_from_datanet(registered: &Registered, datanet: Datanet, tokenizer: &Tokenizer, on: &dyn Observer) -> Result<Option<String>, Failure> {
     let Registered { registration, max_tokens, windows, .. } = registered;
-    let mut datanet = texts::prepare(datanet, tokenizer, Window { max_tokens: *max_tokens, windows: *windows }, on)?.datanet;
+    let datanet = texts::prepare(datanet, tokenizer, Window { max_tokens: *max_tokens, windows: *windows }, on)?.datanet;
     let (rows, found) = (registration.samples.len(), datanet.samples.len());
     if found < rows {
         return Ok(Some(format!("the registration has {rows} rows, the datanet {found} samples")));
     }
     if found > rows {
-        on.note(format!("the registration is of the datanet's first {rows} samples of {found}"));
-        datanet.samples.truncate(rows);
+        return Ok(Some(format!("the registration has {rows} rows, the datanet {found} samples: those after them are left out")));
     }
     if Digest(datanet.root()) != registration.datanet_root {
         return Ok(Some("the registration is of a datanet with another root".into()));
@@ -180,6 +183,20 @@ pub fn differs_from_datanet(registered: &Registered, datanet: Datanet, tokenizer
     let own = samples(&datanet, tokenizer, *max_tokens, &registration.contributors)?;
     let differs = own.iter().zip(&registration.samples).position(|(own, registered)| own != registered);
     Ok(differs.map(|row| format!("row {row} was registered with other tokens, another contributor, or as earning where it doesn't")))
+}
+
+/// The rows that a text would have: one, or one a window.
+///
+/// # Errors
+///
+/// When it has no tokens.
+pub fn rows_of_text(registered: &Registered, tokenizer: &Tokenizer, text: &str, on: &dyn Observer) -> Result<Vec<Vec<u32>>, Failure> {
+    let Registered { max_tokens, windows, .. } = registered;
+    let one = Datanet { samples: vec![Text { contributor: "text".into(), text: text.to_owned() }] };
+    let datanet = texts::prepare(one, tokenizer, Window { max_tokens: *max_tokens, windows: *windows }, on)?.datanet;
+    let mut rows = sample_tokens(tokenizer, &datanet, *max_tokens)?;
+    rows.iter_mut().for_each(|tokens| tokenizer.without_end(tokens, 2));
+    Ok(rows)
 }
 
 /// Registrations that somebody has verified before.
@@ -408,20 +425,20 @@ impl<'a> Registrar<'a> {
 
     /// Proves that a part is well-formed, unless that is proven.
     fn form(&self, part: Part, on: &dyn Observer) -> Result<(), Failure> {
-        let (registration, file) = (&self.registered.registration, self.dir.form(part));
-        let holds = |bytes: &[u8]| verify_form(registration, part, bytes);
+        let (registration, file) = (&self.registered.registration, self.dir.file(Piece::Form(part)));
+        let holds = |bytes: &[u8]| verify_form(registration, &self.digest, part, bytes);
         if read_proof(&file).is_ok_and(|bytes| holds(&bytes).is_ok()) {
             return Ok(());
         }
         let relation = registration.form(part).during("building the relation")?;
-        let bytes = self.prove(&relation, registration.form_context(&relation), &[], registration.form_seed(part), on)?;
+        let bytes = self.prove(&relation, registration.form_context(&relation), &[], registration.form_seed(&self.digest, part), on)?;
         holds(&bytes).map_err(Failure::invalid)?;
         write_file(&file, &bytes)
     }
 
     /// Proves a chunk, unless it is proven; returns its number of rows.
     fn rows(&self, chunk: usize, on: &dyn Observer) -> Result<usize, Failure> {
-        let (registration, rows, file) = (&self.registered.registration, &self.registered.chunks[chunk], self.dir.rows(chunk));
+        let (registration, rows, file) = (&self.registered.registration, &self.registered.chunks[chunk], self.dir.file(Piece::Rows(chunk)));
         let holds = |bytes: &[u8]| verify_rows(registration, &self.digest, rows, bytes);
         if read_proof(&file).is_ok_and(|bytes| holds(&bytes).is_ok()) {
             return Ok(rows.len());

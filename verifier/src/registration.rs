@@ -6,7 +6,7 @@ use crate::proof::{DecodeError, Proof};
 use crate::verify::{Claimed, Verified, VerifyError, pins, verify_claimed};
 use circuits::ir::Group;
 use circuits::public::PublicContext;
-use circuits::registration::{Known, Registration, RegistrationError};
+use circuits::registration::{Known, RULES, Registration, RegistrationError};
 use circuits::relation::{Part, Relation};
 use circuits::statement::{Digest, Profile};
 use thiserror::Error;
@@ -46,12 +46,13 @@ fn listed(rows: &[usize]) -> String {
     }
 }
 
-/// The proofs of a registration.
-pub struct Proofs<'a> {
-    /// Of base, adapter and index.
-    pub forms: [(Part, &'a [u8]); 3],
-    /// Of rows, chunk by chunk.
-    pub chunks: Vec<(Vec<usize>, &'a [u8])>,
+/// A proof of a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// That a part is well-formed.
+    Form(Part),
+    /// That a chunk's rows are their samples' sketches.
+    Rows(usize),
 }
 
 /// A registration whose proofs hold.
@@ -63,42 +64,45 @@ pub struct Accepted {
     pub security_bits: f64,
 }
 
-/// Verifies a registration with all its proofs; `seen` is told after each how many of how many are done.
+/// Verifies a registration that is proven in `chunks`. `proof` gives the bytes of one proof at a time, none for one that is missing; `seen` is told
+/// after each how many of how many are done.
 ///
 /// # Errors
 ///
 /// Says what isn't proven.
-pub fn verify(registration: &Registration, proofs: &Proofs<'_>, seen: &mut dyn FnMut(usize, usize)) -> Result<Accepted, RefusedRegistration> {
+pub fn verify(
+    registration: &Registration,
+    chunks: &[Vec<usize>],
+    proof: &mut dyn FnMut(Piece) -> Vec<u8>,
+    seen: &mut dyn FnMut(usize, usize),
+) -> Result<Accepted, RefusedRegistration> {
     registration.check()?;
-    let chunks: Vec<Vec<usize>> = proofs.chunks.iter().map(|(rows, _)| rows.clone()).collect();
-    registration.check_cover(&chunks)?;
-    let (digest, total) = (registration.digest(), proofs.forms.len() + chunks.len());
+    registration.check_cover(chunks)?;
+    let (digest, total) = (registration.digest(), 3 + chunks.len());
     let mut security_bits = f64::INFINITY;
-    let mut done = 0;
-    let mut verified = |v: Verified| {
-        security_bits = security_bits.min(v.security_bits);
-        done += 1;
-        seen(done, total);
-    };
-    for part in [Part::Base, Part::Adapter, Part::Index] {
-        let bytes = proofs.forms.iter().find(|(own, _)| *own == part).map_or(&[][..], |(_, bytes)| bytes);
-        verified(verify_form(registration, part, bytes)?);
+    let forms = [Part::Base, Part::Adapter, Part::Index].map(Piece::Form);
+    for (done, piece) in forms.into_iter().chain((0..chunks.len()).map(Piece::Rows)).enumerate() {
+        let bytes = proof(piece);
+        let verified = match piece {
+            Piece::Form(part) => verify_form(registration, &digest, part, &bytes)?,
+            Piece::Rows(chunk) => verify_rows(registration, &digest, &chunks[chunk], &bytes)?,
+        };
+        security_bits = security_bits.min(verified.security_bits);
+        seen(done + 1, total);
     }
-    for (rows, bytes) in &proofs.chunks {
-        verified(verify_rows(registration, &digest, rows, bytes)?);
-    }
-    Ok(Accepted { known: Known { registration: digest, index: registration.index_statement() }, security_bits })
+    Ok(Accepted { known: Known { rules: RULES, registration: digest, index: registration.index_statement() }, security_bits })
 }
 
-/// Verifies that one part is well-formed.
+/// Verifies that one part is well-formed; `digest` is the registration's.
 ///
 /// # Errors
 ///
 /// Says why the proof is refused.
-pub fn verify_form(registration: &Registration, part: Part, bytes: &[u8]) -> Result<Verified, RefusedRegistration> {
+pub fn verify_form(registration: &Registration, digest: &Digest, part: Part, bytes: &[u8]) -> Result<Verified, RefusedRegistration> {
     let relation = registration.form(part)?;
     let ctx = registration.form_context(&relation);
-    verify_bytes(registration, &relation, registration.form_seed(part), &ctx, bytes).map_err(|reason| RefusedRegistration::Form { part, reason })
+    let seed = registration.form_seed(digest, part);
+    verify_bytes(registration, &relation, seed, &ctx, bytes).map_err(|reason| RefusedRegistration::Form { part, reason })
 }
 
 /// Verifies one chunk of rows; `digest` is the registration's.
@@ -136,6 +140,5 @@ fn verify_proof<C: NativeProfile>(
     }
     let plan = Plan::new(relation);
     let pin = |group: Group| [Part::Base, Part::Adapter, Part::Index].into_iter().find(|p| p.group() == group).map(|p| registration.pin(p));
-    let claimed = Claimed { seed, pins: pins(&plan, pin)?, tables: None, view: ctx.view(), weights: vec![] };
-    verify_claimed(&plan, &claimed, &proof)
+    verify_claimed(&plan, &proof, || Ok(Claimed { seed, pins: pins(&plan, pin)?, tables: None, view: ctx.view(), weights: vec![] }))
 }

@@ -155,21 +155,26 @@ fn verify_checked<C: NativeProfile>(statement: &Statement, relation: Relation, p
     }
     let requests = statement.public_requests(&proof.tokens)?;
     let plan = Plan::new(&relation);
-    let claimed = Claimed {
-        seed: statement.digest(),
-        pins: pins(&plan, |group| statement.commitment(group))?,
-        tables: statement.tables.map(|root| C::root(&root).ok_or(VerifyError::Root { group: Group::Tables })).transpose()?,
-        view: PublicContext::new(&statement.relation, requests).view(),
-        weights: statement.requests.iter().map(|r| r.weights.iter().map(|&w| EF::from_u64(w)).collect()).collect(),
-    };
-    verify_claimed(&plan, &claimed, proof)
+    verify_claimed(&plan, proof, || {
+        Ok(Claimed {
+            seed: statement.digest(),
+            pins: pins(&plan, |group| statement.commitment(group))?,
+            tables: statement.tables.map(|root| C::root(&root).ok_or(VerifyError::Root { group: Group::Tables })).transpose()?,
+            view: PublicContext::new(&statement.relation, requests).view(),
+            weights: statement.requests.iter().map(|r| r.weights.iter().map(|&w| EF::from_u64(w)).collect()).collect(),
+        })
+    })
 }
 
-/// What every proof is checked for in this host, once it's known what it claims.
-pub(crate) fn verify_claimed<C: NativeProfile>(plan: &Plan<'_>, claimed: &Claimed<C>, proof: &Proof<C>) -> Result<Verified, VerifyError> {
+/// What every proof is checked for in this host. What it claims is made after the parameters are known to be sound: it grows with them.
+pub(crate) fn verify_claimed<C: NativeProfile>(
+    plan: &Plan<'_>,
+    proof: &Proof<C>,
+    claimed: impl FnOnce() -> Result<Claimed<C>, VerifyError>,
+) -> Result<Verified, VerifyError> {
     let security_bits = check_parameters::<C>(plan)?;
     check_roots(plan, proof)?;
-    let claims = check(plan, claimed, proof)?;
+    let claims = check(plan, &claimed()?, proof)?;
     check_tables(plan.relation, &claims, &proof.evaluations)?;
     Ok(Verified { security_bits })
 }

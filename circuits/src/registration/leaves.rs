@@ -22,6 +22,11 @@ fn packed(tokens: &[u32]) -> Vec<Bn254> {
     tokens.chunks(8).map(|chunk| poseidon2::pack(&chunk.iter().map(|&t| t.into()).collect::<Vec<u64>>())).collect()
 }
 
+/// What is packed has one preimage: numbers of 31 bits, which the samples of a registration are, and a path's must be, too.
+fn are_tokens(tokens: &[u32]) -> bool {
+    tokens.iter().all(|&t| t < 1 << 31)
+}
+
 /// A sample's leaf.
 pub fn leaf(sample: &Sample) -> Bn254 {
     let head = [ROW, sample.tokens.len() as u64, sample.contributor.into(), sample.earns.into()].map(Bn254::from_u64);
@@ -180,7 +185,7 @@ impl Member {
 
     /// Whether it belongs to a datanet with this root by row.
     pub fn is_of(&self, root: &Digest) -> bool {
-        self.path.root(leaf(&self.sample)) == Some(*root)
+        are_tokens(&self.sample.tokens) && self.path.root(leaf(&self.sample)) == Some(*root)
     }
 }
 
@@ -188,7 +193,8 @@ impl Absent {
     /// Whether no row has the tokens, in a datanet with this root by tokens.
     pub fn is_of(&self, root: &Digest) -> bool {
         let own = key(&self.tokens);
-        [self.low, self.high].iter().all(is_canonical)
+        are_tokens(&self.tokens)
+            && [self.low, self.high].iter().all(is_canonical)
             && self.low < own
             && own < self.high
             && self.path.root(pair(&self.low, &self.high)) == Some(*root)
@@ -214,7 +220,9 @@ mod tests {
         for row in 0..samples.len() {
             let member = leaves.member(&samples, row).unwrap();
             assert!(member.row() == row && member.is_of(&leaves.root()));
-            let changes: [fn(&mut Member); 7] = [
+            let changes: [fn(&mut Member); 8] = [
+                // The same scalar, of other tokens.
+                |m| (m.sample.tokens[0], m.sample.tokens[1]) = (m.sample.tokens[0] + (1 << 31), m.sample.tokens[1] - 1),
                 |m| m.sample.tokens.push(0),
                 |m| m.sample.contributor += 1,
                 |m| m.sample.earns = !m.sample.earns,
@@ -253,6 +261,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn tokens_beyond_a_scalars_digits_are_refused() {
+        let leaves = Leaves::new(&samples());
+        let absent = leaves.absent(&[1, 6]).unwrap();
+        assert!(!Absent { tokens: vec![1 + (1 << 31), 5], ..absent }.is_of(&leaves.sorted_root()));
     }
 
     /// The same scalar, written as a larger number.

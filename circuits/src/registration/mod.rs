@@ -57,10 +57,15 @@ pub struct Registration {
     pub samples: Vec<Sample>,
 }
 
+/// Version of what a registration is checked for: one that was accepted by other rules is verified again.
+pub const RULES: u32 = 2;
+
 /// A registration whose proofs somebody has verified, as far as statements of answers need it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Known {
+    /// [`RULES`] that it was verified by.
+    pub rules: u32,
     /// The registration's digest.
     pub registration: Digest,
     /// The index, with the pins of what it was made with.
@@ -122,6 +127,8 @@ impl Registration {
         if self.version != PROTOCOL_VERSION {
             return Err(RegistrationError::Version { found: self.version });
         }
+        // The relation's limits on rows, contributors and sizes, before anything is done for each.
+        self.form(Part::Base)?;
         let mut names: Vec<&String> = self.contributors.iter().collect();
         names.sort_unstable();
         if names.windows(2).any(|w| w[0] == w[1]) {
@@ -207,9 +214,9 @@ impl Registration {
     }
 
     /// What a part's proof of form is bound to. The pin covers what the relation depends on; of an index, who its rows belong to and which earn is
-    /// the registration's.
-    pub fn form_seed(&self, part: Part) -> Digest {
-        form_seed(part, self.profile, &self.pin(part), (part == Part::Index).then(|| self.digest()))
+    /// the registration's, whose `digest` is given.
+    pub fn form_seed(&self, digest: &Digest, part: Part) -> Digest {
+        form_seed(part, self.profile, &self.pin(part), (part == Part::Index).then_some(*digest))
     }
 
     /// The public side of a part's form.
@@ -258,14 +265,23 @@ impl Registration {
         PublicContext::new(&relation.params, requests).registering(Registered { row_of_request: rows.to_vec(), ..Registered::default() })
     }
 
-    /// Every row that earns is in a chunk.
+    /// Every row that earns is in a chunk, and in one only.
     ///
     /// # Errors
     ///
     /// Names the first that isn't.
     pub fn check_cover(&self, chunks: &[Vec<usize>]) -> Result<(), RegistrationError> {
         let mut proven = vec![false; self.samples.len()];
-        chunks.iter().flatten().for_each(|&row| proven.get_mut(row).into_iter().for_each(|x| *x = true));
+        for rows in chunks {
+            for &row in rows {
+                let refuse = |problem| Err(RegistrationError::Chunk { rows: rows.clone(), problem });
+                match proven.get_mut(row) {
+                    None => return refuse("there is no such row"),
+                    Some(true) => return refuse("one of them is in another chunk, too"),
+                    Some(seen) => *seen = true,
+                }
+            }
+        }
         let unproven = self.samples.iter().zip(&proven).position(|(s, &proven)| s.earns && !proven);
         unproven.map_or(Ok(()), |row| Err(RegistrationError::Unproven { row }))
     }
