@@ -60,12 +60,15 @@ pub struct ParameterError {
 /// Log inverse rate and first folding factor of a commitment.
 ///
 /// `native`: long-lived commitments are encoded once and opened often, at rate 1/8; a trace is encoded for one proof, at rate 1/4; very large
-/// ones at 1/2. `evm`: every query costs the outer circuit a Merkle path, so rates are lower and rows wider.
+/// ones at 1/2. Wide rows mean fewer rounds, whose codewords are over the extension field. `evm`: every query costs the outer circuit a Merkle path,
+/// so rates are lower, too.
 pub fn rate_and_fold(profile: Profile, group: Group, log: usize) -> (usize, usize) {
     let (rate, fold) = match (profile, group, log) {
-        (_, _, 24..) => (1, 4),
-        (Profile::Native, Group::Trace, _) | (_, _, 22..) => (2, 4),
-        (Profile::Native, _, _) => (3, 4),
+        (Profile::Native, _, 24..) => (1, 6),
+        (Profile::Native, Group::Trace, _) | (Profile::Native, _, 22..) => (2, 6),
+        (Profile::Native, _, _) => (3, 6),
+        (Profile::Evm, _, 24..) => (1, 4),
+        (Profile::Evm, _, 22..) => (2, 4),
         // Wider domains would cost more security than the lower rate saves queries.
         (Profile::Evm, _, _) => ((23 - log).clamp(2, 4), 6),
     };
@@ -76,9 +79,9 @@ fn parameters(profile: Profile, group: Group, log: usize, pow_bits: usize) -> Re
     let (rate, first) = rate_and_fold(profile, group, log);
     let folding_factor = if first == 4 { FoldingFactor::Constant(4) } else { FoldingFactor::ConstantFromSecondRound(first, 4) };
     let schedule = folding_factor.compute_folding_schedule(log).map_err(|e| ParameterError { log, reason: e.to_string() })?;
-    // A round folds the domain's points twice less than its polynomial's variables. Once less would save a twelfth of the proof's bytes and take
-    // the opening twice as long: later rounds' codewords are over the extension field and would be as large as the first.
-    let kept = 2;
+    // A round folds the domain's points so many times less than its polynomial's variables. Fewer save queries, and make later rounds' codewords,
+    // over the extension field, as large as the first: `docs/performance.md`. For `evm`, later queries are what costs.
+    let kept = if profile == Profile::Evm { 2 } else { 3 };
     let (mut current, mut left) = (rate, log);
     let folds = schedule.iter().take(schedule.len().saturating_sub(1));
     let round_log_inv_rates = folds

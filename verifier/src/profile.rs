@@ -102,7 +102,7 @@ type Packed = <F as Field>::Packing;
 
 impl HashProfile for Native {
     const PROFILE: Profile = Profile::Native;
-    const GRINDING_BITS: usize = 18;
+    const GRINDING_BITS: usize = 17;
     type Base = F;
     type Ext = EF;
     type Seed = Digest;
