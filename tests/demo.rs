@@ -188,10 +188,11 @@ fn its_index_is_proven() {
     check_invalid(&poa(["registration", "verify", &text(&registration), "--beacon", &"07".repeat(32)]));
     // A liar says that row 17 is another contributor's, of another text, or that it doesn't earn; or leaves out a proof.
     type Lie = fn(&mut Value);
-    let lies: [(&str, Lie); 3] = [
+    let lies: [(&str, Lie); 4] = [
         ("contributor", |r| increment(&mut r["registration"]["samples"][17]["contributor"])),
         ("text", |r| increment(&mut r["registration"]["samples"][17]["tokens"][1])),
         ("earns", |r| r["registration"]["samples"][17]["earns"] = json!(false)),
+        ("window", |r| increment(&mut r["registration"]["max_tokens"])),
     ];
     for (name, lie) in lies {
         let copy = dir.join(format!("registration-{name}"));

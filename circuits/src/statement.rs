@@ -264,8 +264,11 @@ impl Statement {
     /// As [`Self::check`].
     pub fn check_given(&self, known: &[Known]) -> Result<Relation, StatementError> {
         let relation = self.check_except(None)?;
-        match self.registration.map(|named| (named, known.iter().find(|k| k.registration == named && k.rules == RULES))) {
+        match self.registration.map(|named| (named, known.iter().find(|k| k.registration == named))) {
             None => Ok(relation),
+            Some((named, Some(known))) if known.rules != RULES => {
+                refuse(Clause::Registration, format!("the registration {named} was accepted by the rules of another version: verify it again"))
+            }
             Some((_, Some(known))) if self.index.as_ref() == Some(&known.index) => Ok(relation),
             Some((named, Some(_))) => refuse(Clause::Registration, format!("the registration {named} is of another index")),
             Some((named, None)) => {

@@ -35,6 +35,9 @@ pub enum ProveError {
     /// The relation commits nothing in a group.
     #[error("the relation has no {0:?} tensors")]
     NoGroup(Group),
+    /// A commitment that the relation opens isn't given.
+    #[error("the relation opens the {0:?} commitment, which isn't given")]
+    NotCommitted(Group),
     /// A commitment's tensors lie elsewhere than the relation's.
     #[error("the {0:?} commitment was made for tensors of other sizes")]
     Layout(Group),

@@ -127,6 +127,8 @@ impl<'a> AllTensors<'a> {
             let aligned = layout.slots.iter().map(place).eq(committed.layout.slots.iter().map(place));
             if same && aligned { Ok((layout, committed.values())) } else { Err(ProveError::Layout(*group)) }
         };
+        let missing = plan.layouts.iter().map(|(group, _)| *group).find(|group| all.iter().all(|c| c.group != *group));
+        missing.map_or(Ok(()), |group| Err(ProveError::NotCommitted(group)))?;
         plan.layouts.iter().zip(all).map(pair).collect::<Result<_, _>>().map(Self)
     }
 }
@@ -165,6 +167,7 @@ pub fn prove_counted<C: NativeProfile>(
     let trace = stages.run("commit trace", || Committed::<C>::of_witness(relation, Group::Trace, &witness))??;
     let mut all = fixed;
     all.push(&trace);
+    let tensors = AllTensors::new(&plan, &all)?;
     let roots: Vec<_> = all.iter().map(|c| (&c.root, c.pin.as_ref().map(|pin| pin.value))).collect();
     let pinned = all.iter().filter_map(|c| Some(Pinned { root: c.root.clone(), value: c.pin.as_ref()?.value })).collect();
     let mut challenger = transcript::start::<C>(&claim.seed, &roots);
@@ -177,7 +180,6 @@ pub fn prove_counted<C: NativeProfile>(
     let weights: Vec<Vec<EF>> = claim.weights.iter().map(|weights| weights.iter().map(|&w| EF::from_u64(w)).collect()).collect();
     let weighted = plan.weigh(&weights, &rho, challenges, gamma);
 
-    let tensors = AllTensors::new(&plan, &all)?;
     let terms = stages.run("bind terms", || {
         let list: Vec<_> = weighted.items.iter().flat_map(|item| item.sum.terms.iter().map(move |t| (item, t))).collect();
         let build = |(item, term): (&verifier::plan::Item<'_>, &circuits::ir::Term)| -> TermTables {

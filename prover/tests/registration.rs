@@ -2,10 +2,13 @@
 
 mod common;
 
+use circuits::evaluate::centred;
+use circuits::ir::{F, Group};
 use circuits::layout::Layout;
-use circuits::registration::{Registration, RegistrationError, Sample};
-use circuits::relation::{Part, Purpose, Relation};
-use circuits::statement::{Digest, PROTOCOL_VERSION, Profile};
+use circuits::registration::{Known, RULES, Registration, RegistrationError, Sample};
+use circuits::relation::{Part, Purpose, Relation, RelationParams, WeightRanges};
+use circuits::statement::{Clause, Digest, PROTOCOL_VERSION, Profile, Statement, StatementError};
+use circuits::table::TableKind;
 use circuits::witness::{Fixed, Witness};
 use common::cheat::violated;
 use common::{CONTRIBUTORS, Full, Noise, UNEARNED, contributors, full_sketched, samples};
@@ -16,6 +19,7 @@ use model_runtime::int::trace::{Keep, Span, Trace};
 use model_runtime::semantics::Seed;
 use model_runtime::shape::Site;
 use model_runtime::tensor::TensorMap;
+use p3_field::PrimeCharacteristicRing;
 use prover::ProveError;
 use prover::commit::{Committed, values_of};
 use prover::prove::{Claim, Inputs, Silent, Stages, prove_counted};
@@ -27,7 +31,6 @@ use verifier::registration::{Piece, RefusedRegistration, verify, verify_form, ve
 const SITES: [Site; 2] = [Site::Gate, Site::Up];
 /// Root of the datanet, which the projection is drawn from.
 const ROOT: Digest = Digest([3; 32]);
-const PARTS: [Part; 3] = [Part::Base, Part::Adapter, Part::Index];
 
 /// Rows in two chunks, one of which is padded; the row that doesn't earn is in neither.
 fn chunks() -> Vec<Vec<usize>> {
@@ -56,6 +59,8 @@ impl Registrar {
             datanet_root: ROOT,
             datanet_version: 1,
             beacon: None,
+            max_tokens: 16,
+            split: false,
             contributors: (0..CONTRIBUTORS).map(|c| format!("contributor-{c}")).collect(),
             samples,
         };
@@ -167,7 +172,7 @@ fn made() -> &'static Made {
     static MADE: OnceLock<Made> = OnceLock::new();
     MADE.get_or_init(|| {
         let registrar = Registrar::honest();
-        let forms = PARTS.map(|part| registrar.form(part).unwrap()).to_vec();
+        let forms = Part::ALL.map(|part| registrar.form(part).unwrap()).to_vec();
         let chunks = chunks().iter().map(|rows| registrar.chunk(rows, &registrar.honest_traces(rows)).unwrap()).collect();
         Made { registrar, forms, chunks }
     })
@@ -215,7 +220,7 @@ fn every_row_that_earns_is_proven_and_every_part_is_well_formed() {
         other => panic!("{other}"),
     };
     assert_eq!(refused(std::slice::from_ref(&even)), RegistrationError::Unproven { row: 1 });
-    assert!(matches!(refused(&[even.clone(), odd.clone(), vec![2]]), RegistrationError::Chunk { rows, .. } if rows == [2]));
+    assert!(matches!(refused(&[even.clone(), odd.clone(), vec![2]]), RegistrationError::Chunk { first: Some(2), .. }));
     // A chunk with another's proof; other rows, a row that doesn't earn, out of order, twice, none, beyond the last.
     let found = made.refused(&chunks(), Some((Piece::Rows(1), &made.chunks[0])));
     assert!(matches!(found, RefusedRegistration::Rows { rows, .. } if rows == odd));
@@ -227,7 +232,7 @@ fn every_row_that_earns_is_proven_and_every_part_is_well_formed() {
             other => panic!("{other}"),
         }
     }
-    for (i, expected) in PARTS.into_iter().enumerate() {
+    for (i, expected) in Part::ALL.into_iter().enumerate() {
         for other in [&[][..], &made.forms[(i + 1) % 3], &made.chunks[0]] {
             let found = made.refused(&chunks(), Some((Piece::Form(expected), other)));
             assert!(matches!(found, RefusedRegistration::Form { part, .. } if part == expected));
@@ -239,7 +244,12 @@ fn every_row_that_earns_is_proven_and_every_part_is_well_formed() {
 #[test]
 fn proofs_are_of_one_registration() {
     let made = made();
-    let changes: [fn(&mut Registration); 11] = [
+    let changes: [fn(&mut Registration); 16] = [
+        |r| r.adapter.0[9] ^= 1,
+        |r| r.beacon = Some(ROOT),
+        |r| r.max_tokens -= 1,
+        |r| r.split = true,
+        |r| r.profile = Profile::Evm,
         |r| r.samples[0].tokens[1] ^= 1,
         |r| r.samples[0].contributor = (r.samples[0].contributor + 1) % CONTRIBUTORS as u32,
         |r| r.samples[UNEARNED].tokens.push(1),
@@ -345,13 +355,23 @@ fn an_index_that_isnt_well_formed_is_refused() {
 /// Base and adapter: an entry beyond its range, one in the padding.
 #[test]
 fn weights_out_of_range_are_refused() {
-    for (part, name, at, value) in [(Part::Base, "wup", 5, 1 << 15), (Part::Base, "wup", 15, 1), (Part::Adapter, "agate", 0, 1 << 15)] {
+    let lies = [
+        (Part::Base, "wup", 5, 1 << 15, "wup in range"),
+        (Part::Base, "wup", 15, 1, "wup is zero in the padding of d"),
+        (Part::Adapter, "agate", 0, 1 << 15, "agate in range"),
+    ];
+    for (part, name, at, value, expected) in lies {
         let mut r = Registrar::honest();
         let tensors = if part == Part::Base { &mut r.full.model.tensors } else { &mut r.full.adapter.tensors };
         tensors.get_mut(name).unwrap().data[at] = value;
         let liar = Registrar::new(r.full, r.index, r.registration.samples);
         let relation = liar.registration.form(part).unwrap();
-        assert!(violated(&relation, &liar.witness(&relation, &[], &[])).is_some(), "{name} {at}");
+        let witness = liar.witness(&relation, &[], &[]);
+        let fails = match relation.lookups.iter().find(|l| l.name == expected) {
+            Some(lookup) => witness.check_lookup(&relation, lookup).is_err(),
+            None => violated(&relation, &witness).as_deref() == Some(expected),
+        };
+        assert!(fails, "{expected}");
         let bytes = liar.form(part);
         assert!(bytes.is_none_or(|bytes| liar.check_form(part, &bytes).is_err()), "{name} {at}");
     }
@@ -369,7 +389,27 @@ fn a_samples_gradient_is_its_own() {
     let tensor = |name: &str| relation.tensor(name).unwrap().0;
     let (max, weight, flag) = (tensor("out.max"), tensor("out.w"), tensor("out.flag"));
     type Cheat<'a> = (&'a str, Box<dyn Fn(&mut Witness)>);
-    let cheats: [Cheat<'_>; 4] = [
+    // The maximum of the first slot, one too large and nowhere attained: weights and flags as the table has them for gaps that are larger by one.
+    let one_too_large = |flag_at_target: bool| {
+        let (relation, kind) = (relation.clone(), output_table(&relation));
+        move |w: &mut Witness| {
+            w.tensors[max][0] += 1;
+            let lookup = relation.lookups.iter().find(|l| l.name == "output weights").unwrap();
+            let columns = kind.columns();
+            let read = w.lookup_values(&relation, lookup);
+            let numerator = read.numerator.unwrap();
+            let width = 1usize << relation.axes[lookup.free[2].0].log;
+            for (v, &counted) in numerator.iter().enumerate().take(width) {
+                let row = kind.row(centred(read.tuple[0][v])).filter(|_| counted != F::ZERO);
+                w.tensors[weight][v] = row.map_or(0, |row| columns[0][row] as i32);
+                w.tensors[flag][v] = row.map_or(0, |row| columns[1][row] as i32);
+            }
+            w.tensors[flag][target] = i32::from(flag_at_target);
+        }
+    };
+    let cheats: [Cheat<'_>; 6] = [
+        ("output maximum is attained", Box::new(one_too_large(false))),
+        ("output maximum is attained", Box::new(one_too_large(true))),
         ("dead outputs and the target have no weight", Box::new(move |w| w.tensors[weight][target] = 5)),
         ("output weights", Box::new(move |w| w.tensors[max][0] += 1)),
         ("output weights", Box::new(move |w| w.tensors[max][0] -= 1)),
@@ -385,10 +425,67 @@ fn a_samples_gradient_is_its_own() {
     for (expected, cheat) in cheats {
         let mut witness = honest.clone();
         cheat(&mut witness);
-        assert_eq!(violated(&relation, &witness).as_deref(), Some(expected));
+        match relation.lookups.iter().find(|l| l.name == expected) {
+            Some(lookup) => assert!(witness.check_lookup(&relation, lookup).is_err(), "{expected}"),
+            None => assert_eq!(violated(&relation, &witness).as_deref(), Some(expected)),
+        }
         let seed = r.registration.rows_seed(&r.registration.digest(), rows);
         let bytes = r.prove(&relation, witness, seed);
         assert!(bytes.is_none_or(|bytes| r.check_rows(rows, &bytes).is_err()), "{expected}");
+    }
+}
+
+fn output_table(relation: &Relation) -> TableKind {
+    let lookup = relation.lookups.iter().find(|l| l.name == "output weights").unwrap();
+    relation.tables[lookup.table.0].0.clone()
+}
+
+/// Who relies on a registration names one that the verifier has accepted, by these rules, of the same index; keys and benchmarks don't.
+#[test]
+fn a_statement_relies_on_an_accepted_registration_only() {
+    let r = &made().registrar;
+    let registered = RelationParams { weight_ranges: WeightRanges::Registered, ..r.full.relation.params.clone() };
+    let witness = r.full.witness();
+    let mut statement = r.full.statement(&witness, &r.full.commit::<Native>(&witness));
+    statement.relation = registered;
+    let digest = r.registration.digest();
+    statement.registration = Some(digest);
+    let index = statement.index.clone().unwrap();
+    let known = Known { rules: RULES, registration: digest, index, beacon: None, datanet_compared: false };
+    statement.check_given(std::slice::from_ref(&known)).unwrap();
+    let mut other_index = known.index.clone();
+    other_index.contributors.swap(0, 1);
+    let wrong = [
+        Known { rules: RULES + 1, ..known.clone() },
+        Known { registration: Digest([1; 32]), ..known.clone() },
+        Known { index: other_index, ..known.clone() },
+    ];
+    let clause = |result: Result<Relation, StatementError>| match result {
+        Err(StatementError::Clause { clause, .. }) => Some(clause),
+        _ => None,
+    };
+    for known in wrong {
+        assert_eq!(clause(statement.check_given(&[known])), Some(Clause::Registration));
+    }
+    assert_eq!(clause(statement.check()), Some(Clause::Registration));
+    assert_eq!(clause(statement.check_benchmark()), Some(Clause::Registration));
+    let unnamed = Statement { registration: None, ..statement.clone() };
+    assert_eq!(clause(unnamed.check_given(std::slice::from_ref(&known))), Some(Clause::Registration));
+    let evm = Statement { profile: Profile::Evm, ..statement };
+    assert_eq!(clause(evm.check_given(&[known])), Some(Clause::Ranges));
+}
+
+/// Commitments of another relation's sizes, or none, are refused by name before anything is proven of them.
+#[test]
+fn commitments_must_be_the_relations() {
+    let r = &made().registrar;
+    let relation = r.registration.form(Part::Adapter).unwrap();
+    for (fixed, expected) in [(vec![&r.fixed[0]], ProveError::NotCommitted(Group::Adapter)), (vec![], ProveError::NotCommitted(Group::Adapter))] {
+        let mut witness = r.witness(&relation, &[], &[]);
+        let values = witness.count_leniently(&relation);
+        let inputs = Inputs { claim: Claim { seed: ROOT, weights: vec![] }, relation: &relation, tokens: vec![], fixed };
+        let error = prove_counted(inputs, witness, values, &mut Stages::new(&mut Silent)).map(|_| ()).unwrap_err();
+        assert_eq!(error, expected);
     }
 }
 
@@ -441,7 +538,7 @@ fn damaged_proofs_are_refused() {
     for mutant in mutants(&made.chunks[0]) {
         assert!(verify_rows(registration, &digest, &chunks()[0], &mutant).is_err());
     }
-    for (part, bytes) in PARTS.into_iter().zip(&made.forms) {
+    for (part, bytes) in Part::ALL.into_iter().zip(&made.forms) {
         for mutant in mutants(bytes) {
             assert!(verify_form(registration, &digest, part, &mutant).is_err());
         }

@@ -197,7 +197,7 @@ impl Registered {
             self.rows, self.samples
         );
         println!(
-            "That took {:.0} s, once for all answers; whoever doubts it checks all of it in {:.1} s. Whose sample a score names is no provider's word.",
+            "That took {:.0} s (what an earlier demo proved is kept), once for all answers; whoever doubts it checks all of it in {:.1} s.",
             self.prove_seconds, self.verify_seconds
         );
     }

@@ -15,8 +15,8 @@ use steps::cost::{Meter, peak_rss_mb};
 use steps::error::Failure;
 use steps::kept::Shelves;
 use steps::registration::{AcceptedBefore, CHUNK_LOG, Registered, RegistrationDir, Source, differs_from_datanet, register, rows_of_text};
-use steps::store::{AdapterDir, IndexDir, ModelDir, read_json, write_json};
-use steps::texts::{self, Windows};
+use steps::store::{AdapterDir, IndexDir, ModelDir, create_parent, read_json, write_json};
+use steps::texts;
 
 /// Prove once that an index' rows are the sketches of its datanet's samples; verify that; show that a sample is in it, or that a text isn't.
 #[derive(clap::Args)]
@@ -92,7 +92,7 @@ struct Check {
     #[arg(long, requires = "model")]
     text: Option<String>,
     /// The model, whose tokenizer reads the text.
-    #[arg(long)]
+    #[arg(long, requires = "text")]
     model: Option<PathBuf>,
 }
 
@@ -110,7 +110,7 @@ struct Verify {
     #[arg(long)]
     beacon: Option<Digest>,
     /// The model, whose tokenizer reads the datanet.
-    #[arg(long)]
+    #[arg(long, requires = "datanet")]
     model: Option<PathBuf>,
     /// Add its digest to this file of accepted registrations, which `poa verify --accepted` reads.
     #[arg(long)]
@@ -144,10 +144,15 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         Command::Absent { dir, text, model, out } => {
             let registered = RegistrationDir::new(dir).load()?;
             let rows = rows_of_text(&registered, &ModelDir::load(&model)?.tokenizer, &text, &Terminal::new())?;
-            let leaves = registered.registration.leaves();
-            match rows.iter().map(|tokens| leaves.absent(tokens)).collect::<Option<Vec<_>>>() {
-                Some(absent) => wrote(&out, &Shown::Absent(absent), json),
-                None => show::not_valid(Failure::invalid("the text is in the datanet").hint("`poa registration member` shows in which row"), json),
+            let (leaves, samples) = (registered.registration.leaves(), &registered.registration.samples);
+            let present = samples.iter().enumerate().find_map(|(row, sample)| Some((row, rows.iter().position(|t| *t == sample.tokens)?)));
+            match (present, rows.iter().map(|tokens| leaves.absent(tokens)).collect::<Option<Vec<_>>>()) {
+                (None, Some(absent)) => wrote(&out, &Shown::Absent(absent), json),
+                (found, _) => {
+                    let (row, window) = found.unwrap_or_default();
+                    let what = if rows.len() == 1 { "the text".to_owned() } else { format!("window {} of the text", window + 1) };
+                    show::not_valid(Failure::invalid(format!("{what} is in the datanet, in row {row}")), json)
+                }
             }
         }
         Command::Check(args) => check(&args, json),
@@ -155,6 +160,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
 }
 
 fn wrote(out: &Path, shown: &Shown, json: bool) -> Result<u8, Failure> {
+    create_parent(out)?;
     write_json(out, shown)?;
     if json {
         println!("{}", json!({ "out": out }));
@@ -170,30 +176,41 @@ fn roots(registered: &Registered) -> [Digest; 2] {
     [leaves.root(), leaves.sorted_root()]
 }
 
+/// A registration's directory, or one of its roots.
+fn named(registration: &str) -> Result<(Option<Registered>, [Digest; 2]), Failure> {
+    if Path::new(registration).is_dir() {
+        let registered = RegistrationDir::new(registration).load()?;
+        let roots = roots(&registered);
+        return Ok((Some(registered), roots));
+    }
+    let root: Result<Digest, _> = registration.parse();
+    let failure = || Failure::input(format!("--registration is {registration:?}, neither a directory nor 64 hexadecimal digits"));
+    root.map(|root| (None, [root; 2]))
+        .map_err(|_| failure().hint("give the registration's directory, or a root that `poa registration verify` shows"))
+}
+
 fn check(args: &Check, json: bool) -> Result<u8, Failure> {
     let shown: Shown = read_json(&args.proof)?;
-    let given: Result<Digest, _> = args.registration.parse();
-    let registered = given.is_err().then(|| RegistrationDir::new(&args.registration).load()).transpose()?;
-    let [by_row, by_tokens] = match (&registered, given) {
-        (Some(registered), _) => roots(registered),
-        (None, root) => [root.unwrap_or_default(); 2],
-    };
-    let own = match (&shown, by_row, by_tokens) {
-        (Shown::Member(member), root, _) => member.is_of(&root),
-        (Shown::Absent(list), _, root) => !list.is_empty() && list.iter().all(|absent| absent.is_of(&root)),
+    let (registered, [by_row, by_tokens]) = named(&args.registration)?;
+    let (own, root) = match &shown {
+        Shown::Member(member) => (member.is_of(&by_row), by_row),
+        Shown::Absent(list) => (!list.is_empty() && list.iter().all(|absent| absent.is_of(&by_tokens)), by_tokens),
     };
     if !own {
-        return show::not_valid(Failure::invalid("it leads to another root"), json);
+        let failure = Failure::invalid(format!("it doesn't lead to the root {root}"));
+        return show::not_valid(failure.hint("it is of another version of the datanet, or another model's, or was changed"), json);
     }
     let about: Vec<&[u32]> = match &shown {
         Shown::Member(member) => vec![&member.sample.tokens],
         Shown::Absent(list) => list.iter().map(|absent| absent.tokens.as_slice()).collect(),
     };
+    let mut windows = 1;
     if let Some((text, model)) = args.text.as_ref().zip(args.model.as_ref()) {
         let registered = registered
             .as_ref()
             .ok_or_else(|| Failure::input("--text needs to know how samples are read").hint("give the registration's directory instead of a root"))?;
         let rows = rows_of_text(registered, &ModelDir::load(model)?.tokenizer, text, &Terminal::new())?;
+        windows = rows.len();
         let is_about = match &shown {
             Shown::Member(member) => rows.contains(&member.sample.tokens),
             Shown::Absent(_) => rows.iter().eq(&about),
@@ -203,15 +220,25 @@ fn check(args: &Check, json: bool) -> Result<u8, Failure> {
         }
     }
     let compared = args.text.is_some();
-    let what = if compared { "the text".to_owned() } else { format!("a text of {} tokens", about.iter().map(|t| t.len()).sum::<usize>()) };
+    let what = match (compared, &shown) {
+        (true, Shown::Member(_)) if windows > 1 => "a window of the text".to_owned(),
+        (true, _) => "the text".to_owned(),
+        (false, Shown::Absent(list)) if list.len() > 1 => format!("any of {} windows of a text", list.len()),
+        (false, _) => format!("a text of {} tokens", about.first().map_or(0, |t| t.len())),
+    };
+    let mut value = json!({ "valid": true, "text_compared": compared });
     let says = match &shown {
-        Shown::Member(Member { sample, .. }) if sample.earns => format!("holds {what}, of contributor number {}, and earns", sample.contributor),
-        Shown::Member(Member { sample, .. }) => format!("holds {what}, of contributor number {}, and doesn't earn", sample.contributor),
+        Shown::Member(member) => {
+            let (row, contributor, earns) = (member.row(), member.sample.contributor, member.sample.earns);
+            value["row"] = json!(row);
+            value["contributor"] = json!(contributor);
+            value["earns"] = json!(earns);
+            format!("row {row} holds {what}, of contributor number {contributor}, and {}", if earns { "earns" } else { "doesn't earn" })
+        }
         Shown::Absent(_) => format!("no row holds {what}"),
     };
-    let says = if let Shown::Member(member) = &shown { format!("row {} {says}", member.row()) } else { says };
     if json {
-        println!("{}", json!({ "valid": true, "says": says, "text_compared": compared }));
+        println!("{value}");
         return Ok(0);
     }
     println!("valid: {says}");
@@ -250,29 +277,31 @@ fn prove(args: Prove, json: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// The projection is the one that is expected; seen without a proof.
+fn check_beacon(found: Option<Digest>, expected: Option<Digest>) -> Result<(), Failure> {
+    let named = |beacon: Option<Digest>| beacon.map_or_else(|| "no beacon".to_owned(), |beacon| format!("the beacon {beacon}"));
+    let message = || format!("the projection is drawn with {}, not with {}", named(found), named(expected));
+    if found == expected { Ok(()) } else { Err(Failure::invalid(message()).hint("give the one that you know it should be with --beacon")) }
+}
+
 fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
     let terminal = Terminal::new();
+    args.accept.iter().try_for_each(|file| create_parent(file))?;
     let start = Instant::now();
     let dir = RegistrationDir::new(&args.dir);
-    let result = dir.verify(&terminal);
+    let result = dir.load().and_then(|r| check_beacon(r.registration.beacon, args.beacon)).and_then(|()| dir.verify(&terminal));
     let seconds = start.elapsed().as_secs_f64();
     drop(terminal);
-    let (registered, accepted) = match result {
+    let (registered, mut accepted) = match result {
         Ok(found) => found,
-        Err(failure) => {
-            return show::not_valid(failure, json);
-        }
+        Err(failure) => return show::not_valid(failure, json),
     };
-    if registered.registration.beacon != args.beacon {
-        let named = |beacon: Option<Digest>| beacon.map_or_else(|| "no beacon".to_owned(), |beacon| format!("the beacon {beacon}"));
-        let message = format!("the projection is drawn with {}, not with {}", named(registered.registration.beacon), named(args.beacon));
-        return show::not_valid(Failure::invalid(message).hint("give the one that you know it should be with --beacon"), json);
-    }
     let given = args.datanet.as_ref().zip(args.model.as_ref());
     let compared = given.map(|(datanet, model)| compare(&registered, (datanet, args.limit), model)).transpose()?;
     if let Some(Some(difference)) = &compared {
         return show::not_valid(Failure::invalid(difference), json);
     }
+    accepted.known.datanet_compared = compared.is_some();
     if let Some(file) = &args.accept {
         AcceptedBefore::add(file, accepted.known.clone())?;
     }
@@ -283,7 +312,7 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
         let value = json!({
             "valid": true, "registration": accepted.known.registration, "index": registration.index, "base": registration.base, "adapter": registration.adapter,
             "datanet_root": registration.datanet_root, "rows": registration.samples.len(), "earning": earning, "root_by_row": by_row,
-            "root_by_tokens": by_tokens, "max_tokens": registered.max_tokens, "windows": registered.windows, "beacon": registration.beacon, "noise_floor": registration.semantics.consts.get("theta"),
+            "root_by_tokens": by_tokens, "max_tokens": registration.max_tokens, "split": registration.split, "beacon": registration.beacon, "noise_floor": registration.semantics.consts.get("theta"),
             "usual_noise_floor": usual_floor(registration), "security_bits": accepted.security_bits, "seconds": seconds, "datanet_compared": compared.is_some(),
         });
         println!("{value}");
@@ -293,7 +322,7 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
         "valid: {earning} rows are the sketches of their samples ({:.1} bits of proven security, checked in {seconds:.1} s)",
         accepted.security_bits
     );
-    println!("  {} rows in all; the others copy earlier ones and are zero", registration.samples.len());
+    println!("  {} rows in all; those that don't earn are zero", registration.samples.len());
     println!("  registration {}", accepted.known.registration);
     println!("  base         {}", registration.base);
     println!("  adapter      {}", registration.adapter);
@@ -307,13 +336,13 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
         Some(beacon) => println!("  projection   drawn from the datanet's root and the beacon {beacon}"),
         None => println!("  projection   drawn from the datanet's root"),
     }
-    let windows = if registered.windows == Windows::Split { "split into windows of" } else { "cut after" };
-    println!("  samples      {windows} {} tokens", registered.max_tokens);
+    let windows = if registration.split { "split into windows of" } else { "cut after" };
+    println!("  samples      {windows} {} tokens", registration.max_tokens);
     println!("  root by row    {by_row}");
     println!("  root by tokens {by_tokens}");
     match compared {
         Some(_) => println!("The samples are those of the datanet that you gave."),
-        None => println!("Its samples are those of the directory's tokens; give --datanet and --model to compare them with texts."),
+        None => println!("NOT COMPARED with a datanet: give --datanet and --model to see that its samples, and which of them earn, are right."),
     }
     Ok(0)
 }

@@ -6,7 +6,8 @@ use crate::show;
 use crate::terminal::line;
 use chain::expect::{Pins, compare};
 use chain::offer::Expected;
-use circuits::statement::{Digest, Statement, Tokens};
+use circuits::registration::{Known, RULES};
+use circuits::statement::{Digest, Profile, Statement, Tokens};
 use light_client::OuterKey;
 use serde_json::json;
 use std::path::PathBuf;
@@ -74,6 +75,14 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let mut known = args.accepted.as_ref().map(|file| AcceptedBefore::load(file)).transpose()?.unwrap_or_default().accepted;
     if let Some(dir) = &args.registration {
         match RegistrationDir::new(dir).verify(&Terminal::new()) {
+            Ok((_, accepted)) if statement.index.as_ref() != Some(&accepted.known.index) => {
+                let what = if statement.profile == Profile::Evm {
+                    "of native pins, the statement of the evm profile's"
+                } else {
+                    "of another index than the statement's"
+                };
+                return show::not_valid(Failure::invalid(format!("the registration {} is {what}", dir.display())), json);
+            }
             Ok((_, accepted)) => known.push(accepted.known),
             Err(failure) => return show::not_valid(failure, json),
         }
@@ -83,13 +92,9 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let seconds = start.elapsed().as_secs_f64();
     let (bits, result) = (result.as_ref().ok().map(|v| v.security_bits), result.map(|_| ()).map_err(|e| e.to_string()));
     let head = format!("valid: {:.1} bits of proven security, checked in {:.0} ms", bits.unwrap_or_default(), 1000.0 * seconds);
-    // The one that the statement names, or else any of its index.
-    let of_index = || known.iter().filter(|known| statement.index.as_ref() == Some(&known.index)).map(|known| known.registration);
-    let registered = of_index().find(|own| statement.registration == Some(*own)).or_else(|| of_index().next());
-    if let (None, Some(dir)) = (registered, &args.registration) {
-        let failure = Failure::invalid(format!("the registration {} is of another index than the statement's", dir.display()));
-        return show::not_valid(failure, json);
-    }
+    // The one that the statement names, or else any of its index; only those accepted by this version's rules say anything.
+    let of_index = || known.iter().filter(|known| known.rules == RULES && statement.index.as_ref() == Some(&known.index));
+    let registered = of_index().find(|known| statement.registration == Some(known.registration)).or_else(|| of_index().next()).cloned();
     let checked = Checked { result, seconds, bits, head, key: None, insecure_srs: None, registered };
     report(&args, &statement, checked, json)
 }
@@ -105,7 +110,7 @@ struct Checked {
     key: Option<Digest>,
     insecure_srs: Option<bool>,
     /// The registration of the statement's index, if one was verified.
-    registered: Option<Digest>,
+    registered: Option<Known>,
 }
 
 /// Compares with what is expected, and says what was found.
@@ -129,7 +134,9 @@ fn report(args: &Args, statement: &Statement, checked: Checked, json: bool) -> R
         value["relation"] = json!(statement.relation.digest());
         value["index_digest"] = json!(index);
         value["requests"] = show::digests_json(statement);
-        value["registration"] = json!(checked.registered.filter(|_| valid));
+        value["registration"] = json!(checked.registered.as_ref().filter(|_| valid).map(|known| known.registration));
+        value["registration_beacon"] = json!(checked.registered.as_ref().and_then(|known| known.beacon));
+        value["datanet_compared"] = json!(checked.registered.as_ref().map(|known| known.datanet_compared));
         value["pinned"] = json!(pins.compared);
         value["not_pinned"] = json!(pins.left);
         if let (Some(key), Some(insecure)) = (checked.key, checked.insecure_srs) {
@@ -144,26 +151,36 @@ fn report(args: &Args, statement: &Statement, checked: Checked, json: bool) -> R
         }
         print_statement(statement);
         if checked.key.is_none() && statement.index.is_some() {
-            print_registration(checked.registered);
+            print_registration(checked.registered, statement.profile);
         }
         print_pins(&pins);
     } else {
         println!("NOT VALID: {}", line(&reason.unwrap_or_default()));
+        if statement.registration.is_some() && args.registration.is_none() && args.accepted.is_none() {
+            println!("  try: give the registration that it relies on with --registration, or --accepted");
+        }
     }
     Ok(u8::from(!valid))
 }
 
 /// What the weights rest on.
-fn print_registration(registered: Option<Digest>) {
-    match registered {
-        Some(digest) => {
-            println!("\nThe index is registered: every row that earns is proven to be the sketch of its sample under this model and adapter.");
-            println!("  registration {digest}");
-        }
-        None => {
-            println!("\nTHE INDEX IS TAKEN AS IT IS: nothing given here shows that its rows are the sketches of the datanet's samples.");
+fn print_registration(registered: Option<Known>, profile: Profile) {
+    let Some(known) = registered else {
+        println!("\nTHE INDEX IS TAKEN AS IT IS: nothing given here shows that its rows are the sketches of the datanet's samples.");
+        if profile == Profile::Native {
             println!("Give --registration (`poa registration prove` makes one) or --accepted.");
         }
+        return;
+    };
+    println!("\nThe index is registered: every row that earns is proven to be the sketch of its sample under this model and adapter.");
+    println!("  registration {}", known.registration);
+    match known.beacon {
+        Some(beacon) => println!("  projection   drawn from the datanet's root and the beacon {beacon}"),
+        None => println!("  projection   drawn from the datanet's root"),
+    }
+    match known.datanet_compared {
+        true => println!("  samples      compared with the datanet's texts"),
+        false => println!("  samples      NOT COMPARED with the datanet's texts here: `poa registration verify --datanet … --accept` does"),
     }
 }
 

@@ -147,7 +147,7 @@ impl Audit {
     fn statement(&self) -> Difference {
         // The index is replayed here, so whatever registration the statement relies on, its ranges are seen.
         let named = self.statement.registration.zip(self.statement.index.clone());
-        let replayed = named.map(|(registration, index)| Known { rules: RULES, registration, index });
+        let replayed = named.map(|(registration, index)| Known { rules: RULES, registration, index, beacon: None, datanet_compared: true });
         if let Err(e) = self.statement.check_given(replayed.as_slice()) {
             return differs(e.to_string());
         }

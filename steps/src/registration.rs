@@ -4,13 +4,13 @@ use crate::error::{Failure, While};
 use crate::kept::Shelves;
 use crate::progress::Observer;
 use crate::run::{fingerprint, runtime};
-use crate::store::{AdapterDir, IndexDir, ModelDir, Row, read_json, write_file, write_json};
+use crate::store::{AdapterDir, IndexDir, ModelDir, Row, begin_dir, check_header, read_json, write_file, write_json};
 use crate::texts::{self, Window, Windows, sample_tokens};
 use circuits::ir::Group;
 use circuits::layout::Layout;
 use circuits::public::PublicContext;
-use circuits::registration::{Known, Registration, RegistrationError, Sample};
-use circuits::relation::{Part, Relation};
+use circuits::registration::{Known, Registration, RegistrationError, Sample, padded};
+use circuits::relation::{MAX_REQUESTS, Part, Relation};
 use circuits::statement::{Digest, PROTOCOL_VERSION, Profile};
 use circuits::witness::{Fixed, Witness};
 use model_runtime::int::Mode;
@@ -41,10 +41,6 @@ pub struct Registered {
     pub registration: Registration,
     /// Rows that are proven together.
     pub chunks: Vec<Vec<usize>>,
-    /// Samples were cut after this many tokens …
-    pub max_tokens: usize,
-    /// … or split.
-    pub windows: Windows,
 }
 
 /// A registration's directory.
@@ -86,10 +82,10 @@ impl RegistrationDir {
     ///
     /// When it can't be read.
     pub fn load(&self) -> Result<Registered, Failure> {
-        let registered: Registered = read_json(&self.stated()).map_err(|f| f.hint("give a directory that `poa registration prove` made"))?;
-        if registered.max_tokens < 2 {
-            return Err(Failure::input(format!("{} cuts samples after {} tokens, expected at least 2", self.0.display(), registered.max_tokens)));
-        }
+        check_header(&self.0, "registration")?;
+        let older = |failure: Failure| failure.hint("a registration that another version made is made again with `poa registration prove`");
+        let registered: Registered = read_json(&self.stated()).map_err(older)?;
+        registered.registration.check().map_err(|e| Failure::invalid(format!("the registration {}: {e}", self.0.display())))?;
         Ok(registered)
     }
 
@@ -117,8 +113,6 @@ impl RegistrationDir {
         Ok((registered, accepted))
     }
 }
-
-const PARTS: [Part; 3] = [Part::Base, Part::Adapter, Part::Index];
 
 /// A proof's bytes; a missing one is refused as such when it is verified.
 fn read_proof(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -168,21 +162,31 @@ fn datanet_of(index: &IndexDir) -> Result<Datanet, Failure> {
 ///
 /// When the datanet can't be read as samples.
 pub fn differs_from_datanet(registered: &Registered, datanet: Datanet, tokenizer: &Tokenizer, on: &dyn Observer) -> Result<Option<String>, Failure> {
-    let Registered { registration, max_tokens, windows, .. } = registered;
-    let datanet = texts::prepare(datanet, tokenizer, Window { max_tokens: *max_tokens, windows: *windows }, on)?.datanet;
+    let registration = &registered.registration;
+    let datanet = texts::prepare(datanet, tokenizer, window(registration), on)?.datanet;
     let (rows, found) = (registration.samples.len(), datanet.samples.len());
     if found < rows {
         return Ok(Some(format!("the registration has {rows} rows, the datanet {found} samples")));
     }
     if found > rows {
-        return Ok(Some(format!("the registration has {rows} rows, the datanet {found} samples: those after them are left out")));
+        return Ok(Some(format!(
+            "the registration has {rows} rows, the datanet {found} samples: those after them are left out (--limit {rows} compares with the first)"
+        )));
     }
     if Digest(datanet.root()) != registration.datanet_root {
         return Ok(Some("the registration is of a datanet with another root".into()));
     }
-    let own = samples(&datanet, tokenizer, *max_tokens, &registration.contributors)?;
+    if let Some(stranger) = datanet.samples.iter().find(|text| !registration.contributors.contains(&text.contributor)) {
+        return Ok(Some(format!("{:?} isn't among the registered contributors", stranger.contributor)));
+    }
+    let own = samples(&datanet, tokenizer, registration.max_tokens, &registration.contributors)?;
     let differs = own.iter().zip(&registration.samples).position(|(own, registered)| own != registered);
     Ok(differs.map(|row| format!("row {row} was registered with other tokens, another contributor, or as earning where it doesn't")))
+}
+
+/// How a registration's samples are read.
+fn window(registration: &Registration) -> Window {
+    Window { max_tokens: registration.max_tokens, windows: if registration.split { Windows::Split } else { Windows::Cut } }
 }
 
 /// The rows that a text would have: one, or one a window.
@@ -191,10 +195,10 @@ pub fn differs_from_datanet(registered: &Registered, datanet: Datanet, tokenizer
 ///
 /// When it has no tokens.
 pub fn rows_of_text(registered: &Registered, tokenizer: &Tokenizer, text: &str, on: &dyn Observer) -> Result<Vec<Vec<u32>>, Failure> {
-    let Registered { max_tokens, windows, .. } = registered;
     let one = Datanet { samples: vec![Text { contributor: "text".into(), text: text.to_owned() }] };
-    let datanet = texts::prepare(one, tokenizer, Window { max_tokens: *max_tokens, windows: *windows }, on)?.datanet;
-    let mut rows = sample_tokens(tokenizer, &datanet, *max_tokens)?;
+    let registration = &registered.registration;
+    let datanet = texts::prepare(one, tokenizer, window(registration), on)?.datanet;
+    let mut rows = sample_tokens(tokenizer, &datanet, registration.max_tokens)?;
     rows.iter_mut().for_each(|tokens| tokenizer.without_end(tokens, 2));
     Ok(rows)
 }
@@ -214,7 +218,7 @@ impl AcceptedBefore {
     ///
     /// When it can't be read.
     pub fn load(file: &Path) -> Result<Self, Failure> {
-        read_json(file).map_err(|f| f.hint("`poa registration verify --accept` writes such a file"))
+        read_json(file).map_err(|f| f.hint("`poa registration verify --accept` writes such a file; one of another version is made again"))
     }
 
     /// Adds one to a file, which need not be there yet.
@@ -224,9 +228,8 @@ impl AcceptedBefore {
     /// When the file can't be read or written.
     pub fn add(file: &Path, one: Known) -> Result<(), Failure> {
         let mut list = if file.exists() { Self::load(file)? } else { Self::default() };
-        if !list.accepted.contains(&one) {
-            list.accepted.push(one);
-        }
+        list.accepted.retain(|known| known.registration != one.registration);
+        list.accepted.push(one);
         write_json(file, &list)
     }
 }
@@ -237,10 +240,7 @@ impl AcceptedBefore {
 ///
 /// When a sample can't be proven at all.
 pub fn chunks(registration: &Registration, log: usize) -> Result<Vec<Vec<usize>>, RegistrationError> {
-    let class = |row: usize| {
-        let len = registration.samples[row].tokens.len();
-        (len.max(8).next_power_of_two(), (len - 1).next_power_of_two())
-    };
+    let class = |row: usize| padded(&registration.samples[row]);
     let mut rows: Vec<usize> = (0..registration.samples.len()).filter(|&row| registration.samples[row].earns).collect();
     rows.sort_by_key(|&row| (class(row), row));
     let mut chunks = vec![];
@@ -250,7 +250,7 @@ pub fn chunks(registration: &Registration, log: usize) -> Result<Vec<Vec<usize>>
             Ok(Layout::of(&relation, Group::Trace).is_some_and(|layout| layout.log <= log))
         };
         let mut most = 1;
-        while most < rows.len() && 2 * most <= MOST_ROWS && fits(2 * most)? {
+        while most < rows.len() && 2 * most <= MAX_REQUESTS && fits(2 * most)? {
             most *= 2;
         }
         let mut left = rows;
@@ -271,9 +271,6 @@ pub fn chunks(registration: &Registration, log: usize) -> Result<Vec<Vec<usize>>
     }
     Ok(chunks)
 }
-
-/// Most rows of a chunk: the relation's limit on requests.
-const MOST_ROWS: usize = 1 << 10;
 
 /// Asked between the phases of a proof; they themselves are too many to be told.
 struct Quiet<'a>(&'a dyn Observer);
@@ -325,10 +322,10 @@ pub fn register(source: &Source<'_>, dir: &RegistrationDir, chunk_log: usize, on
     on.note(format!(
         "registering {} rows, of which {rows} earn, in {} proofs; about {}",
         registrar.registered.registration.samples.len(),
-        registrar.registered.chunks.len() + PARTS.len(),
+        registrar.registered.chunks.len() + Part::ALL.len(),
         minutes(total as f64 * CPU_SECONDS_A_POSITION / rayon::current_num_threads() as f64)
     ));
-    PARTS.iter().try_for_each(|&part| registrar.form(part, on))?;
+    Part::ALL.iter().try_for_each(|&part| registrar.form(part, on))?;
     let mut done = 0;
     for chunk in 0..registrar.registered.chunks.len() {
         done += registrar.rows(chunk, on)?;
@@ -337,7 +334,7 @@ pub fn register(source: &Source<'_>, dir: &RegistrationDir, chunk_log: usize, on
     Ok((registrar.registered, registrar.digest))
 }
 
-/// CPU seconds of proving one looked-up or committed position: `poa registration prove` of the demo's index, 2 cores with AVX-512. An estimate's only.
+/// CPU seconds of proving one looked-up position: `poa registration prove` of the demo's index, 2 cores with AVX-512. An estimate's only.
 const CPU_SECONDS_A_POSITION: f64 = 1.0e-6;
 
 fn minutes(seconds: f64) -> String {
@@ -358,6 +355,8 @@ impl<'a> Registrar<'a> {
             datanet_version: info.datanet_version,
             beacon: info.beacon,
             contributors: info.contributors.clone(),
+            max_tokens: info.max_tokens,
+            split: !info.sample_of_row.is_empty(),
             samples: samples(&datanet_of(source.index)?, &source.model.tokenizer, info.max_tokens, &info.contributors)?,
         };
         registration.check().during("what is to be registered")?;
@@ -371,35 +370,35 @@ impl<'a> Registrar<'a> {
         [registration.base, registration.adapter, registration.index] = [0, 1, 2].map(|i| fixed[i].digest());
         let chunks = chunks(&registration, chunk_log).during("what is to be registered")?;
         let digest = registration.digest();
-        let windows = if info.sample_of_row.is_empty() { Windows::Cut } else { Windows::Split };
-        let registered = Registered { registration, chunks, max_tokens: info.max_tokens, windows };
+        let registered = Registered { registration, chunks };
         Ok(Self { source, index, registered, digest, fixed, dir })
     }
 
     /// Says what is registered, unless the directory says the same already; a registration of something else is left alone.
     fn write_stated(&self) -> Result<(), Failure> {
-        match self.dir.load() {
-            Ok(found) if found == self.registered => Ok(()),
-            Ok(found) if found.registration == self.registered.registration => {
-                let failure = Failure::input(format!("{} proves the same rows in other chunks", self.dir.path().display()));
-                Err(failure.hint("give the --chunk-log that it was begun with, or another --out"))
-            }
-            Ok(_) => Err(Failure::input(format!("{} is the registration of another index", self.dir.path().display()))
-                .hint("remove it, or give another --out")),
-            Err(_) if self.dir.stated().exists() => {
-                Err(Failure::input(format!("{} can't be read", self.dir.stated().display())).hint("remove it, or give another --out"))
-            }
-            Err(_) => {
-                std::fs::create_dir_all(self.dir.path()).during_path("creating", self.dir.path())?;
-                write_json(&self.dir.stated(), &self.registered)
-            }
+        begin_dir(self.dir.path(), "registration")?;
+        if !self.dir.stated().exists() {
+            return write_json(&self.dir.stated(), &self.registered);
         }
+        let found = self.dir.load().map_err(|f| f.hint("remove the directory, or give another --out"))?;
+        if found == self.registered {
+            return Ok(());
+        }
+        let failure = match found.registration == self.registered.registration {
+            true => Failure::input(format!("{} proves the same rows in other chunks", self.dir.path().display()))
+                .hint("give the --chunk-log that it was begun with, or another --out"),
+            false => {
+                let what = "of another index, or its commitments were made with other parameters";
+                Failure::input(format!("{} is a registration {what}", self.dir.path().display())).hint("remove it, or give another --out")
+            }
+        };
+        Err(failure)
     }
 
-    /// Positions that are looked up or committed in all proofs.
+    /// Positions that are looked up in all proofs.
     fn work(&self) -> Result<usize, Failure> {
         let of = |relation: Relation| size(&relation).0;
-        let forms = PARTS.iter().map(|&part| self.registered.registration.form(part).map(of));
+        let forms = Part::ALL.iter().map(|&part| self.registered.registration.form(part).map(of));
         let rows = self.registered.chunks.iter().map(|rows| self.registered.registration.rows(rows).map(of));
         forms.chain(rows).sum::<Result<usize, _>>().during("what is to be registered")
     }

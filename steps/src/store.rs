@@ -188,6 +188,11 @@ fn write_dir(dir: &Path, kind: &str, fill: impl FnOnce(&Path) -> Result<(), Fail
         let failure = Failure::input(format!("{} exists and isn't a poa {kind} directory", dir.display()));
         return Err(failure.hint("choose another --out, or remove it yourself"));
     }
+    let registration = dir.join("registration");
+    if kind == "index" && registration.exists() {
+        let failure = Failure::input(format!("{} has a registration, which replacing the index would delete", dir.display()));
+        return Err(failure.hint(format!("choose another --out, or remove {} yourself", registration.display())));
+    }
     let mut name = dir.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     let temporary = dir.with_file_name(name);
@@ -199,17 +204,27 @@ fn write_dir(dir: &Path, kind: &str, fill: impl FnOnce(&Path) -> Result<(), Fail
     fs::rename(&temporary, dir).during(format!("renaming {} to {}", temporary.display(), dir.display()))
 }
 
+/// Begins a directory that is filled file by file; one that is there is gone on with if it's of the kind.
+pub fn begin_dir(dir: &Path, kind: &str) -> Result<(), Failure> {
+    if dir.exists() && fs::read_dir(dir).during_path("reading", dir)?.next().is_some() {
+        return check_header(dir, kind).map_err(|f| f.hint("choose another --out, or remove it yourself"));
+    }
+    fs::create_dir_all(dir).during_path("creating", dir)?;
+    write_json(&dir.join("poa.json"), &Header { format: FORMAT, kind: kind.into() })
+}
+
 /// The command that makes such directories.
 fn maker(kind: &str) -> &str {
     match kind {
         "model" => "import",
         "adapter" => "train",
         "run" => "infer",
+        "registration" => "registration prove",
         other => other,
     }
 }
 
-fn check_header(dir: &Path, kind: &str) -> Result<(), Failure> {
+pub(crate) fn check_header(dir: &Path, kind: &str) -> Result<(), Failure> {
     let path = dir.join("poa.json");
     let wrong = |what: String| Failure::input(what).hint(format!("give a directory that `poa {}` made", maker(kind)));
     let header: Header = read_json(&path).map_err(|e| wrong(format!("{} is no poa {kind} directory: {}", dir.display(), e.message)))?;

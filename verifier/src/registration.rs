@@ -2,7 +2,7 @@
 
 use crate::plan::Plan;
 use crate::profile::{Evm, Native, NativeProfile};
-use crate::proof::{DecodeError, Proof};
+use crate::proof::{Proof, profile_of};
 use crate::verify::{Claimed, Verified, VerifyError, pins, verify_claimed};
 use circuits::ir::Group;
 use circuits::public::PublicContext;
@@ -80,7 +80,7 @@ pub fn verify(
     registration.check_cover(chunks)?;
     let (digest, total) = (registration.digest(), 3 + chunks.len());
     let mut security_bits = f64::INFINITY;
-    let forms = [Part::Base, Part::Adapter, Part::Index].map(Piece::Form);
+    let forms = Part::ALL.map(Piece::Form);
     for (done, piece) in forms.into_iter().chain((0..chunks.len()).map(Piece::Rows)).enumerate() {
         let bytes = proof(piece);
         let verified = match piece {
@@ -90,7 +90,8 @@ pub fn verify(
         security_bits = security_bits.min(verified.security_bits);
         seen(done + 1, total);
     }
-    Ok(Accepted { known: Known { rules: RULES, registration: digest, index: registration.index_statement() }, security_bits })
+    let (index, beacon) = (registration.index_statement(), registration.beacon);
+    Ok(Accepted { known: Known { rules: RULES, registration: digest, index, beacon, datanet_compared: false }, security_bits })
 }
 
 /// Verifies that one part is well-formed; `digest` is the registration's.
@@ -118,6 +119,9 @@ pub fn verify_rows(registration: &Registration, digest: &Digest, rows: &[usize],
 }
 
 fn verify_bytes(registration: &Registration, relation: &Relation, seed: Digest, ctx: &PublicContext, bytes: &[u8]) -> Result<Verified, VerifyError> {
+    if profile_of(bytes)? != registration.profile {
+        return Err(VerifyError::Profile);
+    }
     match registration.profile {
         Profile::Native => verify_proof::<Native>(registration, relation, seed, ctx, bytes),
         Profile::Evm => verify_proof::<Evm>(registration, relation, seed, ctx, bytes),
@@ -131,14 +135,11 @@ fn verify_proof<C: NativeProfile>(
     ctx: &PublicContext,
     bytes: &[u8],
 ) -> Result<Verified, VerifyError> {
-    let proof = Proof::<C>::from_bytes(bytes).map_err(|e| match e {
-        DecodeError::Header if !bytes.is_empty() => VerifyError::Profile,
-        e => e.into(),
-    })?;
+    let proof = Proof::<C>::from_bytes(bytes)?;
     if !proof.tokens.is_empty() {
         return Err(VerifyError::Shape { what: "openings of tokens", expected: 0, found: proof.tokens.len() });
     }
     let plan = Plan::new(relation);
-    let pin = |group: Group| [Part::Base, Part::Adapter, Part::Index].into_iter().find(|p| p.group() == group).map(|p| registration.pin(p));
+    let pin = |group: Group| Part::ALL.into_iter().find(|p| p.group() == group).map(|p| registration.pin(p));
     verify_claimed(&plan, &proof, || Ok(Claimed { seed, pins: pins(&plan, pin)?, tables: None, view: ctx.view(), weights: vec![] }))
 }

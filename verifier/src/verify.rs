@@ -35,7 +35,7 @@ pub enum VerifyError {
     #[error(transparent)]
     Statement(#[from] StatementError),
     /// The proof uses another hash profile than the statement says.
-    #[error("the proof's hash profile isn't the statement's")]
+    #[error("the proof's hash profile isn't the one stated")]
     Profile,
     /// A commitment isn't canonical.
     #[error("the {group:?} commitment isn't a canonical root")]

@@ -53,6 +53,10 @@ pub struct Registration {
     pub beacon: Option<Digest>,
     /// Contributors, in the order of their numbers.
     pub contributors: Vec<String>,
+    /// Most tokens of a sample …
+    pub max_tokens: usize,
+    /// … and whether longer ones are split, or cut.
+    pub split: bool,
     /// The datanet's samples, row by row.
     pub samples: Vec<Sample>,
 }
@@ -70,6 +74,10 @@ pub struct Known {
     pub registration: Digest,
     /// The index, with the pins of what it was made with.
     pub index: IndexStatement,
+    /// What the projection's seed was drawn from besides the datanet's root.
+    pub beacon: Option<Digest>,
+    /// Whether the samples were compared with the datanet's texts.
+    pub datanet_compared: bool,
 }
 
 /// Why a registration is refused before any proof is looked at.
@@ -95,6 +103,12 @@ pub enum RegistrationError {
     /// Contributors contradict each other.
     #[error("a contributor is named twice")]
     Names,
+    /// Samples can't be so short.
+    #[error("samples are cut after {found} tokens, expected at least 2")]
+    MaxTokens {
+        /// Where they are cut.
+        found: usize,
+    },
     /// The projection was chosen.
     #[error("the projection's seed isn't the one of the datanet's root{}", if *beacon { " and the beacon" } else { "" })]
     Seed {
@@ -102,10 +116,12 @@ pub enum RegistrationError {
         beacon: bool,
     },
     /// A chunk isn't one.
-    #[error("a chunk of rows {rows:?}: {problem}")]
+    #[error("a chunk of {count} rows from row {first:?}: {problem}")]
     Chunk {
-        /// Its rows.
-        rows: Vec<usize>,
+        /// Its number of rows.
+        count: usize,
+        /// Its first row.
+        first: Option<usize>,
         /// What is wrong.
         problem: &'static str,
     },
@@ -129,6 +145,9 @@ impl Registration {
         }
         // The relation's limits on rows, contributors and sizes, before anything is done for each.
         self.form(Part::Base)?;
+        if self.max_tokens < 2 {
+            return Err(RegistrationError::MaxTokens { found: self.max_tokens });
+        }
         let mut names: Vec<&String> = self.contributors.iter().collect();
         names.sort_unstable();
         if names.windows(2).any(|w| w[0] == w[1]) {
@@ -149,8 +168,9 @@ impl Registration {
     fn sample_problem(&self, sample: &Sample) -> Option<String> {
         let Sample { tokens, contributor, .. } = sample;
         let shape = &self.semantics.shape;
-        if !(2..=shape.context).contains(&tokens.len()) {
-            return Some(format!("{} tokens, expected 2 to {}", tokens.len(), shape.context));
+        let most = shape.context.min(self.max_tokens);
+        if !(2..=most).contains(&tokens.len()) {
+            return Some(format!("{} tokens, expected 2 to {most}", tokens.len()));
         }
         if let Some(token) = tokens.iter().find(|&&t| t as usize >= shape.vocab) {
             return Some(format!("token {token} is outside the vocabulary of {}", shape.vocab));
@@ -159,7 +179,7 @@ impl Registration {
         (*contributor as usize >= named).then(|| format!("its contributor has the number {contributor}, of {named}"))
     }
 
-    /// Leaves of all samples. The work grows with the number of tokens: [`Registration::check`] bounds them.
+    /// Leaves of all samples, after [`Registration::check`], which bounds the work and the tokens.
     pub fn leaves(&self) -> Leaves {
         Leaves::new(&self.samples)
     }
@@ -177,6 +197,8 @@ impl Registration {
         e.optional(self.beacon.as_ref().map(|d| d.0.as_slice()));
         e.number(self.contributors.len() as u64);
         self.contributors.iter().for_each(|c| e.bytes(c.as_bytes()));
+        e.number(self.max_tokens as u64);
+        e.number(self.split.into());
         e.number(self.samples.len() as u64);
         [leaves.root(), leaves.sorted_root()].iter().for_each(|d| e.bytes(&d.0));
         e.finish()
@@ -235,7 +257,7 @@ impl Registration {
     ///
     /// When the rows are no chunk, or the relation can't be built.
     pub fn rows(&self, rows: &[usize]) -> Result<Relation, RegistrationError> {
-        let refuse = |problem| Err(RegistrationError::Chunk { rows: rows.to_vec(), problem });
+        let refuse = |problem| Err(RegistrationError::Chunk { count: rows.len(), first: rows.first().copied(), problem });
         if rows.is_empty() || !rows.windows(2).all(|w| w[0] < w[1]) {
             return refuse("rows are numbered once each, in order");
         }
@@ -244,8 +266,8 @@ impl Registration {
         if samples.iter().any(|s| !s.earns) {
             return refuse("a row that doesn't earn has no sketch");
         }
-        let longest = samples.iter().map(|s| s.tokens.len()).max().unwrap_or(0);
-        let params = self.params(longest.max(MIN_TOKENS), longest.max(2) - 1, rows.len());
+        let sizes = samples.iter().map(|s| padded(s)).fold((1, 1), |(t, s), (tokens, slots)| (t.max(tokens), s.max(slots)));
+        let params = self.params(sizes.0, sizes.1, rows.len());
         Ok(Relation::of(&params, Purpose::Rows)?)
     }
 
@@ -274,10 +296,10 @@ impl Registration {
         let mut proven = vec![false; self.samples.len()];
         for rows in chunks {
             for &row in rows {
-                let refuse = |problem| Err(RegistrationError::Chunk { rows: rows.clone(), problem });
+                let refuse = |problem| Err(RegistrationError::Chunk { count: rows.len(), first: rows.first().copied(), problem });
                 match proven.get_mut(row) {
                     None => return refuse("there is no such row"),
-                    Some(true) => return refuse("one of them is in another chunk, too"),
+                    Some(true) => return refuse("one of them is listed twice"),
                     Some(seen) => *seen = true,
                 }
             }
@@ -300,6 +322,12 @@ impl Registration {
             contributors: self.contributors.len(),
         }
     }
+}
+
+/// Padded tokens and slots of a sample: rows of one size are proven together.
+pub fn padded(sample: &Sample) -> (usize, usize) {
+    let len = sample.tokens.len().max(2);
+    (len.max(MIN_TOKENS).next_power_of_two(), (len - 1).next_power_of_two())
 }
 
 /// What a proof of form is bound to: the pin covers layout, widths and shapes, all that the relation depends on; `registration` covers the rest of

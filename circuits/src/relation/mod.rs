@@ -52,6 +52,9 @@ pub enum Part {
 }
 
 impl Part {
+    /// All, in the order of their commitments.
+    pub const ALL: [Self; 3] = [Self::Base, Self::Adapter, Self::Index];
+
     /// Its commitment.
     pub fn group(self) -> Group {
         match self {
@@ -269,6 +272,9 @@ impl Relation {
 // `MAX_ROWS` relevances of `RELEVANCE_BITS` stay within 2^30: no weight leaves the field, none is ambiguous.
 const _: () = assert!(MAX_ROWS << attribution::RELEVANCE_BITS <= 1 << 30);
 
+/// Most requests of a proof, padding included.
+pub const MAX_REQUESTS: usize = 1 << 10;
+
 /// Largest tensor, in variables.
 const MAX_TENSOR_LOG: usize = 34;
 
@@ -277,7 +283,7 @@ fn check(params: &RelationParams) -> Result<(), RelationError> {
     let limits = [
         ("tokens", params.tokens, 1 << 14),
         ("answer slots", params.slots, 1 << 14),
-        ("requests", params.requests, 1 << 10),
+        ("requests", params.requests, MAX_REQUESTS),
         ("index rows", padded(params.rows), 1 << 20),
         ("contributors", padded(params.contributors), 1 << 16),
     ];
