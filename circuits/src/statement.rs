@@ -264,17 +264,19 @@ impl Statement {
     /// As [`Self::check`].
     pub fn check_given(&self, known: &[Known]) -> Result<Relation, StatementError> {
         let relation = self.check_except(None)?;
-        match self.registration.map(|named| (named, known.iter().find(|k| k.registration == named))) {
-            None => Ok(relation),
-            Some((named, Some(known))) if known.rules != RULES => {
-                refuse(Clause::Registration, format!("the registration {named} was accepted by the rules of another version: verify it again"))
-            }
-            Some((_, Some(known))) if self.index.as_ref() == Some(&known.index) => Ok(relation),
-            Some((named, Some(_))) => refuse(Clause::Registration, format!("the registration {named} is of another index")),
-            Some((named, None)) => {
-                refuse(Clause::Registration, format!("it relies on the registration {named}, which this verifier hasn't accepted"))
-            }
-        }
+        let Some(named) = self.registration else { return Ok(relation) };
+        let accepted: Vec<&Known> = known.iter().filter(|k| k.registration == named).collect();
+        let current: Vec<&&Known> = accepted.iter().filter(|k| k.rules == RULES).collect();
+        let problem = if accepted.is_empty() {
+            format!("it relies on the registration {named}, which this verifier hasn't accepted")
+        } else if current.is_empty() {
+            format!("the registration {named} was accepted by the rules of another version: verify it again")
+        } else if current.iter().any(|k| self.index.as_ref() == Some(&k.index)) {
+            return Ok(relation);
+        } else {
+            format!("the registration {named} is of another index")
+        };
+        refuse(Clause::Registration, problem)
     }
 
     /// [`Self::check`], also of statements whose relation assumes the weights' ranges: for benchmarks only.

@@ -6,159 +6,27 @@ use circuits::evaluate::centred;
 use circuits::ir::{F, Group};
 use circuits::layout::Layout;
 use circuits::registration::{Known, RULES, Registration, RegistrationError, Sample};
-use circuits::relation::{Part, Purpose, Relation, RelationParams, WeightRanges};
+use circuits::relation::{Part, Relation, RelationParams, WeightRanges};
 use circuits::statement::{Clause, Digest, PROTOCOL_VERSION, Profile, Statement, StatementError};
 use circuits::table::TableKind;
-use circuits::witness::{Fixed, Witness};
+use circuits::witness::Witness;
 use common::cheat::violated;
-use common::{CONTRIBUTORS, Full, Noise, UNEARNED, contributors, full_sketched, samples};
-use model_runtime::int::Mode;
-use model_runtime::int::index::IndexOptions;
-use model_runtime::int::sketch::sketch;
-use model_runtime::int::trace::{Keep, Span, Trace};
-use model_runtime::semantics::Seed;
-use model_runtime::shape::Site;
+use common::registrar::{ROOT, Registrar};
+use common::{CONTRIBUTORS, Noise, UNEARNED, golden, samples};
 use model_runtime::tensor::TensorMap;
 use p3_field::PrimeCharacteristicRing;
 use prover::ProveError;
-use prover::commit::{Committed, values_of};
+use prover::commit::Committed;
 use prover::prove::{Claim, Inputs, Silent, Stages, prove_counted};
 use std::sync::OnceLock;
 use verifier::VerifyError;
 use verifier::profile::Native;
 use verifier::registration::{Piece, RefusedRegistration, verify, verify_form, verify_rows};
 
-const SITES: [Site; 2] = [Site::Gate, Site::Up];
-/// Root of the datanet, which the projection is drawn from.
-const ROOT: Digest = Digest([3; 32]);
-
 /// Rows in two chunks, one of which is padded; the row that doesn't earn is in neither.
 fn chunks() -> Vec<Vec<usize>> {
     let rows = |parity: usize| (0..samples().len()).filter(|&row| row != UNEARNED && row % 2 == parity).collect();
     vec![rows(0), rows(1)]
-}
-
-/// Everything a registrar has, honest or not.
-struct Registrar {
-    full: Full,
-    index: TensorMap,
-    registration: Registration,
-    fixed: [Committed<Native>; 3],
-}
-
-impl Registrar {
-    /// Registers what is given, whether it is right or not: pins are those of the given tensors.
-    fn new(full: Full, index: TensorMap, samples: Vec<Sample>) -> Self {
-        let mut registration = Registration {
-            version: PROTOCOL_VERSION,
-            profile: Profile::Native,
-            semantics: full.index.semantics.clone(),
-            base: Digest::default(),
-            adapter: Digest::default(),
-            index: Digest::default(),
-            datanet_root: ROOT,
-            datanet_version: 1,
-            beacon: None,
-            max_tokens: 16,
-            split: false,
-            contributors: (0..CONTRIBUTORS).map(|c| format!("contributor-{c}")).collect(),
-            samples,
-        };
-        let commit = |part: Part, tensors: &TensorMap| {
-            let relation = registration.form(part).unwrap();
-            let (layout, values) = values_of(&relation, part.group(), tensors).unwrap();
-            Committed::<Native>::new(part.group(), layout, values).unwrap().pinned(&relation)
-        };
-        let fixed = [commit(Part::Base, &full.model.tensors), commit(Part::Adapter, &full.adapter.tensors), commit(Part::Index, &index)];
-        [registration.base, registration.adapter, registration.index] = [0, 1, 2].map(|i| fixed[i].digest());
-        Self { full, index, registration, fixed }
-    }
-
-    fn honest() -> Self {
-        let options = IndexOptions { rows: 2, sites: Some(SITES.to_vec()), seed: Seed::of(&ROOT.0, None), ..IndexOptions::default() };
-        let full = full_sketched(1, 1, &SITES, options, |_| {});
-        let index = full.index_tensors.clone();
-        let earns = |row: usize| row != UNEARNED;
-        let rows = samples().into_iter().zip(contributors(&full.index)).enumerate();
-        let rows = rows.map(|(row, (tokens, contributor))| Sample { tokens, contributor, earns: earns(row) }).collect();
-        Self::new(full, index, rows)
-    }
-
-    /// The same with another index or other samples.
-    fn with(change: impl FnOnce(&mut TensorMap, &mut Vec<Sample>)) -> Self {
-        let Self { full, mut index, registration, .. } = Self::honest();
-        let mut samples = registration.samples;
-        change(&mut index, &mut samples);
-        Self::new(full, index, samples)
-    }
-
-    /// Runs the samples of rows as the chunk of `rows` is padded; `of` says which row's sample is run for a row.
-    fn traces(&self, rows: &[usize], of: impl Fn(usize) -> usize, base: &TensorMap) -> Vec<Trace> {
-        let (runtime, semantics) = (self.full.runtime(base), &self.full.index.semantics);
-        let dims = self.registration.rows(rows).unwrap().dims();
-        let trace = |&row: &usize| {
-            let tokens = &self.registration.samples[of(row)].tokens;
-            let mut trace = runtime.run(tokens, 1, dims, Mode::Sample, Keep::All, Span::Exchange).unwrap();
-            let sketch = sketch(semantics, &trace).unwrap();
-            trace.tensors.extend(sketch);
-            trace
-        };
-        rows.iter().map(trace).collect()
-    }
-
-    fn witness(&self, relation: &Relation, traces: &[Trace], rows: &[usize]) -> Witness {
-        let fixed = Fixed { base: &self.full.model.tensors, adapter: &self.full.adapter.tensors, index: &self.index };
-        let traces: Vec<&TensorMap> = traces.iter().map(|t| &t.tensors).collect();
-        let mut witness = Witness::new(relation, fixed, &traces, vec![]).unwrap();
-        witness.ctx = match relation.purpose {
-            Purpose::Rows => self.registration.rows_context(relation, rows),
-            _ => self.registration.form_context(relation),
-        };
-        witness
-    }
-
-    /// Proves whatever the witness says; `None` where not even the lookups balance.
-    fn prove(&self, relation: &Relation, mut witness: Witness, seed: Digest) -> Option<Vec<u8>> {
-        let values = witness.count_leniently(relation);
-        let fixed = self.fixed.iter().filter(|c| Layout::of(relation, c.group).is_some()).collect();
-        let inputs = Inputs { claim: Claim { seed, weights: vec![] }, relation, tokens: vec![], fixed };
-        match prove_counted(inputs, witness, values, &mut Stages::new(&mut Silent)) {
-            Ok(proof) => Some(proof.to_bytes()),
-            Err(ProveError::Unbalanced) => None,
-            Err(error) => panic!("{error}"),
-        }
-    }
-
-    fn form(&self, part: Part) -> Option<Vec<u8>> {
-        let relation = self.registration.form(part).unwrap();
-        self.prove(&relation, self.witness(&relation, &[], &[]), self.registration.form_seed(&self.registration.digest(), part))
-    }
-
-    fn chunk(&self, rows: &[usize], traces: &[Trace]) -> Option<Vec<u8>> {
-        let relation = self.registration.rows(rows).unwrap();
-        let seed = self.registration.rows_seed(&self.registration.digest(), rows);
-        self.prove(&relation, self.witness(&relation, traces, rows), seed)
-    }
-
-    fn honest_traces(&self, rows: &[usize]) -> Vec<Trace> {
-        self.traces(rows, |row| row, &self.full.model.tensors)
-    }
-
-    fn check_rows(&self, rows: &[usize], bytes: &[u8]) -> Result<(), VerifyError> {
-        match verify_rows(&self.registration, &self.registration.digest(), rows, bytes) {
-            Ok(_) => Ok(()),
-            Err(RefusedRegistration::Rows { rows: named, reason }) if named == rows => Err(reason),
-            Err(other) => panic!("{other}"),
-        }
-    }
-
-    fn check_form(&self, part: Part, bytes: &[u8]) -> Result<(), VerifyError> {
-        match verify_form(&self.registration, &self.registration.digest(), part, bytes) {
-            Ok(_) => Ok(()),
-            Err(RefusedRegistration::Form { part: named, reason }) if named == part => Err(reason),
-            Err(other) => panic!("{other}"),
-        }
-    }
 }
 
 /// An honest registration with its proofs.
@@ -172,8 +40,8 @@ fn made() -> &'static Made {
     static MADE: OnceLock<Made> = OnceLock::new();
     MADE.get_or_init(|| {
         let registrar = Registrar::honest();
-        let forms = Part::ALL.map(|part| registrar.form(part).unwrap()).to_vec();
-        let chunks = chunks().iter().map(|rows| registrar.chunk(rows, &registrar.honest_traces(rows)).unwrap()).collect();
+        let forms = Part::ALL.map(|part| registrar.form(part, &registrar)).to_vec();
+        let chunks = chunks().iter().map(|rows| registrar.chunk(rows, &registrar.honest_traces(rows), &registrar)).collect();
         Made { registrar, forms, chunks }
     })
 }
@@ -271,6 +139,8 @@ fn proofs_are_of_one_registration() {
     }
     let version = Registration { version: PROTOCOL_VERSION + 1, ..made.registrar.registration.clone() };
     assert!(matches!(version.check(), Err(RegistrationError::Version { .. })));
+    let evm = Registration { profile: Profile::Evm, ..made.registrar.registration.clone() };
+    assert_eq!(evm.check(), Err(RegistrationError::Profile));
     // Of base and adapter, proofs of form are anybody's.
     let other = Registration { datanet_version: 9, ..made.registrar.registration.clone() };
     assert!(verify_form(&other, &other.digest(), Part::Base, &made.forms[0]).is_ok());
@@ -291,7 +161,7 @@ fn a_row_that_isnt_its_samples_sketch_is_refused() {
         let relation = liar.registration.rows(rows).unwrap();
         let traces = liar.honest_traces(rows);
         assert_eq!(violated(&relation, &liar.witness(&relation, &traces, rows)).as_deref(), Some("Gup is the samples' sketch"), "{i}");
-        let bytes = liar.chunk(rows, &traces).unwrap();
+        let bytes = liar.chunk(rows, &traces, &made().registrar);
         assert_eq!(liar.check_rows(rows, &bytes), Err(VerifyError::Constraints), "{i}");
     }
     // The whole row of another sample, with that sample's run: the tokens aren't the leaf's.
@@ -302,8 +172,8 @@ fn a_row_that_isnt_its_samples_sketch_is_refused() {
         }
     });
     let traces = liar.traces(rows, |row| if row == 0 { 2 } else { row }, &liar.full.model.tensors);
-    let bytes = liar.chunk(rows, &traces);
-    assert!(bytes.is_none_or(|bytes| liar.check_rows(rows, &bytes) == Err(VerifyError::Constraints)));
+    let bytes = liar.chunk(rows, &traces, &made().registrar);
+    assert_eq!(liar.check_rows(rows, &bytes), Err(VerifyError::Constraints));
 }
 
 /// Rows of another base, with runs of that base.
@@ -314,8 +184,16 @@ fn rows_of_another_model_are_refused() {
     base.get_mut("wup").unwrap().data[3] += 1;
     let rows = &chunks()[1];
     let traces = r.traces(rows, |row| row, &base);
-    let bytes = r.chunk(rows, &traces);
-    assert!(bytes.is_none_or(|bytes| r.check_rows(rows, &bytes) == Err(VerifyError::Constraints)));
+    let bytes = r.chunk(rows, &traces, r);
+    assert_eq!(r.check_rows(rows, &bytes), Err(VerifyError::Constraints));
+}
+
+/// Whether a witness breaks the lookup of that name, or this constraint before any other.
+fn breaks(relation: &Relation, witness: &Witness, name: &str) -> bool {
+    match relation.lookups.iter().find(|l| l.name == name) {
+        Some(lookup) => witness.check_lookup(relation, lookup).is_err(),
+        None => violated(relation, witness).as_deref() == Some(name),
+    }
 }
 
 fn row<'a>(index: &'a mut TensorMap, site: &str, row: usize) -> &'a mut [i32] {
@@ -342,13 +220,9 @@ fn an_index_that_isnt_well_formed_is_refused() {
         let liar = Registrar::with(lie);
         let relation = liar.registration.form(Part::Index).unwrap();
         let witness = liar.witness(&relation, &[], &[]);
-        let fails = match relation.lookups.iter().find(|l| l.name == expected) {
-            Some(lookup) => witness.check_lookup(&relation, lookup).is_err(),
-            None => violated(&relation, &witness).as_deref() == Some(expected),
-        };
-        assert!(fails, "{expected}");
-        let bytes = liar.form(Part::Index);
-        assert!(bytes.is_none_or(|bytes| liar.check_form(Part::Index, &bytes).is_err()), "{expected}");
+        assert!(breaks(&relation, &witness, expected), "{expected}");
+        let bytes = liar.form(Part::Index, &made().registrar);
+        assert_eq!(liar.check_form(Part::Index, &bytes), Err(VerifyError::Constraints), "{expected}");
     }
 }
 
@@ -367,13 +241,9 @@ fn weights_out_of_range_are_refused() {
         let liar = Registrar::new(r.full, r.index, r.registration.samples);
         let relation = liar.registration.form(part).unwrap();
         let witness = liar.witness(&relation, &[], &[]);
-        let fails = match relation.lookups.iter().find(|l| l.name == expected) {
-            Some(lookup) => witness.check_lookup(&relation, lookup).is_err(),
-            None => violated(&relation, &witness).as_deref() == Some(expected),
-        };
-        assert!(fails, "{expected}");
-        let bytes = liar.form(part);
-        assert!(bytes.is_none_or(|bytes| liar.check_form(part, &bytes).is_err()), "{name} {at}");
+        assert!(breaks(&relation, &witness, expected), "{expected}");
+        let bytes = liar.form(part, &made().registrar);
+        assert_eq!(liar.check_form(part, &bytes), Err(VerifyError::Constraints), "{name} {at}");
     }
 }
 
@@ -425,13 +295,10 @@ fn a_samples_gradient_is_its_own() {
     for (expected, cheat) in cheats {
         let mut witness = honest.clone();
         cheat(&mut witness);
-        match relation.lookups.iter().find(|l| l.name == expected) {
-            Some(lookup) => assert!(witness.check_lookup(&relation, lookup).is_err(), "{expected}"),
-            None => assert_eq!(violated(&relation, &witness).as_deref(), Some(expected)),
-        }
+        assert!(breaks(&relation, &witness, expected), "{expected}");
         let seed = r.registration.rows_seed(&r.registration.digest(), rows);
-        let bytes = r.prove(&relation, witness, seed);
-        assert!(bytes.is_none_or(|bytes| r.check_rows(rows, &bytes).is_err()), "{expected}");
+        let bytes = r.prove(&relation, &witness, &honest, seed);
+        assert_eq!(r.check_rows(rows, &bytes), Err(VerifyError::Constraints), "{expected}");
     }
 }
 
@@ -456,7 +323,7 @@ fn a_statement_relies_on_an_accepted_registration_only() {
     let mut other_index = known.index.clone();
     other_index.contributors.swap(0, 1);
     let wrong = [
-        Known { rules: RULES + 1, ..known.clone() },
+        Known { rules: RULES - 1, ..known.clone() },
         Known { registration: Digest([1; 32]), ..known.clone() },
         Known { index: other_index, ..known.clone() },
     ];
@@ -464,9 +331,11 @@ fn a_statement_relies_on_an_accepted_registration_only() {
         Err(StatementError::Clause { clause, .. }) => Some(clause),
         _ => None,
     };
-    for known in wrong {
-        assert_eq!(clause(statement.check_given(&[known])), Some(Clause::Registration));
+    for wrong in &wrong {
+        assert_eq!(clause(statement.check_given(std::slice::from_ref(wrong))), Some(Clause::Registration));
     }
+    // What else a verifier has accepted doesn't matter.
+    statement.check_given(&[&wrong[..], std::slice::from_ref(&known)].concat()).unwrap();
     assert_eq!(clause(statement.check()), Some(Clause::Registration));
     assert_eq!(clause(statement.check_benchmark()), Some(Clause::Registration));
     let unnamed = Statement { registration: None, ..statement.clone() };
@@ -480,7 +349,10 @@ fn a_statement_relies_on_an_accepted_registration_only() {
 fn commitments_must_be_the_relations() {
     let r = &made().registrar;
     let relation = r.registration.form(Part::Adapter).unwrap();
-    for (fixed, expected) in [(vec![&r.fixed[0]], ProveError::NotCommitted(Group::Adapter)), (vec![], ProveError::NotCommitted(Group::Adapter))] {
+    let log = Layout::of(&relation, Group::Adapter).unwrap().log;
+    let elsewhere = Committed::<Native>::new(Group::Adapter, Layout { slots: vec![], log }, vec![F::ZERO; 1 << log]).unwrap();
+    let missing = || ProveError::NotCommitted(Group::Adapter);
+    for (fixed, expected) in [(vec![&r.fixed[0]], missing()), (vec![], missing()), (vec![&elsewhere], ProveError::Layout(Group::Adapter))] {
         let mut witness = r.witness(&relation, &[], &[]);
         let values = witness.count_leniently(&relation);
         let inputs = Inputs { claim: Claim { seed: ROOT, weights: vec![] }, relation: &relation, tokens: vec![], fixed };
@@ -552,4 +424,12 @@ fn pins_are_those_of_requests() {
     let witness = r.full.witness();
     let pins: Vec<Digest> = r.full.commit::<Native>(&witness).iter().map(Committed::digest).collect();
     assert_eq!(pins, [r.registration.base, r.registration.adapter, r.registration.index]);
+}
+
+#[test]
+fn golden_values() {
+    let registration = &made().registrar.registration;
+    let form = |part: Part| format!("{part:?}\n{}", golden::counts(&registration.form(part).unwrap()));
+    let rows = format!("Rows\n{}", golden::counts(&registration.rows(&chunks()[0]).unwrap()));
+    golden::check("registration.txt", &[Part::ALL.map(form).concat(), rows].concat());
 }

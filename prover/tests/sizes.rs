@@ -4,12 +4,10 @@
 
 mod common;
 
-use circuits::relation::Relation;
 use circuits::statement::{Statement, TokenOpening, Tokens};
 use common::{Full, full};
 use model_runtime::shape::Site;
-use prover::prove::{Inputs, Silent, Stages, prove, size};
-use verifier::plan::Plan;
+use prover::prove::{Inputs, Silent, Stages, prove};
 use verifier::profile::Native;
 use verifier::{Proof, VerifyError, verify, verify_bytes};
 
@@ -97,23 +95,6 @@ fn token_digests_open() {
     assert!(verify(&elsewhere, &proof).is_err());
 }
 
-fn counts(relation: &Relation) -> String {
-    let plan = Plan::new(relation);
-    let (lookups, committed) = size(relation);
-    [
-        ("tensors", relation.tensors.len()),
-        ("constraints", relation.constraints.len()),
-        ("lookups", relation.lookups.len()),
-        ("tables", relation.tables.len()),
-        ("leaves_log", plan.leaves_log),
-        ("sum_rounds", plan.sum_rounds),
-        ("committed_elements", committed),
-        ("looked_up_positions", lookups),
-    ]
-    .map(|(name, n)| format!("{name} {n}\n"))
-    .concat()
-}
-
 #[test]
 fn golden_values() {
     let full = full(2, 1, &Site::ALL);
@@ -122,8 +103,8 @@ fn golden_values() {
     let pins = format!("base {}\nadapter {}\nindex {}\n", index.base, index.adapter, index.commitment);
     let digests = format!("statement {}\nrelation {}\n{pins}proof header {:?}\n", statement.digest(), statement.relation.digest(), &bytes[..5]);
     common::golden::check("digests.txt", &digests);
-    common::golden::check("attribution.txt", &counts(&full.relation));
-    common::golden::check("forward.txt", &counts(&common::forward(2, 1).relation));
+    common::golden::check("attribution.txt", &common::golden::counts(&full.relation));
+    common::golden::check("forward.txt", &common::golden::counts(&common::forward(2, 1).relation));
     let names = |list: Vec<&str>| list.into_iter().map(|n| format!("{n}\n")).collect::<String>();
     common::golden::check("constraints.txt", &names(full.relation.constraints.iter().map(|c| c.name.as_str()).collect()));
     common::golden::check("lookups.txt", &names(full.relation.lookups.iter().map(|l| l.name.as_str()).collect()));

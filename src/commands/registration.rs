@@ -1,4 +1,4 @@
-//! `poa registration`: an index that nobody can make up.
+//! `poa registration`: an index' rows, proven once.
 
 use crate::meter::{Terminal, say};
 use crate::show;
@@ -146,14 +146,11 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
             let rows = rows_of_text(&registered, &ModelDir::load(&model)?.tokenizer, &text, &Terminal::new())?;
             let (leaves, samples) = (registered.registration.leaves(), &registered.registration.samples);
             let present = samples.iter().enumerate().find_map(|(row, sample)| Some((row, rows.iter().position(|t| *t == sample.tokens)?)));
-            match (present, rows.iter().map(|tokens| leaves.absent(tokens)).collect::<Option<Vec<_>>>()) {
-                (None, Some(absent)) => wrote(&out, &Shown::Absent(absent), json),
-                (found, _) => {
-                    let (row, window) = found.unwrap_or_default();
-                    let what = if rows.len() == 1 { "the text".to_owned() } else { format!("window {} of the text", window + 1) };
-                    show::not_valid(Failure::invalid(format!("{what} is in the datanet, in row {row}")), json)
-                }
+            if let Some((row, window)) = present {
+                let what = if rows.len() == 1 { "the text".to_owned() } else { format!("window {} of the text", window + 1) };
+                return show::not_valid(Failure::invalid(format!("{what} is in the datanet, in row {row}")), json);
             }
+            wrote(&out, &Shown::Absent(rows.iter().filter_map(|tokens| leaves.absent(tokens)).collect()), json)
         }
         Command::Check(args) => check(&args, json),
     }
@@ -289,7 +286,11 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
     args.accept.iter().try_for_each(|file| create_parent(file))?;
     let start = Instant::now();
     let dir = RegistrationDir::new(&args.dir);
-    let result = dir.load().and_then(|r| check_beacon(r.registration.beacon, args.beacon)).and_then(|()| dir.verify(&terminal));
+    let result = dir.load().and_then(|registered| {
+        check_beacon(registered.registration.beacon, args.beacon)?;
+        let accepted = dir.verify_proofs(&registered, &terminal)?;
+        Ok((registered, accepted))
+    });
     let seconds = start.elapsed().as_secs_f64();
     drop(terminal);
     let (registered, mut accepted) = match result {
@@ -310,10 +311,24 @@ fn verify(args: Verify, json: bool) -> Result<u8, Failure> {
     let [by_row, by_tokens] = roots(&registered);
     if json {
         let value = json!({
-            "valid": true, "registration": accepted.known.registration, "index": registration.index, "base": registration.base, "adapter": registration.adapter,
-            "datanet_root": registration.datanet_root, "rows": registration.samples.len(), "earning": earning, "root_by_row": by_row,
-            "root_by_tokens": by_tokens, "max_tokens": registration.max_tokens, "split": registration.split, "beacon": registration.beacon, "noise_floor": registration.semantics.consts.get("theta"),
-            "usual_noise_floor": usual_floor(registration), "security_bits": accepted.security_bits, "seconds": seconds, "datanet_compared": compared.is_some(),
+            "valid": true,
+            "registration": accepted.known.registration,
+            "index": registration.index,
+            "base": registration.base,
+            "adapter": registration.adapter,
+            "datanet_root": registration.datanet_root,
+            "rows": registration.samples.len(),
+            "earning": earning,
+            "root_by_row": by_row,
+            "root_by_tokens": by_tokens,
+            "max_tokens": registration.max_tokens,
+            "split": registration.split,
+            "beacon": registration.beacon,
+            "noise_floor": registration.semantics.consts.get("theta"),
+            "usual_noise_floor": usual_floor(registration),
+            "security_bits": accepted.security_bits,
+            "seconds": seconds,
+            "datanet_compared": compared.is_some(),
         });
         println!("{value}");
         return Ok(0);

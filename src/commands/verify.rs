@@ -134,9 +134,10 @@ fn report(args: &Args, statement: &Statement, checked: Checked, json: bool) -> R
         value["relation"] = json!(statement.relation.digest());
         value["index_digest"] = json!(index);
         value["requests"] = show::digests_json(statement);
-        value["registration"] = json!(checked.registered.as_ref().filter(|_| valid).map(|known| known.registration));
-        value["registration_beacon"] = json!(checked.registered.as_ref().and_then(|known| known.beacon));
-        value["datanet_compared"] = json!(checked.registered.as_ref().map(|known| known.datanet_compared));
+        let known = checked.registered.as_ref().filter(|_| valid);
+        value["registration"] = json!(known.map(|known| known.registration));
+        value["registration_beacon"] = json!(known.and_then(|known| known.beacon));
+        value["datanet_compared"] = json!(known.map(|known| known.datanet_compared));
         value["pinned"] = json!(pins.compared);
         value["not_pinned"] = json!(pins.left);
         if let (Some(key), Some(insecure)) = (checked.key, checked.insecure_srs) {

@@ -96,6 +96,16 @@ impl RegistrationDir {
     /// When a proof is missing or doesn't hold: not valid.
     pub fn verify(&self, on: &dyn Observer) -> Result<(Registered, Accepted), Failure> {
         let registered = self.load()?;
+        let accepted = self.verify_proofs(&registered, on)?;
+        Ok((registered, accepted))
+    }
+
+    /// Verifies all proofs of what it says is registered.
+    ///
+    /// # Errors
+    ///
+    /// As [`RegistrationDir::verify`].
+    pub fn verify_proofs(&self, registered: &Registered, on: &dyn Observer) -> Result<Accepted, Failure> {
         let mut trouble = None;
         let mut proof = |piece: Piece| match read_proof(&self.file(piece)) {
             Ok(bytes) => bytes,
@@ -109,8 +119,7 @@ impl RegistrationDir {
         if let Some(failure) = trouble {
             return Err(failure);
         }
-        let accepted = accepted.map_err(|e| Failure::invalid(format!("the registration {}: {e}", self.0.display())))?;
-        Ok((registered, accepted))
+        accepted.map_err(|e| Failure::invalid(format!("the registration {}: {e}", self.0.display())))
     }
 }
 
@@ -221,13 +230,14 @@ impl AcceptedBefore {
         read_json(file).map_err(|f| f.hint("`poa registration verify --accept` writes such a file; one of another version is made again"))
     }
 
-    /// Adds one to a file, which need not be there yet.
+    /// Adds one to a file, which need not be there yet. That its datanet was compared once stays true of a registration.
     ///
     /// # Errors
     ///
     /// When the file can't be read or written.
-    pub fn add(file: &Path, one: Known) -> Result<(), Failure> {
+    pub fn add(file: &Path, mut one: Known) -> Result<(), Failure> {
         let mut list = if file.exists() { Self::load(file)? } else { Self::default() };
+        one.datanet_compared |= list.accepted.iter().any(|k| (k.rules, k.registration) == (one.rules, one.registration) && k.datanet_compared);
         list.accepted.retain(|known| known.registration != one.registration);
         list.accepted.push(one);
         write_json(file, &list)

@@ -1,14 +1,14 @@
 //! Registrations, checked: each proof by itself, then that together they prove every row that earns.
 
 use crate::plan::Plan;
-use crate::profile::{Evm, Native, NativeProfile};
+use crate::profile::Native;
 use crate::proof::{Proof, profile_of};
 use crate::verify::{Claimed, Verified, VerifyError, pins, verify_claimed};
 use circuits::ir::Group;
 use circuits::public::PublicContext;
 use circuits::registration::{Known, RULES, Registration, RegistrationError};
 use circuits::relation::{Part, Relation};
-use circuits::statement::{Digest, Profile};
+use circuits::statement::Digest;
 use thiserror::Error;
 
 /// Why a registration is refused.
@@ -118,24 +118,12 @@ pub fn verify_rows(registration: &Registration, digest: &Digest, rows: &[usize],
     verify_bytes(registration, &relation, seed, &ctx, bytes).map_err(|reason| RefusedRegistration::Rows { rows: rows.to_vec(), reason })
 }
 
+/// Verifies one of its proofs; [`Registration::check`] holds its profile to `native`.
 fn verify_bytes(registration: &Registration, relation: &Relation, seed: Digest, ctx: &PublicContext, bytes: &[u8]) -> Result<Verified, VerifyError> {
     if profile_of(bytes)? != registration.profile {
         return Err(VerifyError::Profile);
     }
-    match registration.profile {
-        Profile::Native => verify_proof::<Native>(registration, relation, seed, ctx, bytes),
-        Profile::Evm => verify_proof::<Evm>(registration, relation, seed, ctx, bytes),
-    }
-}
-
-fn verify_proof<C: NativeProfile>(
-    registration: &Registration,
-    relation: &Relation,
-    seed: Digest,
-    ctx: &PublicContext,
-    bytes: &[u8],
-) -> Result<Verified, VerifyError> {
-    let proof = Proof::<C>::from_bytes(bytes)?;
+    let proof = Proof::<Native>::from_bytes(bytes)?;
     if !proof.tokens.is_empty() {
         return Err(VerifyError::Shape { what: "openings of tokens", expected: 0, found: proof.tokens.len() });
     }

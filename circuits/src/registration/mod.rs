@@ -35,7 +35,7 @@ pub struct Sample {
 pub struct Registration {
     /// [`PROTOCOL_VERSION`].
     pub version: u32,
-    /// Hash profile of pins and proofs.
+    /// Hash profile of pins and proofs: [`Profile::Native`], so far.
     pub profile: Profile,
     /// The index' semantics.
     pub semantics: Semantics,
@@ -89,6 +89,9 @@ pub enum RegistrationError {
         /// The registration's version.
         found: u32,
     },
+    /// No registrations of that profile yet.
+    #[error("the registration is of the evm profile, of which there are none yet")]
+    Profile,
     /// No relation can be built.
     #[error("the registration's relation: {0}")]
     Relation(#[from] RelationError),
@@ -142,6 +145,9 @@ impl Registration {
     pub fn check(&self) -> Result<(), RegistrationError> {
         if self.version != PROTOCOL_VERSION {
             return Err(RegistrationError::Version { found: self.version });
+        }
+        if self.profile != Profile::Native {
+            return Err(RegistrationError::Profile);
         }
         // The relation's limits on rows, contributors and sizes, before anything is done for each.
         self.form(Part::Base)?;

@@ -5,6 +5,7 @@ pub mod cheat;
 pub mod golden;
 pub mod mutate;
 pub mod recompute;
+pub mod registrar;
 
 use circuits::ir::Group;
 use circuits::layout::Layout;
