@@ -61,6 +61,8 @@ impl Observer for Terminal {
                     replace(&mut shown, None);
                 }
             }
+            // The curve is printed when it's whole.
+            Event::Epoch(_) => {}
             Event::Begun(phase) => replace(&mut shown, Some((phase, spinner(phase)))),
             Event::Ended(stage) => {
                 shown.iter().for_each(|(_, bar)| bar.println(format!("  {:<16}{:>8.2} s", stage.name, stage.seconds)));

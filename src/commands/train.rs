@@ -65,6 +65,9 @@ pub struct Args {
     /// Seed of initialisation and shuffling.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Keep every epoch in this file; a run that it is of goes on where it was left.
+    #[arg(long, conflicts_with = "peft")]
+    checkpoint: Option<PathBuf>,
     /// Import this PEFT adapter instead of training.
     #[arg(long)]
     peft: Option<PathBuf>,
@@ -101,7 +104,10 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
             let alpha = args.alpha.unwrap_or(2.0 * args.rank as f32);
             let config = LoraConfig { rank: args.rank, alpha, sites: sites(&args.sites)?, schedule, ..ordinary };
             let hold_out = args.epochs.is_none().then(|| HoldOut { share: args.hold_out, ..HoldOut::default() });
-            trained(&model.float, &tokens, &config, hold_out, &terminal).map_err(|f| f.hint("--epochs trains for a fixed number of passes"))?
+            trained(&model.float, &tokens, &config, hold_out, args.checkpoint.as_deref(), &terminal).map_err(|f| match f.hint {
+                None => f.hint("--epochs trains for a fixed number of passes"),
+                Some(_) => f,
+            })?
         }
     };
     say("quantising the adapter …");

@@ -55,7 +55,7 @@ pub fn prepare([model_dir, adapter_dir, index_dir]: &[PathBuf; 3], assets: &Path
         Ok(adapter) => adapter,
         Err(_) => {
             on.note("training a LoRA adapter on the datanet …");
-            let float = trained(&model.float, &tokens, &lora_config(), Some(HoldOut::default()), on)?.adapter;
+            let float = trained(&model.float, &tokens, &lora_config(), Some(HoldOut::default()), None, on)?.adapter;
             let adapter = quantised(&model, float, &tokens, on)?.adapter;
             adapter.save(adapter_dir, &model.float, "poa-demo")?;
             adapter

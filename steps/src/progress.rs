@@ -1,5 +1,6 @@
 //! What long work tells while it goes on, and how it is told to stop.
 
+use model_runtime::train::Epoch;
 use prover::prove::{Progress, Stage};
 
 /// Something that happened.
@@ -18,6 +19,8 @@ pub enum Event {
         /// The loss of a step of training.
         loss: Option<f32>,
     },
+    /// An epoch of training was made, and kept where it is to be kept.
+    Epoch(Epoch),
     /// A phase begins.
     Begun(&'static str),
     /// A phase has ended.

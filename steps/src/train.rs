@@ -3,53 +3,112 @@
 use crate::error::{Failure, While};
 use crate::progress::{Event, Observer};
 use crate::run::runtime;
-use crate::store::{AdapterDir, ModelDir};
+use crate::store::{AdapterDir, ModelDir, write_file};
 use model_runtime::int::fidelity::{Fidelity, fidelity};
 use model_runtime::int::{QuantiseError, quantise_adapter};
 use model_runtime::shape::{FloatAdapter, FloatModel};
-use model_runtime::train::{EpochLoss, HoldOut, LoraConfig, Progress, TrainError, float_logits, train_lora, train_lora_chosen};
+use model_runtime::train::{EpochLoss, HoldOut, LoraConfig, Progress, TrainError, Training, float_logits};
+use std::path::Path;
+use std::time::Instant;
 
 /// A trained adapter and how it was trained.
 pub struct Trained {
     /// The adapter.
     pub adapter: FloatAdapter,
-    /// The last run's losses, step by step.
+    /// Losses of the epochs that trained on all samples.
     pub losses: Vec<f32>,
     /// What chose the number of epochs; empty if it was given.
     pub epochs: Vec<EpochLoss>,
 }
 
-/// Trains; with `hold_out` the number of epochs is chosen, else it is the schedule's.
+fn failed(error: TrainError) -> Failure {
+    match error {
+        TrainError::Stopped => Failure::stopped(),
+        error => Failure::input(format!("training: {error}")),
+    }
+}
+
+/// Trains; with `hold_out` the number of epochs is chosen, else it is the schedule's. With a `checkpoint`, every epoch is kept in that file, and a
+/// run that it is of goes on where it was left.
 ///
 /// # Errors
 ///
-/// When the configuration doesn't fit the model, or it was told to stop.
+/// When the configuration doesn't fit the model, the checkpoint is another run's, or it was told to stop.
 pub fn trained(
     model: &FloatModel,
     tokens: &[Vec<u32>],
     config: &LoraConfig,
     hold_out: Option<HoldOut>,
+    checkpoint: Option<&Path>,
     on: &dyn Observer,
 ) -> Result<Trained, Failure> {
-    let mut losses = Vec::new();
-    let progress = |p: Progress| {
-        on.tell(Event::Steps { what: "training", done: p.step as u64, total: p.steps as u64, loss: Some(p.loss) });
-        // Choosing the number of epochs is a run of its own.
-        if p.step == 1 {
-            losses.clear();
+    let mut training = match checkpoint.filter(|path| path.exists()) {
+        Some(path) => {
+            let bytes = std::fs::read(path).during_path("reading", path)?;
+            let resumed = Training::resume(model, tokens, config.clone(), hold_out, &bytes).map_err(failed);
+            let training = resumed.map_err(|f| f.hint(format!("remove {} to train from the beginning", path.display())))?;
+            on.note(format!("going on after epoch {} of {}", training.curve().len() + training.last().len(), path.display()));
+            training
         }
-        losses.push(p.loss);
+        None => Training::new(model, tokens, config.clone(), hold_out).map_err(failed)?,
+    };
+    let mut progress = |p: Progress| {
+        on.tell(Event::Steps { what: "training", done: p.step as u64, total: p.steps as u64, loss: Some(p.loss) });
         on.goes_on()
     };
-    let trained = match hold_out {
-        Some(hold_out) => train_lora_chosen(model, tokens, config, &hold_out, progress),
-        None => train_lora(model, tokens, config, progress).map(|adapter| (adapter, vec![])),
-    };
-    let (adapter, epochs) = trained.map_err(|error| match error {
-        TrainError::Stopped => Failure::stopped(),
-        error => Failure::input(format!("training: {error}")),
-    })?;
-    Ok(Trained { adapter, losses, epochs })
+    while let Some(epoch) = training.epoch(&mut progress).map_err(failed)? {
+        if let Some(path) = checkpoint {
+            write_file(path, &training.checkpoint())?;
+        }
+        on.tell(Event::Epoch(epoch));
+    }
+    let (losses, epochs) = (training.last().to_vec(), training.curve().to_vec());
+    Ok(Trained { adapter: training.into_adapter(), losses, epochs })
+}
+
+/// What a training run will take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Fewest and most seconds, on this machine as it is now.
+    pub seconds: (f64, f64),
+    /// Bytes of weights, moments and a batch's activations.
+    pub memory: u64,
+}
+
+/// Steps that are made to see how long one takes, at most.
+const TIMED: usize = 4;
+
+/// Makes a few steps and says how long all would take. What a run would be refused for is refused here.
+///
+/// # Errors
+///
+/// When the configuration doesn't fit the model.
+pub fn estimate(model: &FloatModel, tokens: &[Vec<u32>], config: &LoraConfig, hold_out: Option<HoldOut>) -> Result<Estimate, Failure> {
+    let mut training = Training::new(model, tokens, config.clone(), hold_out).map_err(failed)?;
+    let (least, most) = training.steps();
+    let (started, mut made) = (Instant::now(), 0);
+    let stopped = training.epoch(&mut |p| {
+        made = p.step;
+        p.step < TIMED
+    });
+    match stopped {
+        Ok(_) | Err(TrainError::Stopped) => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let step = started.elapsed().as_secs_f64() / made.max(1) as f64;
+    Ok(Estimate { seconds: (step * least as f64, step * most as f64), memory: memory(model, tokens, config) })
+}
+
+fn memory(model: &FloatModel, tokens: &[Vec<u32>], config: &LoraConfig) -> u64 {
+    let shape = &model.shape;
+    let linear: usize = config.sites.iter().map(|&site| shape.site_dims(site)).map(|(out, inner)| out + inner).sum();
+    let base: usize = model.embed.len() + model.layers.iter().flat_map(|l| &l.linear).map(Vec::len).sum::<usize>();
+    let longest = tokens.iter().map(Vec::len).max().unwrap_or(0).min(config.context);
+    // Weights, gradient and two moments of A and B.
+    let adapter = 4 * shape.layers * config.rank * linear;
+    // A token's vectors in a layer: the stream, norms, attention's and the feed-forward's, and its row of attention; then its logits twice.
+    let token = shape.layers * (12 * shape.width + 4 * shape.ff + shape.heads * longest) + 2 * shape.vocab;
+    4 * (base + adapter + config.schedule.batch * longest * token) as u64
 }
 
 /// The loss curve as up to 16 means.
@@ -128,6 +187,7 @@ fn adapter_share(model: &FloatModel, adapter: &FloatAdapter) -> f64 {
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use crate::progress::Unwatched;
     use model_runtime::int::synthetic::{Generator, random_adapter, random_model};
     use model_runtime::shape::{LoraShape, ModelShape, Site};
 
@@ -163,9 +223,60 @@ mod tests {
         config.schedule.epochs = 2;
         let samples: Vec<Vec<u32>> = (0..12).map(|i| vec![1, 2 + i % 8, 3]).collect();
         for hold_out in [None, Some(HoldOut::default())] {
-            let run = |on: &dyn Observer| trained(&model, &samples, &config, hold_out, on);
+            let run = |on: &dyn Observer| trained(&model, &samples, &config, hold_out, None, on);
             assert_eq!(run(&Until(0)).map(|_| ()).unwrap_err().kind, Kind::Stopped);
             assert!(!run(&Until(1)).unwrap().losses.is_empty());
         }
+    }
+
+    /// A run that was stopped goes on with the last whole epoch, and ends with the very adapter of one that wasn't stopped.
+    #[test]
+    fn training_goes_on_where_it_was_left() {
+        struct For(std::sync::atomic::AtomicUsize);
+        impl Observer for For {
+            fn tell(&self, _: Event) {}
+            fn goes_on(&self) -> bool {
+                self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed) > 1
+            }
+        }
+        let shape =
+            ModelShape { layers: 1, width: 8, heads: 1, kv_heads: 1, head_dim: 8, ff: 8, vocab: 16, rope_theta: 1e4, norm_eps: 1e-5, context: 8 };
+        let model = random_model(&shape, &mut Generator::new(2));
+        let mut config = LoraConfig::ordinary(8, 1);
+        config.schedule.epochs = 4;
+        let samples: Vec<Vec<u32>> = (0..20).map(|i| vec![1, 2 + i % 8, 3]).collect();
+        let whole = trained(&model, &samples, &config, Some(HoldOut::default()), None, &Unwatched).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("checkpoint");
+        let mut stops = 0;
+        let resumed = loop {
+            match trained(&model, &samples, &config, Some(HoldOut::default()), Some(&path), &For(5.into())) {
+                Ok(done) => break done,
+                Err(failure) => assert_eq!(failure.kind, Kind::Stopped),
+            }
+            stops += 1;
+        };
+        assert!(stops > 3 && resumed.adapter.pairs == whole.adapter.pairs && resumed.epochs == whole.epochs, "{stops}");
+        config.rank = 4;
+        let refused = trained(&model, &samples, &config, Some(HoldOut::default()), Some(&path), &Unwatched).err().unwrap();
+        assert!(refused.message.contains("another model, other samples or other settings") && refused.hint.is_some(), "{refused:?}");
+    }
+
+    #[test]
+    fn an_estimate_is_of_the_steps_that_are_left_to_make() {
+        let shape =
+            ModelShape { layers: 1, width: 8, heads: 1, kv_heads: 1, head_dim: 8, ff: 8, vocab: 16, rope_theta: 1e4, norm_eps: 1e-5, context: 8 };
+        let model = random_model(&shape, &mut Generator::new(2));
+        let samples: Vec<Vec<u32>> = (0..40).map(|i| vec![1, 2 + i % 8, 3]).collect();
+        let of = |epochs: usize| {
+            let mut config = LoraConfig::ordinary(8, 1);
+            config.schedule.epochs = epochs;
+            estimate(&model, &samples, &config, Some(HoldOut::default())).unwrap()
+        };
+        let few = of(10);
+        assert!(few.seconds.0 > 0.0 && few.seconds.0 < few.seconds.1 && few.memory > 0, "{few:?}");
+        let mut config = LoraConfig::ordinary(8, 1);
+        config.rank = 99;
+        assert!(estimate(&model, &samples, &config, None).unwrap_err().message.contains("rank"));
     }
 }

@@ -7,6 +7,7 @@ use crate::semantics::{Dims, Op, Semantics};
 use crate::shape::Site;
 use crate::tables;
 use crate::tensor::{Tensor, TensorMap};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Why a run failed.
@@ -72,6 +73,9 @@ pub enum RunError {
         /// The nearest one reached.
         found: i64,
     },
+    /// An adapter of another base.
+    #[error("the adapter was made for a base with other sizes or widths")]
+    OtherBase,
     /// The answer isn't what greedy decoding gives.
     #[error("answer token {slot}: expected the greedy token {expected}, found {found}")]
     NotGreedy {
@@ -118,13 +122,13 @@ pub(crate) struct Lora {
     pub b_t: Mat16,
 }
 
-/// One linear layer of one transformer layer.
+/// One linear layer of one transformer layer. The base's matrices are shared with its other adapters.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
     /// `[out, in]`.
-    pub w: Mat16,
+    pub w: Arc<Mat16>,
     /// `[in, out]`.
-    pub w_t: Mat16,
+    pub w_t: Arc<Mat16>,
     pub lora: Option<Lora>,
 }
 
@@ -133,9 +137,9 @@ pub(crate) struct Linear {
 pub struct Runtime {
     pub(crate) sem: Semantics,
     pub(crate) layers: Vec<Vec<Linear>>,
-    pub(crate) embed: Vec<i32>,
-    pub(crate) head: Mat16,
-    pub(crate) head_t: Mat16,
+    pub(crate) embed: Arc<Vec<i32>>,
+    pub(crate) head: Arc<Mat16>,
+    pub(crate) head_t: Arc<Mat16>,
     /// n1, n2, nf.
     pub(crate) norms: [NormParams; 3],
     pub(crate) exp_att: Vec<i32>,
@@ -224,44 +228,78 @@ fn norm_params(sem: &Semantics, name: &str) -> Result<NormParams, RunError> {
     })
 }
 
+/// A base's weights by layer and site, each in both orientations.
+struct BaseWeights {
+    layers: Vec<Vec<[Arc<Mat16>; 2]>>,
+    embed: Arc<Vec<i32>>,
+    head: [Arc<Mat16>; 2],
+}
+
+impl BaseWeights {
+    fn new(sem: &Semantics, base: &TensorMap) -> Result<Self, RunError> {
+        let d = Dims::new(sem, 1, 1);
+        let both = |w: Mat16| [w.transposed(), w].map(Arc::new);
+        let mut layers: Vec<Vec<_>> = (0..sem.shape.layers).map(|_| Vec::with_capacity(7)).collect();
+        for site in Site::ALL {
+            let (out, input) = site_lens(&d, site);
+            let w = fetch(sem, &d, base, &format!("w{}", site.name()))?;
+            layers.iter_mut().enumerate().for_each(|(l, layer)| layer.push(both(layer_matrix(w, l, out, input))));
+        }
+        let embed = Arc::new(fetch(sem, &d, base, "embed")?.data.clone());
+        Ok(Self { layers, embed, head: both(Mat16::new(d.v, d.d, &fetch(sem, &d, base, "head")?.data)) })
+    }
+}
+
 impl Runtime {
     /// Checks and prepares the weights. `adapter` is required iff the semantics has one.
     pub fn new(sem: Semantics, base: &TensorMap, adapter: Option<&TensorMap>) -> Result<Self, RunError> {
+        let weights = BaseWeights::new(&sem, base)?;
+        Self::with_weights(sem, weights, adapter)
+    }
+
+    /// The same base with an adapter, sharing the base's weights.
+    pub fn adapted(&self, sem: Semantics, adapter: &TensorMap) -> Result<Self, RunError> {
+        let widths = |sem: &Semantics| -> Vec<Option<u32>> {
+            let names = Site::ALL.iter().map(|site| format!("w{}", site.name())).chain(["embed".into(), "head".into()]);
+            names.map(|name| sem.weight_bits.get(&name).copied()).collect()
+        };
+        if sem.shape != self.sem.shape || widths(&sem) != widths(&self.sem) {
+            return Err(RunError::OtherBase);
+        }
+        let pair = |linear: &Linear| [linear.w_t.clone(), linear.w.clone()];
+        let layers = self.layers.iter().map(|layer| layer.iter().map(pair).collect()).collect();
+        let weights = BaseWeights { layers, embed: self.embed.clone(), head: [self.head_t.clone(), self.head.clone()] };
+        Self::with_weights(sem, weights, Some(adapter))
+    }
+
+    fn with_weights(sem: Semantics, base: BaseWeights, adapter: Option<&TensorMap>) -> Result<Self, RunError> {
         let d = Dims::new(&sem, 1, 1);
         let none = TensorMap::new();
         let adapter = adapter.unwrap_or(&none);
-        let mut layers: Vec<Vec<Linear>> = (0..sem.shape.layers).map(|_| Vec::with_capacity(7)).collect();
-        for site in Site::ALL {
+        let bare = |[w_t, w]: [Arc<Mat16>; 2]| Linear { w, w_t, lora: None };
+        let mut layers: Vec<Vec<Linear>> = base.layers.into_iter().map(|layer| layer.into_iter().map(bare).collect()).collect();
+        for &site in sem.sites() {
             let (out, input) = site_lens(&d, site);
             let name = site.name();
-            let w = fetch(&sem, &d, base, &format!("w{name}"))?;
-            let pair = match sem.sites().contains(&site) {
-                true => Some((fetch(&sem, &d, adapter, &format!("a{name}"))?, fetch(&sem, &d, adapter, &format!("b{name}"))?)),
-                false => None,
-            };
+            let (a, b) = (fetch(&sem, &d, adapter, &format!("a{name}"))?, fetch(&sem, &d, adapter, &format!("b{name}"))?);
             for (l, layer) in layers.iter_mut().enumerate() {
-                let w = layer_matrix(w, l, out, input);
-                let lora = pair.map(|(a, b)| {
-                    let (a, b) = (layer_matrix(a, l, d.r, input), layer_matrix(b, l, out, d.r));
-                    Lora { a_t: a.transposed(), b_t: b.transposed(), a, b }
-                });
-                layer.push(Linear { w_t: w.transposed(), w, lora });
+                let (a, b) = (layer_matrix(a, l, d.r, input), layer_matrix(b, l, out, d.r));
+                layer[site as usize].lora = Some(Lora { a_t: a.transposed(), b_t: b.transposed(), a, b });
             }
         }
-        let embed = fetch(&sem, &d, base, "embed")?.data.clone();
-        let head = Mat16::new(d.v, d.d, &fetch(&sem, &d, base, "head")?.data);
         let (silu, dsilu) = tables::silu_tables(exponent(&sem, "gate")?, exponent(&sem, "silu")?, exponent(&sem, "dsilu")?);
         let positions = sem.shape.context.next_power_of_two();
         let (cos, sin) = tables::rope_tables(sem.shape.rope_theta, sem.shape.head_dim, positions, d.p);
+        let [head_t, head] = base.head;
         Ok(Self {
             norms: [norm_params(&sem, "n1")?, norm_params(&sem, "n2")?, norm_params(&sem, "nf")?],
             exp_att: tables::exp_table(exponent(&sem, "att.exp_bits")?),
             exp_out: tables::exp_table(exponent(&sem, "out.exp_bits")?),
             recip: tables::recip_table(),
-            head_t: head.transposed(),
+            head_t,
             sem,
             layers,
-            embed,
+            embed: base.embed,
             head,
             silu,
             dsilu,

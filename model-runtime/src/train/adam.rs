@@ -1,5 +1,7 @@
 //! AdamW (Loshchilov and Hutter 2019), as candle's.
 
+use serde::{Deserialize, Serialize};
+
 const BETA: [f32; 2] = [0.9, 0.99];
 const EPSILON: f32 = 1e-8;
 
@@ -15,7 +17,7 @@ pub(super) struct AdamRates {
 }
 
 /// First and second moments of one tensor.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Adam {
     first: Vec<f32>,
     second: Vec<f32>,

@@ -1,14 +1,14 @@
 //! How long to train: epochs are chosen by the loss of samples that are held out, then all samples are trained on.
 
-use super::lora::{Trainer, train_lora};
-use super::{LoraConfig, Progress, SplitMix64, TrainError, parameter};
+use super::{LoraConfig, Phase, Progress, SplitMix64, TrainError, Training, parameter};
 use crate::shape::{FloatAdapter, FloatModel};
+use serde::{Deserialize, Serialize};
 
 /// A held-out loss within this factor of the lowest is as good: while it does no harm, an adapter that is trained longer knows its samples better.
 const SLACK: f32 = 1.02;
 
 /// What is held out, and when to stop.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct HoldOut {
     /// Share of the samples held out, rounded up.
     pub share: f64,
@@ -24,7 +24,7 @@ impl Default for HoldOut {
 }
 
 /// Losses after one epoch, in nats per token.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochLoss {
     /// Mean over the epoch's batches.
     pub trained: f32,
@@ -41,10 +41,10 @@ pub fn train_lora_chosen(
     hold_out: &HoldOut,
     mut progress: impl FnMut(Progress) -> bool,
 ) -> Result<(FloatAdapter, Vec<EpochLoss>), TrainError> {
-    let curve = held_out_curve(model, samples, config, hold_out, &mut progress)?;
-    let mut config = config.clone();
-    config.schedule.epochs = best_epoch(&curve);
-    Ok((train_lora(model, samples, &config, progress)?, curve))
+    let mut training = Training::new(model, samples, config.clone(), Some(*hold_out))?;
+    while training.epoch(&mut progress)?.is_some() {}
+    let curve = training.curve().to_vec();
+    Ok((training.into_adapter(), curve))
 }
 
 /// Trains on all but a seeded share of the samples, at most `schedule.epochs` epochs of the same schedule, and stops when the held-out loss no
@@ -56,6 +56,15 @@ pub fn held_out_curve(
     hold_out: &HoldOut,
     mut progress: impl FnMut(Progress) -> bool,
 ) -> Result<Vec<EpochLoss>, TrainError> {
+    let mut training = Training::new(model, samples, config.clone(), Some(*hold_out))?;
+    while training.phase() == Phase::Choosing {
+        training.epoch(&mut progress)?;
+    }
+    Ok(training.curve().to_vec())
+}
+
+/// The samples held out, and those kept.
+pub(super) fn divided(samples: &[Vec<u32>], hold_out: &HoldOut, seed: u64) -> Result<[Vec<Vec<u32>>; 2], TrainError> {
     if !(hold_out.share > 0.0 && hold_out.share < 1.0) {
         return Err(parameter("held-out share", "above 0, below 1", hold_out.share));
     }
@@ -64,19 +73,9 @@ pub fn held_out_curve(
         return Err(parameter("samples", format!("at least {} to hold {held} out", held + 1), samples.len()));
     }
     let mut order: Vec<usize> = (0..samples.len()).collect();
-    SplitMix64::new(config.schedule.seed ^ 0x4e1d_0077_5a3b_1e00).shuffle(&mut order);
+    SplitMix64::new(seed ^ 0x4e1d_0077_5a3b_1e00).shuffle(&mut order);
     let take = |chosen: &[usize]| chosen.iter().map(|&i| samples[i].clone()).collect::<Vec<_>>();
-    let (held, kept) = (take(&order[..held]), take(&order[held..]));
-    let mut trainer = Trainer::new(model, &kept, config)?;
-    let mut curve = Vec::new();
-    for epoch in 0..config.schedule.epochs {
-        let trained = trainer.epoch(&mut progress)?;
-        curve.push(EpochLoss { trained, held_out: trainer.loss(&held)? });
-        if epoch + 1 >= best_epoch(&curve) + hold_out.patience {
-            break;
-        }
-    }
-    Ok(curve)
+    Ok([take(&order[..held]), take(&order[held..])])
 }
 
 /// The last epoch, from 1, after which the held-out loss was the lowest or within two percent of it.

@@ -5,12 +5,13 @@ use super::gemm::add_transposed_times;
 use super::loss::{loss_gradient, mean_loss};
 use super::optimise::check_samples;
 use super::pass::{Batch, Pass, SiteGradient};
-use super::{Penalties, Progress, Schedule, SplitMix64, TrainError, parameter};
+use super::{Penalties, Progress, Schedule, SplitMix64, TrainError, Training, parameter};
 use crate::shape::{FloatAdapter, FloatModel, LoraShape, ModelShape, Site};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An adapter to be trained.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LoraConfig {
     /// Rank.
     pub rank: usize,
@@ -42,11 +43,21 @@ pub fn train_lora(
     config: &LoraConfig,
     mut progress: impl FnMut(Progress) -> bool,
 ) -> Result<FloatAdapter, TrainError> {
-    let mut trainer = Trainer::new(model, samples, config)?;
-    for _ in 0..config.schedule.epochs {
-        trainer.epoch(&mut progress)?;
-    }
-    Ok(trainer.adapter)
+    let mut training = Training::new(model, samples, config.clone(), None)?;
+    while training.epoch(&mut progress)?.is_some() {}
+    Ok(training.into_adapter())
+}
+
+/// What an epoch leaves to the next: weights, moments, where the generator and the schedule are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct State {
+    /// A and B of each site.
+    pairs: BTreeMap<(usize, Site), (Vec<f32>, Vec<f32>)>,
+    /// Moments of A and B.
+    moments: BTreeMap<(usize, Site), [Adam; 2]>,
+    rng: SplitMix64,
+    order: Vec<usize>,
+    step: usize,
 }
 
 /// A training run, epoch by epoch.
@@ -64,6 +75,23 @@ pub(super) struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
+    /// What is left to the next epoch.
+    pub(super) fn state(&self) -> State {
+        let (pairs, moments) = (self.adapter.pairs.clone(), self.moments.clone());
+        State { pairs, moments, rng: self.rng.clone(), order: self.order.clone(), step: self.step }
+    }
+
+    /// Goes on from a state of the same run.
+    pub(super) fn restore(&mut self, state: State) {
+        let State { pairs, moments, rng, order, step } = state;
+        (self.adapter.pairs, self.moments, self.rng, self.order, self.step) = (pairs, moments, rng, order, step);
+    }
+
+    /// Steps of an epoch.
+    pub(super) fn steps_an_epoch(&self) -> usize {
+        self.samples.len().div_ceil(self.schedule.batch)
+    }
+
     pub(super) fn new(model: &'a FloatModel, samples: &[Vec<u32>], config: &LoraConfig) -> Result<Self, TrainError> {
         let adapter = fresh_adapter(&model.shape, config)?;
         let (samples, schedule) = (cut(samples, config.context.min(model.shape.context)), config.schedule.clone());

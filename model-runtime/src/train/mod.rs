@@ -13,6 +13,7 @@ mod loss;
 mod optimise;
 pub mod pass;
 mod rng;
+mod training;
 
 pub use base::{BaseConfig, train_base};
 pub use float::{Net, float_greedy, float_logits, float_lora_gradients};
@@ -20,6 +21,7 @@ pub use held_out::{EpochLoss, HoldOut, best_epoch, held_out_curve, train_lora_ch
 pub use lora::{LoraConfig, pack, train_lora};
 pub use optimise::{Penalties, Progress, Schedule};
 pub use rng::SplitMix64;
+pub use training::{Epoch, Phase, Training};
 
 /// Why training or the float reference failed.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +49,9 @@ pub enum TrainError {
         /// The id.
         id: u32,
     },
+    /// A checkpoint that can't be gone on from.
+    #[error("the checkpoint {0}")]
+    Checkpoint(String),
     /// Told to stop by whoever watches progress.
     #[error("stopped")]
     Stopped,

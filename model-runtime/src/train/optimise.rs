@@ -7,9 +7,10 @@ use crate::shape::ModelShape;
 use candle_core::{D, Device, Result as CandleResult, Tensor, Var};
 use candle_nn::ops::log_softmax;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
+use serde::Serialize;
 
 /// How long and how fast to train.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Schedule {
     /// Passes over the samples.
     pub epochs: usize,
@@ -28,7 +29,7 @@ pub struct Schedule {
 }
 
 /// What changes the mean cross-entropy so that a model stays exact in integers; all are 0 by default.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Penalties {
     /// Label smoothing: this share of the target is spread over the vocabulary. It bounds the logits, which amplify every rounding error.
     pub smoothing: f64,

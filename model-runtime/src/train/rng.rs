@@ -1,7 +1,9 @@
 //! A small deterministic generator (SplitMix64, Steele, Lea and Flood 2014): the same numbers on every machine. Not for secrets.
 
+use serde::{Deserialize, Serialize};
+
 /// SplitMix64.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SplitMix64(u64);
 
 impl SplitMix64 {
