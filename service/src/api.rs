@@ -1,14 +1,17 @@
 //! The API's routes beside OpenAI's: models, requests with their attribution and proof, keys.
 
 use crate::attributions::{self, Attributed};
-use crate::catalog::Served;
+use crate::catalog::Listed;
+use crate::datanets;
 use crate::error::ApiError;
 use crate::jobs::{self, Job};
 use crate::keys::{self, Caller, Scope};
+use crate::metrics::metrics;
 use crate::openai::{Shape, complete, model};
+use crate::proofs::PROVE;
 use crate::requests::{self, Request};
 use crate::server::Service;
-use crate::worker::PROVE;
+use crate::trainings;
 use axum::body::Bytes;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
@@ -47,7 +50,8 @@ impl FromRequestParts<Arc<Service>> for Caller {
 }
 
 impl Caller {
-    fn admin(self) -> Result<(), ApiError> {
+    /// Refuses everyone else.
+    pub fn admin(self) -> Result<(), ApiError> {
         if self.scope == Scope::Admin { Ok(()) } else { Err(ApiError::forbidden("this needs an admin's key")) }
     }
 }
@@ -56,6 +60,7 @@ impl Caller {
 pub fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(metrics))
         .route("/v1/models", get(models))
         .route("/v1/models/{id}", get(one_model))
         .route("/v1/completions", post(|s: Shared, caller, body| completions(s, caller, Shape::Text, body)))
@@ -68,11 +73,13 @@ pub fn routes() -> Router<Arc<Service>> {
         .route("/v1/requests/{id}/statement.json", get(statement_file))
         .route("/v1/keys", get(list_keys).post(make_key))
         .route("/v1/keys/{id}", delete(revoke_key))
+        .route("/v1/load_lora_adapter", post(load_adapter))
+        .route("/v1/unload_lora_adapter", post(unload_adapter))
         .route("/v1/{*rest}", axum::routing::any(|| async { ApiError::not_found("route") }))
 }
 
 /// A JSON object, whatever the content type says.
-fn object(body: &Bytes) -> Result<Map<String, Value>, ApiError> {
+pub fn object(body: &Bytes) -> Result<Map<String, Value>, ApiError> {
     serde_json::from_slice(body).map_err(|e| ApiError::invalid(format!("the body isn't a JSON object: {e}")))
 }
 
@@ -80,17 +87,17 @@ async fn completions(State(service): Shared, caller: Caller, shape: Shape, body:
     complete(service, caller, shape, object(&body)?).await
 }
 
-fn model_json(served: &Served) -> Value {
-    json!({ "id": served.id, "object": "model", "created": 0, "owned_by": "poa", "generation": served.generation, "context": served.context() })
+fn model_json(listed: &Listed) -> Value {
+    json!({ "id": listed.id, "object": "model", "created": 0, "owned_by": "poa", "generation": listed.generation, "context": listed.context, "bytes": listed.bytes })
 }
 
 async fn models(State(service): Shared, _: Caller) -> Answered {
-    let list: Vec<Value> = service.catalog.all().map(|served| model_json(served)).collect();
+    let list: Vec<Value> = service.catalog.all().iter().map(model_json).collect();
     Ok(Json(json!({ "object": "list", "data": list })).into_response())
 }
 
 async fn one_model(State(service): Shared, _: Caller, Path(id): Path<String>) -> Answered {
-    Ok(Json(model_json(&*model(&service, &id)?)).into_response())
+    Ok(Json(model_json(&service.catalog.listed(&id)?)).into_response())
 }
 
 fn request_json(service: &Service, request: &Request) -> Result<Value, ApiError> {
@@ -109,9 +116,19 @@ async fn request(State(service): Shared, caller: Caller, Path(id): Path<String>)
     Ok(Json(request_json(&service, &requests::find(&service.database, caller, &id)?)?).into_response())
 }
 
+/// Whether a caller may read the samples that a model was trained on.
+fn reads(service: &Service, caller: Caller, model: &str) -> Result<bool, ApiError> {
+    if service.show_samples || caller.scope == Scope::Admin {
+        return Ok(true);
+    }
+    let training = trainings::of_model(&service.database, model)?;
+    Ok(training.map(|t| datanets::by_id(&service.database, t.datanet_id)).transpose()?.is_some_and(|of| of.is_read_by(caller)))
+}
+
 /// What bears on a request's answer, as far as the caller may read samples.
 pub async fn attributed(service: &Arc<Service>, caller: Caller, request: Request) -> Result<Attributed, ApiError> {
-    let served = model(service, &request.model)?;
+    let model_name = request.model.clone();
+    let served = model(service, &request.model).await?;
     let permit = service.permit().await?;
     let of = service.clone();
     let work = move || {
@@ -119,7 +136,7 @@ pub async fn attributed(service: &Arc<Service>, caller: Caller, request: Request
         attributions::of(&of.database, &served, &request)
     };
     let attributed = tokio::task::spawn_blocking(work).await??;
-    let reads = service.show_samples || caller.scope == Scope::Admin;
+    let reads = reads(service, caller, &model_name)?;
     Ok(if reads { attributed } else { attributed.without_texts() })
 }
 
@@ -137,14 +154,14 @@ fn job_json(id: &str, job: &Job) -> Value {
 }
 
 /// Queues the proof of a request that a caller may see.
-pub fn enqueue_proof(service: &Service, caller: Caller, id: &str) -> Result<Job, ApiError> {
+pub async fn enqueue_proof(service: &Arc<Service>, caller: Caller, id: &str) -> Result<Job, ApiError> {
     let request = requests::find(&service.database, caller, id)?;
-    request.run(&*model(service, &request.model)?)?;
+    request.run(&*model(service, &request.model).await?)?;
     Ok(jobs::enqueue(&service.database, PROVE, id)?)
 }
 
 async fn prove(State(service): Shared, caller: Caller, Path(id): Path<String>) -> Answered {
-    let job = enqueue_proof(&service, caller, &id)?;
+    let job = enqueue_proof(&service, caller, &id).await?;
     let status = if job.is_over() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(job_json(&id, &job))).into_response())
 }
@@ -195,7 +212,7 @@ async fn make_key(State(service): Shared, caller: Caller, body: Bytes) -> Answer
     let name = body.get("name").and_then(Value::as_str).filter(|name| (1..=NAME).contains(&name.chars().count()));
     let name = name.ok_or_else(|| ApiError::parameter("name", format!("name: expected a text of 1 to {NAME} characters")))?;
     let scope = body.get("scope").map_or(Some(Scope::User), |scope| scope.as_str().and_then(Scope::named));
-    let scope = scope.ok_or_else(|| ApiError::parameter("scope", "scope: expected admin or user"))?;
+    let scope = scope.ok_or_else(|| ApiError::parameter("scope", "scope: expected admin, owner, contributor or user"))?;
     Ok((StatusCode::CREATED, Json(json!({ "key": keys::make(&service.database, name, scope)?, "name": name, "scope": scope }))).into_response())
 }
 
@@ -206,6 +223,40 @@ async fn revoke_key(State(service): Shared, caller: Caller, Path(id): Path<i64>)
     }
     if !keys::revoke(&service.database, id)? {
         return Err(ApiError::not_found("key"));
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// A base's and an adapter's name of a call that names a model as vLLM does.
+fn adapter_named(body: &Map<String, Value>) -> Result<(String, String), ApiError> {
+    if let Some(other) = body.keys().find(|key| *key != "lora_name") {
+        let error = ApiError::parameter(other, format!("{other} isn't supported"));
+        return Err(ApiError { hint: Some("adapters are read from models/BASE/adapters/NAME beneath the data directory".into()), ..error });
+    }
+    let name = body.get("lora_name").and_then(Value::as_str).and_then(|name| name.split_once('+'));
+    let (base, adapter) = name.ok_or_else(|| ApiError::parameter("lora_name", "lora_name: expected base+adapter"))?;
+    datanets::check_name("lora_name", adapter)?;
+    Ok((base.to_owned(), adapter.to_owned()))
+}
+
+async fn load_adapter(State(service): Shared, caller: Caller, body: Bytes) -> Answered {
+    caller.admin()?;
+    let (base, adapter) = adapter_named(&object(&body)?)?;
+    if service.catalog.base(&base).is_none() {
+        return Err(ApiError::parameter("lora_name", format!("lora_name: no base {base:?} is served")));
+    }
+    let id = format!("{base}+{adapter}");
+    let of = service.clone();
+    let load = move || of.catalog.add(&base, &adapter, &*of.on).map_err(|f| ApiError { hint: f.hint, ..ApiError::parameter("lora_name", f.message) });
+    tokio::task::spawn_blocking(load).await??;
+    Ok(Json(model_json(&service.catalog.listed(&id)?)).into_response())
+}
+
+async fn unload_adapter(State(service): Shared, caller: Caller, body: Bytes) -> Answered {
+    caller.admin()?;
+    let (base, adapter) = adapter_named(&object(&body)?)?;
+    if !service.catalog.remove(&format!("{base}+{adapter}")) {
+        return Err(ApiError::not_found("model"));
     }
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -1,13 +1,13 @@
 //! What the service remembers: SQLite with one writer, in one file.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use steps::error::{Failure, While};
 
 /// The schema, step by step; a database says how many it has seen.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("../migrations/1.sql"), include_str!("../migrations/2.sql")];
 /// How long to wait for another process.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -26,14 +26,21 @@ impl Database {
             connection.busy_timeout(PATIENCE)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
-            connection.pragma_update(None, "foreign_keys", true)?;
+            // A migration may replace a table that others refer to; what they refer to is checked when it has.
+            connection.pragma_update(None, "foreign_keys", false)?;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let seen: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
             for migration in MIGRATIONS.iter().skip(usize::try_from(seen).unwrap_or(0)) {
                 transaction.execute_batch(migration)?;
             }
             transaction.pragma_update(None, "user_version", MIGRATIONS.len().max(usize::try_from(seen).unwrap_or(0)) as i64)?;
+            let dangling: Option<String> =
+                transaction.query_row("SELECT \"table\" FROM pragma_foreign_key_check", [], |row| row.get(0)).optional()?;
+            if let Some(table) = dangling {
+                return Err(rusqlite::Error::InvalidColumnName(format!("{table} refers to what isn't there")));
+            }
             transaction.commit()?;
+            connection.pragma_update(None, "foreign_keys", true)?;
             Ok(seen)
         };
         let seen = prepare().during_path("opening", path)?;
@@ -92,6 +99,27 @@ mod tests {
         Database::open(&path).unwrap().write(|t| t.pragma_update(None, "user_version", 7)).unwrap();
         let refused = Database::open(&path).err().unwrap();
         assert!(refused.message.contains("version 7"), "{refused:?}");
+    }
+
+    /// Keys made before there were other scopes stay, with what refers to them.
+    #[test]
+    fn an_older_database_is_brought_up_to_date() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("poa.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        old.execute_batch(
+            "INSERT INTO keys (id, hash, name, scope, created) VALUES (7, x'01', 'old', 'user', 0); \
+             INSERT INTO sessions (hash, key, form_token, expires) VALUES (x'02', 7, 't', 0);",
+        )
+        .unwrap();
+        drop(old);
+        let database = Database::open(&path).unwrap();
+        let name = "SELECT keys.name FROM sessions JOIN keys ON keys.id = sessions.key";
+        assert_eq!(database.read(|c| c.query_row(name, [], |r| r.get::<_, String>(0))).unwrap(), "old");
+        assert!(database.write(|t| t.execute("UPDATE keys SET scope = 'owner'", [])).is_ok());
+        assert!(database.write(|t| t.execute("DELETE FROM keys", [])).is_err(), "a session refers to it");
     }
 
     #[test]

@@ -92,22 +92,22 @@ pub fn enqueue(database: &Database, kind: &str, subject: &str) -> rusqlite::Resu
     })
 }
 
-/// Takes the oldest job that waits, or whose worker has gone silent.
-pub fn claim(database: &Database) -> rusqlite::Result<Option<Claim>> {
-    claim_at(database, now())
+/// Takes the oldest job of a kind that waits, or whose worker has gone silent.
+pub fn claim(database: &Database, kind: &str) -> rusqlite::Result<Option<Claim>> {
+    claim_at(database, kind, now())
 }
 
-fn claim_at(database: &Database, now: i64) -> rusqlite::Result<Option<Claim>> {
+fn claim_at(database: &Database, kind: &str, now: i64) -> rusqlite::Result<Option<Claim>> {
     database.write(|t| {
         // Whoever died of a job again and again won't be given it for ever.
         let gone = "UPDATE jobs SET state = 'failed', problem = 'its worker ended again and again' \
-                    WHERE state = 'running' AND lease < ?1 AND attempts >= ?2";
-        t.execute(gone, params![now, ATTEMPTS])?;
+                    WHERE kind = ?3 AND state = 'running' AND lease < ?1 AND attempts >= ?2";
+        t.execute(gone, params![now, ATTEMPTS, kind])?;
         let take = "UPDATE jobs SET state = 'running', phase = NULL, attempts = attempts + 1, fence = fence + 1, lease = ?1 + ?2 \
-                    WHERE id = (SELECT id FROM jobs WHERE (state = 'queued' AND not_before <= ?1) OR (state = 'running' AND lease < ?1) \
+                    WHERE id = (SELECT id FROM jobs WHERE kind = ?3 AND ((state = 'queued' AND not_before <= ?1) OR (state = 'running' AND lease < ?1)) \
                                 ORDER BY id LIMIT 1) RETURNING id, kind, subject, fence";
         let row = |r: &Row<'_>| Ok(Claim { id: r.get(0)?, kind: r.get(1)?, subject: r.get(2)?, fence: r.get(3)? });
-        t.query_row(take, params![now, LEASE], row).optional()
+        t.query_row(take, params![now, LEASE, kind], row).optional()
     })
 }
 
@@ -137,6 +137,11 @@ pub fn finish(database: &Database, claim: &Claim, result: &Value) -> rusqlite::R
 /// Gives a job back for another attempt, or for good after the last.
 pub fn fail(database: &Database, claim: &Claim, problem: &str) -> rusqlite::Result<bool> {
     fail_at(database, claim, problem, now())
+}
+
+/// Ends a job that would fail again.
+pub fn fail_for_good(database: &Database, claim: &Claim, problem: &str) -> rusqlite::Result<bool> {
+    as_owner(database, claim, "state = 'failed', phase = NULL, problem = ?3", &[&problem])
 }
 
 fn fail_at(database: &Database, claim: &Claim, problem: &str, now: i64) -> rusqlite::Result<bool> {
@@ -172,8 +177,9 @@ mod tests {
         let (_directory, database) = database();
         let first = enqueue(&database, "prove", "a").unwrap();
         assert_eq!(enqueue(&database, "prove", "a").unwrap(), first, "asking twice is asking once");
-        let claimed = claim(&database).unwrap().unwrap();
-        assert_eq!((claimed.id, claim(&database).unwrap()), (first.id, None), "nobody else gets it");
+        let claimed = claim(&database, "prove").unwrap().unwrap();
+        assert_eq!((claimed.id, claim(&database, "prove").unwrap()), (first.id, None), "nobody else gets it");
+        assert_eq!(claim(&database, "train").unwrap(), None, "nor anybody who does other work");
         assert!(tell(&database, &claimed, "lookups").unwrap());
         assert_eq!(find(&database, "prove", "a").unwrap().unwrap().phase.as_deref(), Some("lookups"));
         assert!(finish(&database, &claimed, &json!({ "bytes": 3 })).unwrap());
@@ -187,9 +193,9 @@ mod tests {
     fn old_claims_are_ignored() {
         let (_directory, database) = database();
         enqueue(&database, "prove", "a").unwrap();
-        let old = claim(&database).unwrap().unwrap();
-        assert_eq!(claim_at(&database, now() + LEASE).unwrap(), None);
-        let new = claim_at(&database, now() + LEASE + 1).unwrap().unwrap();
+        let old = claim(&database, "prove").unwrap().unwrap();
+        assert_eq!(claim_at(&database, "prove", now() + LEASE).unwrap(), None);
+        let new = claim_at(&database, "prove", now() + LEASE + 1).unwrap().unwrap();
         assert_ne!(old, new);
         let refused = [extend(&database, &old), tell(&database, &old, "x"), fail(&database, &old, "x"), release(&database, &old)];
         assert!(refused.into_iter().all(|r| !r.unwrap()) && !finish(&database, &old, &json!(1)).unwrap());
@@ -202,14 +208,14 @@ mod tests {
         enqueue(&database, "prove", "a").unwrap();
         let mut at = now();
         for attempt in 1..=ATTEMPTS {
-            let claimed = claim_at(&database, at).unwrap().unwrap();
+            let claimed = claim_at(&database, "prove", at).unwrap().unwrap();
             assert!(fail_at(&database, &claimed, "no memory", at).unwrap());
-            assert_eq!(claim_at(&database, at).unwrap(), None, "not at once");
+            assert_eq!(claim_at(&database, "prove", at).unwrap(), None, "not at once");
             at += PAUSE * (1 << attempt);
         }
         let failed = find(&database, "prove", "a").unwrap().unwrap();
         assert_eq!((failed.state.as_str(), failed.attempts, failed.problem.as_deref()), ("failed", ATTEMPTS, Some("no memory")));
-        assert_eq!(claim_at(&database, at + 10_000).unwrap(), None);
+        assert_eq!(claim_at(&database, "prove", at + 10_000).unwrap(), None);
         assert_eq!(enqueue(&database, "prove", "a").unwrap().state, "queued", "asked again, it begins anew");
     }
 
@@ -217,7 +223,7 @@ mod tests {
     fn what_ends_its_worker_ends() {
         let (_directory, database) = database();
         enqueue(&database, "prove", "a").unwrap();
-        let times = (0..ATTEMPTS + 2).filter(|i| claim_at(&database, now() + i * (LEASE + 1)).unwrap().is_some()).count();
+        let times = (0..ATTEMPTS + 2).filter(|i| claim_at(&database, "prove", now() + i * (LEASE + 1)).unwrap().is_some()).count();
         assert_eq!(times as i64, ATTEMPTS);
         assert_eq!(find(&database, "prove", "a").unwrap().unwrap().state, "failed");
     }
@@ -226,12 +232,12 @@ mod tests {
     fn cancelled_and_released_jobs() {
         let (_directory, database) = database();
         enqueue(&database, "prove", "a").unwrap();
-        let claimed = claim(&database).unwrap().unwrap();
+        let claimed = claim(&database, "prove").unwrap().unwrap();
         assert!(release(&database, &claimed).unwrap());
-        let again = claim(&database).unwrap().unwrap();
+        let again = claim(&database, "prove").unwrap().unwrap();
         assert_eq!(find(&database, "prove", "a").unwrap().unwrap().attempts, 1, "a release is no attempt");
         assert!(cancel(&database, "prove", "a").unwrap() && !cancel(&database, "prove", "a").unwrap());
         assert!(!extend(&database, &again).unwrap() && !finish(&database, &again, &json!(1)).unwrap());
-        assert_eq!(claim(&database).unwrap(), None);
+        assert_eq!(claim(&database, "prove").unwrap(), None);
     }
 }

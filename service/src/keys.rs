@@ -19,6 +19,10 @@ const SESSION: i64 = 24 * 3600;
 pub enum Scope {
     /// Everything.
     Admin,
+    /// Ask, keep datanets, train.
+    Owner,
+    /// Ask, and submit samples under the key's own name.
+    Contributor,
     /// Ask, and see what came of it.
     User,
 }
@@ -28,14 +32,19 @@ impl Scope {
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "admin" => Some(Self::Admin),
+            "owner" => Some(Self::Owner),
+            "contributor" => Some(Self::Contributor),
             "user" => Some(Self::User),
             _ => None,
         }
     }
 
-    fn name(self) -> &'static str {
+    /// As it's written.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Admin => "admin",
+            Self::Owner => "owner",
+            Self::Contributor => "contributor",
             Self::User => "user",
         }
     }
@@ -55,6 +64,16 @@ impl Caller {
     pub fn sees(self, key: i64) -> bool {
         self.scope == Scope::Admin || self.key == key
     }
+
+    /// Whether they may submit samples.
+    pub fn contributes(self) -> bool {
+        self.scope != Scope::User
+    }
+
+    /// Whether they may keep datanets and train.
+    pub fn owns(self) -> bool {
+        matches!(self.scope, Scope::Admin | Scope::Owner)
+    }
 }
 
 /// A browser's session.
@@ -62,8 +81,17 @@ impl Caller {
 pub struct Session {
     /// Whose it is.
     pub caller: Caller,
+    /// What the key was called.
+    pub name: String,
     /// What every form of its pages sends along.
     pub form_token: String,
+}
+
+impl Session {
+    /// Whose samples are submitted, where it's a contributor's.
+    pub fn contributor(&self) -> Option<&str> {
+        (self.caller.scope == Scope::Contributor).then_some(&self.name)
+    }
 }
 
 /// A key as it's listed.
@@ -73,7 +101,7 @@ pub struct Listed {
     pub id: i64,
     /// What it was called.
     pub name: String,
-    /// `admin` or `user`.
+    /// `admin`, `owner`, `contributor` or `user`.
     pub scope: String,
     /// Seconds since 1970.
     pub created: i64,
@@ -102,12 +130,24 @@ pub fn make_first(database: &Database) -> Result<Option<String>, Failure> {
     make(database, "first admin", Scope::Admin).map(Some).map_err(|e| Failure::input(e.message))
 }
 
+/// The oldest admin's key that isn't revoked.
+pub fn first_admin(database: &Database) -> rusqlite::Result<Option<Caller>> {
+    let query = "SELECT id FROM keys WHERE scope = 'admin' AND revoked IS NULL ORDER BY id LIMIT 1";
+    let key = database.read(|c| c.query_row(query, [], |r| r.get(0)).optional())?;
+    Ok(key.map(|key| Caller { key, scope: Scope::Admin }))
+}
+
 /// Whose key it is; nobody's if it's unknown or revoked.
 pub fn find(database: &Database, key: &str) -> rusqlite::Result<Option<Caller>> {
     let query = "SELECT id, scope FROM keys WHERE hash = ?1 AND revoked IS NULL";
     let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get::<_, String>(1)?));
     let found = database.read(|c| c.query_row(query, [hash(key)], row).optional())?;
     Ok(found.and_then(|(key, scope)| Some(Caller { key, scope: Scope::named(&scope)? })))
+}
+
+/// What a key was called; a contributor's samples are under that name.
+pub fn name(database: &Database, id: i64) -> rusqlite::Result<String> {
+    database.read(|c| c.query_row("SELECT name FROM keys WHERE id = ?1", [id], |r| r.get(0)))
 }
 
 /// All keys, by number.
@@ -140,11 +180,11 @@ pub fn start_session(database: &Database, caller: Caller) -> Result<String, ApiE
 
 /// The session of a cookie's value.
 pub fn session(database: &Database, secret: &str) -> rusqlite::Result<Option<Session>> {
-    let query = "SELECT keys.id, keys.scope, sessions.form_token FROM sessions JOIN keys ON keys.id = sessions.key \
+    let query = "SELECT keys.id, keys.scope, keys.name, sessions.form_token FROM sessions JOIN keys ON keys.id = sessions.key \
                  WHERE sessions.hash = ?1 AND sessions.expires >= ?2 AND keys.revoked IS NULL";
-    let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get::<_, String>(1)?, r.get(2)?));
+    let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get::<_, String>(1)?, r.get(2)?, r.get(3)?));
     let found = database.read(|c| c.query_row(query, params![hash(secret), now()], row).optional())?;
-    Ok(found.and_then(|(key, scope, form_token)| Some(Session { caller: Caller { key, scope: Scope::named(&scope)? }, form_token })))
+    Ok(found.and_then(|(key, scope, name, form_token)| Some(Session { caller: Caller { key, scope: Scope::named(&scope)? }, name, form_token })))
 }
 
 /// Ends a session.

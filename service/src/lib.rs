@@ -1,9 +1,11 @@
 //! Answers, attributions and proofs over HTTP.
 //!
 //! ```text
-//!  request ──► api ──► catalog (models in memory) ──► answers ──► database
-//!               │                                                   ▲
-//!               └──► jobs (a table) ──► worker ──► steps::prove ────┘──► files (by content)
+//!  request ──► api, pages ──► catalog (models by name) ──► answers ──► database
+//!                │    │                ▲                                  ▲
+//!                │    │                └─────── trainings ◄──┐            │
+//!                │    └──► jobs (a table) ──► worker ────────┴► proofs ───┴──► files (by content)
+//!                └──► uploads ──► datanets (submissions, versions)
 //! ```
 //!
 //! [`serve`] starts it. What is answered, attributed and proven is done by [`steps`]; here are who may ask, what is kept, and what is told.
@@ -14,15 +16,23 @@ mod answers;
 mod api;
 mod attributions;
 mod catalog;
+mod contributors;
 mod database;
+mod datanet_api;
+mod datanets;
 mod error;
 mod files;
 mod jobs;
 mod keys;
+mod metrics;
 mod openai;
 mod pages;
+mod proofs;
 mod requests;
 mod server;
+mod training_api;
+mod trainings;
+mod uploads;
 mod worker;
 
 pub use catalog::Place;

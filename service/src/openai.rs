@@ -222,17 +222,10 @@ fn usage(answer: &Answer) -> Value {
     json!({ "prompt_tokens": prompt, "completion_tokens": all - prompt, "total_tokens": all })
 }
 
-/// The model of that name.
-pub fn model(service: &Service, name: &str) -> Result<Arc<Served>, ApiError> {
-    service.catalog.get(name).cloned().ok_or_else(|| {
-        let names: Vec<&str> = service.catalog.all().map(|served| served.id.as_str()).collect();
-        ApiError {
-            param: Some("model".into()),
-            code: "model_not_found",
-            hint: Some(format!("served are: {}", names.join(", "))),
-            ..ApiError::not_found("model")
-        }
-    })
+/// The model of that name, read if it isn't in memory.
+pub async fn model(service: &Arc<Service>, name: &str) -> Result<Arc<Served>, ApiError> {
+    let (service, name) = (service.clone(), name.to_owned());
+    tokio::task::spawn_blocking(move || service.catalog.get(&name)).await?
 }
 
 /// Answers a question and keeps it; returns the request's id with the answer.
@@ -251,7 +244,7 @@ pub async fn ask(service: &Arc<Service>, caller: Caller, served: &Arc<Served>, q
 /// Answers a call.
 pub async fn complete(service: Arc<Service>, caller: Caller, shape: Shape, body: Map<String, Value>) -> Result<Response, ApiError> {
     let call = Call::read(shape, &body)?;
-    let served = model(&service, &call.model)?;
+    let served = model(&service, &call.model).await?;
     let question = Question { prompt: call.prompt, max_tokens: call.max_tokens, cut_to_room: call.cut_to_room, stop: call.stop };
     let prefix = if shape == Shape::Text { "cmpl" } else { "chatcmpl" };
     let id = format!("{prefix}-{}", &crate::database::hex(&crate::database::random()?)[..24]);

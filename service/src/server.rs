@@ -4,12 +4,13 @@ use crate::catalog::{Catalog, Place};
 use crate::database::Database;
 use crate::error::ApiError;
 use crate::files::Files;
-use crate::{api, keys, pages, worker};
+use crate::{api, datanet_api, datanets, keys, pages, training_api, worker};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use model_runtime::demo::DATANET_FILE;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,13 +22,17 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Most bytes of a body.
-const BODY: usize = 1 << 20;
+pub(crate) const BODY: usize = 1 << 20;
 /// Answers that may wait for a core; more are told to come again.
 const WAITING: usize = 64;
 /// How long a call may take until its answer begins, a slow sender's body included.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long calls under way may take to end.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// The bundled datanet's name and licence, which are the project's.
+const DEMO: &str = "facts";
+const DEMO_LICENCE: &str = "MIT OR Apache-2.0";
 
 /// How the service is started.
 #[derive(Clone, Debug)]
@@ -40,10 +45,13 @@ pub struct Settings {
     pub demo: Option<PathBuf>,
     /// Whether everyone with a key may read samples' texts.
     pub show_samples: bool,
+    /// Bytes that adapters may take in memory.
+    pub adapter_memory: u64,
 }
 
 /// What every call shares.
 pub struct Service {
+    pub(crate) data: PathBuf,
     pub(crate) database: Database,
     pub(crate) files: Files,
     pub(crate) catalog: Catalog,
@@ -72,6 +80,11 @@ impl Service {
         }
         let _waiting = Waiting(&self.waiting);
         self.answering.clone().acquire_owned().await.map_err(|_| ApiError::from(Failure::stopped()))
+    }
+
+    /// Calls that wait for a core.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Whether calls go on.
@@ -106,6 +119,8 @@ async fn guarded(request: Request, next: Next) -> Response {
 fn router(service: Arc<Service>) -> Router {
     Router::new()
         .merge(api::routes())
+        .merge(datanet_api::routes())
+        .merge(training_api::routes())
         .merge(pages::routes())
         .layer(middleware::from_fn(guarded))
         .layer(DefaultBodyLimit::max(BODY))
@@ -134,13 +149,18 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
         let parts = [place.model(), place.adapter("facts"), place.index("facts")];
         steps::demo::prepare(&parts, assets, &*on)?;
     }
-    let catalog = Catalog::load(data, &*on)?;
+    let catalog = Catalog::load(data, settings.adapter_memory, &*on)?;
     let database = Database::open(&data.join("poa.db"))?;
     let admin_key = keys::make_first(&database)?;
+    let files = Files::new(data.join("files"));
+    if let Some(assets) = &settings.demo {
+        demo(&database, &files, assets)?;
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let service = Arc::new(Service {
+        data: data.clone(),
         database,
-        files: Files::new(data.join("files")),
+        files,
         catalog,
         show_samples: settings.show_samples || settings.demo.is_some(),
         ending: AtomicBool::new(false),
@@ -151,17 +171,14 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().during("starting")?;
     let listener = runtime.block_on(TcpListener::bind(settings.listen)).during(format!("listening on {}", settings.listen))?;
     let address = listener.local_addr().during("listening")?;
-    let prover = {
-        let service = service.clone();
-        std::thread::Builder::new().name("prover".into()).spawn(move || worker::work(&service)).during("starting the prover")?
-    };
+    let workers = worker::start(&service)?;
     started(&Started { address, admin_key });
     let ends = Arc::new(Notify::new());
     let ended = {
         let (service, ends) = (service.clone(), ends.clone());
         async move {
             signalled().await;
-            service.on.note("ending: calls under way may finish, the proof under way is handed back …");
+            service.on.note("ending: calls under way may finish, proofs and trainings under way are handed back …");
             service.ending.store(true, Ordering::Relaxed);
             ends.notify_one();
         }
@@ -179,9 +196,29 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
         }
     });
     service.ending.store(true, Ordering::Relaxed);
-    let _ = prover.join();
+    workers.into_iter().for_each(|worker| drop(worker.join()));
     runtime.shutdown_timeout(GRACE);
     served.during("serving")
+}
+
+/// Publishes the bundled datanet, where it isn't there yet and its first admin's key is.
+fn demo(database: &Database, files: &Files, assets: &Path) -> Result<(), Failure> {
+    let Some(admin) = keys::first_admin(database).during("reading the database")? else { return Ok(()) };
+    let path = assets.join(DATANET_FILE);
+    let bytes = std::fs::read(&path).during_path("reading", &path)?;
+    let published = || -> Result<(), ApiError> {
+        let of = match datanets::find(database, DEMO) {
+            Ok(of) => of,
+            Err(_) => datanets::create(database, admin, DEMO, DEMO_LICENCE, true)?,
+        };
+        if datanets::versions(database, &of)?.is_empty() {
+            let submitted = datanets::submit(database, files, admin, &of, DATANET_FILE, &bytes)?;
+            datanets::decide(database, admin, &of, submitted.id, None)?;
+            datanets::publish(database, files, admin, &of)?;
+        }
+        Ok(())
+    };
+    published().map_err(|e| Failure::input(format!("publishing the bundled datanet: {}", e.message)))
 }
 
 /// Creates a directory that its owner alone reads: prompts and answers lie in it.

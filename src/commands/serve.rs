@@ -21,6 +21,9 @@ pub struct Args {
     /// Make and serve the bundled model, adapter and index.
     #[arg(long)]
     demo: bool,
+    /// MiB that adapters may take in memory; others are read when they are asked for.
+    #[arg(long, default_value_t = 1024)]
+    adapter_memory: u64,
     /// Let everyone with a key read samples' texts (default: admins; with --demo everyone).
     #[arg(long)]
     show_samples: bool,
@@ -28,7 +31,8 @@ pub struct Args {
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let demo = args.demo.then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo"));
-    let settings = Settings { data: args.data, listen: args.listen, demo, show_samples: args.show_samples };
+    let settings =
+        Settings { data: args.data, listen: args.listen, demo, show_samples: args.show_samples, adapter_memory: args.adapter_memory << 20 };
     let started = |started: &Started| {
         if json {
             let mut line = json!({ "address": started.address.to_string() });

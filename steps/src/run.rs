@@ -8,7 +8,7 @@ use model_runtime::int::sketch::sketch;
 use model_runtime::int::trace::{Keep, Span};
 use model_runtime::int::{Mode, Runtime, Trace};
 use model_runtime::semantics::{Dims, Semantics};
-use model_runtime::tensor::Tensor;
+use model_runtime::tensor::{Tensor, TensorMap};
 use std::path::Path;
 
 /// The integer model, ready to run.
@@ -21,16 +21,35 @@ pub fn semantics<'a>(model: &'a ModelDir, adapter: Option<&'a AdapterDir>) -> &'
     adapter.map_or(&model.int.semantics, |a| &a.int.semantics)
 }
 
-/// Tells apart models and adapters, so that a run or an index isn't used with others than it was made with. Nothing is proven about it.
-pub fn fingerprint(model: &ModelDir, adapter: Option<&AdapterDir>) -> Digest {
-    let tensors = model.int.tensors.iter().chain(adapter.iter().flat_map(|a| &a.int.tensors));
+/// A base's part of the fingerprints of models made with it.
+pub struct BaseFingerprint(Vec<u8>);
+
+fn tensor_digests(tensors: &TensorMap) -> Vec<u8> {
     let of_tensor = |(name, tensor): (&String, &Tensor)| {
         let data: Vec<u8> = tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect();
         [keccak(name.as_bytes()).0, keccak(&data).0].concat()
     };
-    let mut parts: Vec<u8> = tensors.flat_map(of_tensor).collect();
-    parts.extend(serde_json::to_vec(semantics(model, adapter)).unwrap_or_default());
-    keccak(&parts)
+    tensors.iter().flat_map(of_tensor).collect()
+}
+
+impl BaseFingerprint {
+    /// Of a base.
+    pub fn of(model: &ModelDir) -> Self {
+        Self(tensor_digests(&model.int.tensors))
+    }
+
+    /// Of the base with an adapter, or alone.
+    pub fn with(&self, model: &ModelDir, adapter: Option<&AdapterDir>) -> Digest {
+        let mut parts = self.0.clone();
+        parts.extend(adapter.iter().flat_map(|a| tensor_digests(&a.int.tensors)));
+        parts.extend(serde_json::to_vec(semantics(model, adapter)).unwrap_or_default());
+        keccak(&parts)
+    }
+}
+
+/// Tells apart models and adapters, so that a run or an index isn't used with others than it was made with. Nothing is proven about it.
+pub fn fingerprint(model: &ModelDir, adapter: Option<&AdapterDir>) -> Digest {
+    BaseFingerprint::of(model).with(model, adapter)
 }
 
 /// Answers a prompt. Paths are stored in the run.

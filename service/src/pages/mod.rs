@@ -7,12 +7,12 @@ use crate::error::ApiError;
 use crate::jobs::{self, Job};
 use crate::keys::{self, Session};
 use crate::openai::{ask, model};
+use crate::proofs::PROVE;
 use crate::requests::{self, Request};
 use crate::server::Service;
-use crate::worker::PROVE;
 use askama::Template;
 use axum::Router;
-use axum::extract::{Form, FromRequestParts, Path, State};
+use axum::extract::{Form, FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -20,6 +20,9 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod datanets;
+mod trainings;
 
 const COOKIE: &str = "poa_session";
 /// How long a wrong key waits for its answer.
@@ -43,12 +46,14 @@ pub fn routes() -> Router<Arc<Service>> {
         .route("/sign-in", get(sign_in).post(signed_in))
         .route("/sign-out", post(sign_out))
         .route("/style.css", get(style))
+        .merge(datanets::routes())
+        .merge(trainings::routes())
         .fallback(|| async { PageError::from(ApiError::not_found("page")) })
 }
 
 async fn style() -> Response {
     let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "max-age=3600")];
-    (headers, include_str!("../assets/style.css")).into_response()
+    (headers, include_str!("../../assets/style.css")).into_response()
 }
 
 #[derive(Template)]
@@ -78,6 +83,11 @@ fn page(template: &impl Template) -> Response {
         Ok(text) => Html(text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("this page can't be shown: {error}")).into_response(),
     }
+}
+
+/// When something was, to the minute, in UTC.
+fn moment(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| "long ago".into(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string())
 }
 
 impl IntoResponse for PageError {
@@ -161,18 +171,25 @@ async fn sign_out(State(service): Shared, session: Session, headers: HeaderMap, 
 #[derive(Template)]
 #[template(path = "home.html")]
 struct HomePage {
-    form_token: String,
+    session: Session,
+    chosen: String,
     models: Vec<String>,
     requests: Vec<Request>,
     tokens: usize,
 }
 
-async fn home(State(service): Shared, session: Session) -> Result<Response, PageError> {
+#[derive(Deserialize)]
+struct Chosen {
+    #[serde(default)]
+    model: String,
+}
+
+async fn home(State(service): Shared, session: Session, Query(chosen): Query<Chosen>) -> Result<Response, PageError> {
     // Adapted models first: their answers rest on somebody's samples.
-    let mut models: Vec<String> = service.catalog.all().map(|served| served.id.clone()).collect();
+    let mut models: Vec<String> = service.catalog.all().into_iter().map(|listed| listed.id).collect();
     models.sort_by_key(|id| (!id.contains('+'), id.clone()));
     let requests = requests::newest(&service.database, session.caller, LISTED)?;
-    Ok(page(&HomePage { form_token: session.form_token, models, requests, tokens: TOKENS }))
+    Ok(page(&HomePage { session, chosen: chosen.model, models, requests, tokens: TOKENS }))
 }
 
 #[derive(Deserialize)]
@@ -184,7 +201,7 @@ struct Ask {
 
 async fn ask_page(State(service): Shared, session: Session, Form(form): Form<Ask>) -> Result<Response, PageError> {
     session.check(&form.form_token)?;
-    let served = model(&service, &form.model)?;
+    let served = model(&service, &form.model).await?;
     let prompt = form.prompt.trim().to_owned();
     if prompt.is_empty() {
         return Err(ApiError::parameter("prompt", "the question is empty").into());
@@ -228,7 +245,7 @@ struct Shown {
 #[derive(Template)]
 #[template(path = "request.html")]
 struct RequestPage {
-    form_token: String,
+    session: Session,
     request: Request,
     cut: bool,
     samples: Vec<Shown>,
@@ -270,12 +287,12 @@ async fn request_page(State(service): Shared, session: Session, Path(id): Path<S
     let waits = job.as_ref().is_some_and(|job| !job.is_over());
     let cut = request.finish_reason == Finish::Length.name();
     let figures = job.as_ref().and_then(figures);
-    Ok(page(&RequestPage { form_token: session.form_token, request, cut, samples, shares, nothing, job, waits, figures }))
+    Ok(page(&RequestPage { session, request, cut, samples, shares, nothing, job, waits, figures }))
 }
 
 async fn prove_page(State(service): Shared, session: Session, Path(id): Path<String>, Form(form): Form<Token>) -> Result<Response, PageError> {
     session.check(&form.form_token)?;
-    enqueue_proof(&service, session.caller, &id)?;
+    enqueue_proof(&service, session.caller, &id).await?;
     Ok(Redirect::to(&format!("/requests/{id}")).into_response())
 }
 

@@ -1,0 +1,126 @@
+//! What became of a contributor's samples: taken in, in which versions, in which models, attributed in how many answers.
+
+use crate::attributions::Attributed;
+use crate::database::Database;
+use crate::datanets::{self, Datanet};
+use crate::error::ApiError;
+use crate::files::Files;
+use crate::keys::{self, Caller, Scope};
+use crate::trainings;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A sample's way.
+#[derive(Clone, Debug, Serialize)]
+pub struct Contribution {
+    /// In which datanet.
+    pub datanet: String,
+    /// Its text.
+    pub text: String,
+    /// The first version that has it.
+    pub since: i64,
+    /// The last one that has it, where later ones don't.
+    pub until: Option<i64>,
+    /// Its number in the last version that has it.
+    pub sample: usize,
+    /// Models trained on versions that have it.
+    pub models: BTreeSet<String>,
+    /// Answers in which it was relevant, among the samples that were told.
+    pub answers: usize,
+}
+
+/// An answer that a contributor has a share of.
+#[derive(Clone, Debug, Serialize)]
+pub struct Credit {
+    /// Seconds since 1970.
+    pub created: i64,
+    /// Which model answered.
+    pub model: String,
+    /// The share, in basis points.
+    pub bps: u32,
+}
+
+/// A contributor's account.
+#[derive(Clone, Debug, Serialize)]
+pub struct Account {
+    /// Who.
+    pub name: String,
+    /// Samples, by datanet in their versions' order.
+    pub contributions: Vec<Contribution>,
+    /// Answers with a share, newest first.
+    pub credits: Vec<Credit>,
+    /// Answers that were attributed, with a share or without.
+    pub attributed: usize,
+}
+
+impl Account {
+    /// All shares together, in answers.
+    pub fn total(&self) -> f64 {
+        self.credits.iter().map(|credit| f64::from(credit.bps)).sum::<f64>() / 10_000.0
+    }
+}
+
+/// Every attributed request: when, which model, what was found.
+fn attributed(database: &Database) -> rusqlite::Result<Vec<(i64, String, Attributed)>> {
+    let query = "SELECT created, model, attribution FROM requests WHERE attribution IS NOT NULL ORDER BY created DESC, rowid DESC";
+    let rows: Vec<(i64, String, String)> =
+        database.read(|c| c.prepare(query)?.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?.collect::<Result<_, _>>())?;
+    Ok(rows.into_iter().filter_map(|(created, model, text)| Some((created, model, serde_json::from_str(&text).ok()?))).collect())
+}
+
+/// A contributor's samples of a datanet, by text.
+fn of_datanet(database: &Database, files: &Files, of: &Datanet, name: &str) -> Result<BTreeMap<String, Contribution>, ApiError> {
+    let mut found: BTreeMap<String, Contribution> = BTreeMap::new();
+    let (versions, models) = (datanets::versions(database, of)?, trainings::models_of(database, of.id)?);
+    let newest = versions.first().map_or(0, |v| v.version);
+    for version in versions.iter().rev() {
+        for (sample, own) in datanets::samples(files, version)?.samples.into_iter().enumerate().filter(|(_, s)| s.contributor == name) {
+            let fresh = || Contribution {
+                datanet: of.name.clone(),
+                text: own.text.clone(),
+                since: version.version,
+                until: None,
+                sample,
+                models: BTreeSet::new(),
+                answers: 0,
+            };
+            let contribution = found.entry(own.text.clone()).or_insert_with(fresh);
+            (contribution.sample, contribution.until) = (sample, (version.version < newest).then_some(version.version));
+            contribution.models.extend(models.iter().filter(|(_, trained)| *trained == version.version).map(|(model, _)| model.clone()));
+        }
+    }
+    Ok(found)
+}
+
+/// What became of a contributor's samples.
+///
+/// # Errors
+///
+/// When the caller is neither they nor keeps datanets.
+pub fn account(database: &Database, files: &Files, caller: Caller, name: &str) -> Result<Account, ApiError> {
+    let own = caller.scope == Scope::Contributor && keys::name(database, caller.key)? == name;
+    if !own && !caller.owns() {
+        return Err(ApiError::forbidden("a contributor's account is shown to them, and to who keeps a datanet"));
+    }
+    let found = attributed(database)?;
+    let mut contributions = Vec::new();
+    for of in datanets::list(database)? {
+        // Others' datanets are others'.
+        if own || of.is_read_by(caller) {
+            let mut samples = of_datanet(database, files, &of, name)?;
+            let models: BTreeSet<String> = trainings::models_of(database, of.id)?.into_iter().map(|(model, _)| model).collect();
+            for told in found.iter().filter(|(_, model, _)| models.contains(model)).flat_map(|(_, _, a)| &a.samples) {
+                if let (true, Some(text)) = (told.contributor == name && told.relevance > 0, &told.text) {
+                    samples.entry(text.clone()).and_modify(|c| c.answers += 1);
+                }
+            }
+            contributions.extend(samples.into_values());
+        }
+    }
+    contributions.sort_by_key(|c| (c.datanet.clone(), c.since, c.sample));
+    let credit = |(created, model, a): &(i64, String, Attributed)| {
+        let bps = a.weights.iter().find(|share| share.contributor == name)?.bps;
+        Some(Credit { created: *created, model: model.clone(), bps })
+    };
+    Ok(Account { name: name.to_owned(), contributions, credits: found.iter().filter_map(credit).collect(), attributed: found.len() })
+}
