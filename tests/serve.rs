@@ -34,8 +34,13 @@ impl Response {
 
 impl Server {
     fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    fn start_with(data: &Path, more: &[&str]) -> Self {
         let arguments = ["serve", "--demo", "--json", "--listen", "127.0.0.1:0", "--data", &text(data)];
-        let mut child = Command::new(env!("CARGO_BIN_EXE_poa")).args(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            Command::new(env!("CARGO_BIN_EXE_poa")).args(arguments).args(more).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let line: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
@@ -75,11 +80,21 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// Waits for a job's end.
+    /// Waits for a proof.
     fn proven(&self, key: &str, request: &str) -> Value {
+        Self::ended(|| self.get(key, &format!("/v1/requests/{request}/proof")).json())
+    }
+
+    /// Waits for a training.
+    fn trained(&self, key: &str, training: &str) -> Value {
+        Self::ended(|| self.get(key, &format!("/v1/training-jobs/{training}")).json()["job"].clone())
+    }
+
+    /// Waits for a job's end.
+    fn ended(job: impl Fn() -> Value) -> Value {
         let start = Instant::now();
         loop {
-            let job = self.get(key, &format!("/v1/requests/{request}/proof")).json();
+            let job = job();
             match job["state"].as_str().unwrap() {
                 "done" => return job,
                 "queued" | "running" if start.elapsed() < Duration::from_secs(300) => std::thread::sleep(Duration::from_millis(300)),
@@ -322,4 +337,140 @@ fn pages_work_without_a_script() {
     assert!(page.body.contains("Proven") && page.body.contains("poa verify"), "{}", page.body);
     let out = server.send("POST", "/sign-out", &[form, ("cookie", &cookie)], &format!("form_token={token}"));
     assert_eq!((out.status, server.send("GET", "/", &[("cookie", &cookie)], "").status), (303, 303));
+}
+
+/// What a contributor may do and what an owner, and what is wrong with an upload, by its line.
+#[test]
+fn samples_become_versions() {
+    let (_, server, admin) = fresh("serve-datanets");
+    let key = |name: &str, scope: &str| {
+        let made = server.call(&admin, "POST", "/v1/keys", &json!({ "name": name, "scope": scope }));
+        made.json()["key"].as_str().unwrap().to_owned()
+    };
+    let (owner, mia, user) = (key("olga", "owner"), key("mia", "contributor"), key("una", "user"));
+    let begin = |key: &str, licence: &str| server.call(key, "POST", "/v1/datanets", &json!({ "name": "bells", "licence": licence }));
+    assert_eq!(
+        (begin(&mia, "MIT").status, begin(&owner, "none").status, begin(&owner, "MIT").status, begin(&owner, "MIT").status),
+        (403, 400, 201, 409)
+    );
+    let upload = |key: &str, query: &str, body: &str| {
+        server.send("POST", &format!("/v1/datanets/bells/submissions?{query}"), &[("authorization", &format!("Bearer {key}"))], body)
+    };
+    let sample = |who: &str, text: &str| json!({ "contributor": who, "text": text }).to_string() + "\n";
+    let own = sample("mia", "The bell of Mill is brass.") + &sample("mia", "Skarn light has no bell.");
+    assert_eq!(upload(&user, "filename=a.jsonl", &own).status, 403);
+    assert_eq!(upload(&mia, "filename=a.jsonl", &sample("ann", "x")).status, 400);
+    assert_eq!(upload(&mia, "filename=a.jsonl&mode=x", &own).status, 400);
+    let wrong = upload(&mia, "filename=a.jsonl", &(own.clone() + "{}\n"));
+    assert!(wrong.status == 400 && wrong.body.contains("line 3"), "{}", wrong.body);
+    let preview = upload(&mia, "filename=a.jsonl&preview=true", &own).json();
+    assert_eq!((&preview["samples"], &preview["copies"]), (&json!(2), &json!(0)));
+    let submitted = upload(&mia, "filename=a.jsonl", &own);
+    assert_eq!(submitted.status, 201);
+    let copied = upload(&owner, "filename=b.csv&preview=true", "contributor,text\nzoe,the bell of mill is brass\n").json();
+    assert_eq!((&copied["copies"], &copied["copied"][0]["first"]), (&json!(1), &json!("mia")));
+    let decide =
+        |key: &str, body: Value| server.call(key, "POST", &format!("/v1/datanets/bells/submissions/{}", submitted.json()["id"]), &body).status;
+    assert_eq!(decide(&mia, json!({ "decision": "approve" })), 403);
+    assert_eq!(decide(&owner, json!({ "decision": "reject" })), 400);
+    assert_eq!((decide(&owner, json!({ "decision": "approve" })), decide(&owner, json!({ "decision": "approve" }))), (200, 409));
+    let publish = |key: &str| server.call(key, "POST", "/v1/datanets/bells/versions", &Value::Null);
+    assert_eq!((publish(&mia).status, publish(&owner).status, publish(&owner).status), (403, 201, 409));
+    assert_eq!(server.get(&owner, "/v1/datanets/bells/versions/1").body, own);
+    assert_eq!([&mia, &user].map(|key| server.get(key, "/v1/datanets/bells/versions/1").status), [403, 403]);
+    let withdraw = |key: &str| server.call(key, "POST", "/v1/datanets/bells/versions/1/withdrawals", &json!({ "sample": 1 })).status;
+    assert_eq!((withdraw(&user), withdraw(&mia)), (403, 200));
+    let second = publish(&owner).json();
+    assert_eq!((&second["version"], &second["samples"]), (&json!(2), &json!(1)));
+    assert_eq!(server.get(&owner, "/v1/datanets/bells/versions/1").body, own, "a version never changes");
+}
+
+/// Killed again and again, cancelled and resumed, a training comes to the very model of one that wasn't disturbed.
+#[test]
+fn trainings_outlive_killed_servers() {
+    let (dir, mut server, key) = fresh("serve-training");
+    let order = |name: &str| json!({ "base": "demo", "name": name, "datanet": "facts", "version": 1, "settings": { "epochs": 8, "rank": 4 } });
+    let refused = |change: &dyn Fn(&mut Value)| {
+        let mut body = order("calm");
+        change(&mut body);
+        server.call(&key, "POST", "/v1/training-jobs", &body).status
+    };
+    let wrong: [&dyn Fn(&mut Value); 6] = [
+        &|o| o["base"] = json!("other"),
+        &|o| o["name"] = json!("facts"),
+        &|o| o["name"] = json!("../x"),
+        &|o| o["settings"]["rank"] = json!(0),
+        &|o| o["settings"]["speed"] = json!(1),
+        &|o| o["settings"]["learning_rate"] = json!(-1),
+    ];
+    assert!(wrong.iter().all(|change| refused(change) == 400));
+    assert_eq!(refused(&|o| o["version"] = json!(2)), 404);
+    let mut dry = order("calm");
+    dry["dry_run"] = json!(true);
+    let estimate = server.call(&key, "POST", "/v1/training-jobs", &dry).json()["estimate"].clone();
+    assert!(estimate["seconds"]["most"].as_f64().unwrap() > 0.0 && estimate["memory_bytes"].as_u64().unwrap() > 0, "{estimate}");
+    let start = |server: &Server, name: &str| {
+        let started = server.call(&key, "POST", "/v1/training-jobs", &order(name));
+        assert_eq!(started.status, 202, "{}", started.body);
+        started.json()["id"].as_str().unwrap().to_owned()
+    };
+    let calm = start(&server, "calm");
+    let calm = server.trained(&key, &calm);
+    let troubled = start(&server, "troubled");
+    for milliseconds in [900, 300, 600] {
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        server.kill();
+        server = Server::start(&dir);
+    }
+    let path = format!("/v1/training-jobs/{troubled}");
+    let cancelled = server.call(&key, "DELETE", &path, &Value::Null);
+    if cancelled.status == 200 {
+        assert_eq!(cancelled.json()["job"]["state"], "cancelled");
+        assert_eq!(server.call(&key, "POST", &format!("{path}/resume"), &Value::Null).status, 202);
+    }
+    let troubled = server.trained(&key, &troubled);
+    assert_eq!(troubled["result"]["generation"], calm["result"]["generation"]);
+    assert_eq!(server.get(&key, &path).json()["epochs"].as_array().unwrap().len(), 8);
+    assert_eq!(server.call(&key, "POST", &format!("{path}/resume"), &Value::Null).status, 409);
+    // It answers, and what its answers rest on is found.
+    let answer = server.call(&key, "POST", "/v1/completions", &question(&json!({ "model": "demo+troubled" }))).json();
+    let attribution = server.get(&key, &format!("/v1/requests/{}/attribution", answer["poa"]["request"].as_str().unwrap()));
+    assert!(attribution.status == 200 && attribution.json()["samples"].as_array().unwrap().len() > 3, "{}", attribution.body);
+    assert!(!dir.join("trainings").join(path.rsplit('/').next().unwrap()).exists(), "nothing is left lying about");
+}
+
+/// With room for one adapter, any is read when it's asked for, and answers as it does alone; another under its name is refused.
+#[test]
+fn adapters_are_read_when_they_are_asked_for() {
+    let dir = scratch("serve-adapters");
+    let adapters = dir.join("models/demo/adapters");
+    copy(&data().0.join("models"), &dir.join("models"));
+    copy(&adapters.join("facts"), &adapters.join("twin"));
+    copy(&adapters.join("facts"), &adapters.join("bare"));
+    std::fs::remove_dir_all(adapters.join("bare/index")).unwrap();
+    let server = Server::start_with(&dir, &["--adapter-memory", "0"]);
+    let key = server.admin_key.clone().unwrap();
+    let figure = |name: &str| -> u64 {
+        let text = server.get(&key, "/metrics").body;
+        text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))).unwrap_or_else(|| panic!("{text}")).parse().unwrap()
+    };
+    let ask = |model: &str| server.call(&key, "POST", "/v1/completions", &question(&json!({ "model": model })));
+    let answers: Vec<String> =
+        ["demo+facts", "demo+twin", "demo+facts", "demo+bare"].map(|model| ask(model).json()["choices"][0]["text"].to_string()).into();
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!((figure("poa_adapters_in_memory"), figure("poa_models")), (1, 4));
+    let before = figure("poa_adapter_reads_total");
+    assert_eq!((ask("demo+bare").status, figure("poa_adapter_reads_total")), (200, before), "what is in memory isn't read again");
+    let named = |path: &str, name: &str| server.call(&key, "POST", path, &json!({ "lora_name": name })).status;
+    assert_eq!((named("/v1/unload_lora_adapter", "demo+bare"), ask("demo+bare").status), (204, 404));
+    assert_eq!((named("/v1/load_lora_adapter", "demo+bare"), ask("demo+bare").status), (200, 200));
+    assert_eq!(
+        (named("/v1/load_lora_adapter", "demo+none"), named("/v1/load_lora_adapter", "demo"), named("/v1/unload_lora_adapter", "demo+none")),
+        (400, 400, 404)
+    );
+    // Other files under a listed name: refused until they are loaded.
+    std::fs::remove_dir_all(adapters.join("twin/index")).unwrap();
+    let refused = ask("demo+twin");
+    assert!(refused.status == 409 && refused.body.contains("load it anew"), "{}", refused.body);
+    assert_eq!((named("/v1/load_lora_adapter", "demo+twin"), ask("demo+twin").status), (200, 200));
 }

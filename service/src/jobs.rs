@@ -129,6 +129,11 @@ pub fn tell(database: &Database, claim: &Claim, phase: &str) -> rusqlite::Result
     as_owner(database, claim, "phase = ?3", &[&phase])
 }
 
+/// Says that something was done which a later attempt won't do again: it isn't the job that ends its workers.
+pub fn progressed(database: &Database, claim: &Claim) -> rusqlite::Result<bool> {
+    as_owner(database, claim, "attempts = 1", &[])
+}
+
 /// Ends a job with what came of it.
 pub fn finish(database: &Database, claim: &Claim, result: &Value) -> rusqlite::Result<bool> {
     as_owner(database, claim, "state = 'done', phase = NULL, problem = NULL, result = ?3", &[&result.to_string()])

@@ -45,7 +45,12 @@ impl Observer for Told<'_> {
                     self.say(&format!("{what}: {done} of {total}"));
                 }
             }
-            Event::Note(_) | Event::Epoch(_) | Event::Ended(_) => {}
+            Event::Epoch(_) => {
+                if !jobs::progressed(self.database, self.claim).unwrap_or(true) {
+                    self.lost.store(true, Ordering::Relaxed);
+                }
+            }
+            Event::Note(_) | Event::Ended(_) => {}
         }
     }
 

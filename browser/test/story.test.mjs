@@ -1,0 +1,175 @@
+// A newcomer's story in a real browser: keys, samples, a version, a model, an answer, its proof; and every page at two widths and in both themes.
+
+import assert from "node:assert/strict";
+import { mkdir } from "node:fs/promises";
+import { createRequire } from "node:module";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { chromium as playwright } from "playwright-core";
+import { chromium, serve } from "../server.mjs";
+
+const axe = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
+const screenshots = fileURLToPath(new URL("../screenshots", import.meta.url));
+const bells = { Mill: "brass", Wharf: "iron", Tower: "silver", Bridge: "copper", Market: "bronze", Chapel: "tin", Orchard: "gold", Quarry: "steel" };
+const facts = Object.entries(bells).flatMap(([place, metal]) =>
+  [`The bell of ${place} is ${metal}.`, `Children who pass ${place} hear ${metal} ring.`, `Question: what rings in ${place}? Answer: ${metal}.`]);
+
+if (!chromium) {
+  console.error("\n!!! SKIPPED: no Chromium; install it or name it in CHROMIUM !!!\n");
+}
+const skip = chromium ? false : "no Chromium";
+let server, browser;
+
+before(async () => {
+  if (skip) return;
+  await mkdir(screenshots, { recursive: true });
+  server = await serve();
+  browser = await playwright.launch({ executablePath: chromium, args: ["--no-sandbox"] });
+});
+after(async () => {
+  await browser?.close();
+  await server?.stop();
+});
+
+/** A window of somebody's own, signed in. */
+async function signedIn(key, options = {}) {
+  const page = await (await browser.newContext({ javaScriptEnabled: false, ...options })).newPage();
+  page.setDefaultTimeout(30_000);
+  const elsewhere = [];
+  page.on("request", (request) => request.url().startsWith(server.url) || elsewhere.push(request.url()));
+  page.elsewhere = elsewhere;
+  await page.goto(server.url);
+  await page.getByLabel("API key").fill(key);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.getByRole("heading", { name: "Ask" }).waitFor();
+  return page;
+}
+
+const key = async (name, scope) => (await server.call("POST", "/v1/keys", { name, scope })).body.key;
+
+/** Reads a page again until it says something; pages without a script do so by themselves, later. */
+async function until(page, text, seconds) {
+  for (const end = Date.now() + 1000 * seconds; Date.now() < end; ) {
+    await page.reload();
+    if ((await page.locator("main").innerText()).includes(text)) return;
+    await new Promise((done) => setTimeout(done, 500));
+  }
+  assert.fail(`"${text}" doesn't come: ${await page.locator("main").innerText()}`);
+}
+
+/** A step of a story; where it fails, what the page said then is told. */
+async function says(page, text) {
+  await page.getByText(text).first().waitFor().catch(async () => assert.fail(`"${text}" isn't on ${page.url()}: ${await page.locator("body").innerText()}`));
+}
+
+test("from samples to a proven answer, without a script", { skip }, async () => {
+  const contributor = await signedIn(await key("mia", "contributor"));
+  const owner = await signedIn(await key("olga", "owner"));
+
+  await owner.getByRole("link", { name: "Datanets" }).click();
+  await owner.getByLabel("Name", { exact: true }).fill("bells");
+  await owner.getByLabel("Licence of its samples").fill("nonsense");
+  await owner.getByRole("button", { name: "Begin" }).click();
+  await says(owner, "expected an SPDX expression");
+  await owner.goBack();
+  await owner.getByLabel("Name", { exact: true }).fill("bells");
+  await owner.getByLabel("Licence of its samples").fill("CC0-1.0");
+  await owner.getByRole("button", { name: "Begin" }).click();
+  await owner.getByRole("heading", { name: "bells" }).waitFor();
+
+  await contributor.goto(`${server.url}/datanets/bells`);
+  await contributor.getByLabel("Or your samples, one a line").fill([...facts, facts[0]].join("\n"));
+  await contributor.getByRole("button", { name: "Check first" }).click();
+  await says(contributor, "1 copy earlier samples and won't earn");
+  await contributor.goBack();
+  await contributor.getByLabel("Or your samples, one a line").fill(facts.join("\n"));
+  await contributor.getByRole("button", { name: "Submit" }).click();
+  await says(contributor, "24 samples, pending");
+  const wrong = Buffer.from('{"contributor":"mia","text":"fine"}\n{"contributor":"mia"}\n');
+  await contributor.getByLabel("A file").setInputFiles({ name: "mine.jsonl", mimeType: "application/jsonl", buffer: wrong });
+  await contributor.getByRole("button", { name: "Submit" }).click();
+  await says(contributor, "mine.jsonl");
+  assert.match(await contributor.locator("main").innerText(), /line 2/);
+
+  await owner.reload();
+  await owner.getByRole("button", { name: "Approve" }).click();
+  await says(owner, "24 samples, approved");
+  await owner.getByRole("button", { name: "Publish a version" }).click();
+  await says(owner, "24 samples by 1 contributors");
+
+  await owner.getByRole("link", { name: "Training" }).click();
+  await owner.getByLabel("Datanet").selectOption({ value: "bells@1" });
+  await owner.getByLabel("Name of the adapter").fill("bells");
+  await owner.getByText("Settings").click();
+  await owner.getByLabel("LoRA rank").fill("999");
+  await owner.getByRole("button", { name: "Check and estimate" }).click();
+  await says(owner, "expected 1 to 128, found 999");
+  await owner.goto(`${server.url}/trainings`);
+  await owner.getByLabel("Datanet").selectOption({ value: "bells@1" });
+  await owner.getByLabel("Name of the adapter").fill("bells");
+  await owner.getByRole("button", { name: "Check and estimate" }).click();
+  await says(owner, "Everything that can be checked before is in order");
+  await owner.getByRole("button", { name: "Start" }).click();
+  await owner.getByRole("heading", { name: "demo+bells" }).waitFor();
+  await until(owner, "Trained, indexed and served", 180);
+  assert.equal(await owner.locator("svg.plot polyline").count(), 3);
+
+  await owner.getByRole("link", { name: "Ask it" }).click();
+  assert.equal(await owner.getByLabel("Model").inputValue(), "demo+bells");
+  await owner.getByLabel("Text to continue").fill("The bell of Mill");
+  await owner.getByRole("button", { name: "Answer" }).click();
+  await owner.getByRole("heading", { name: "Who it rests on" }).waitFor();
+  assert.match(await owner.locator("main").innerText(), /mia\s+100\.0 %/);
+  await owner.getByRole("button", { name: "Prove it" }).click();
+  await until(owner, "Proven: ", 180);
+
+  await contributor.getByRole("link", { name: "Back to the first page" }).click();
+  await contributor.getByRole("link", { name: "My samples" }).click();
+  await says(contributor, "Shares of 1 of 1 attributed answers, 1.00 answers' worth in all");
+  await says(contributor, "in demo+bells");
+  await contributor.goto(`${server.url}/datanets/bells/versions/1`);
+  await contributor.getByRole("button", { name: "Take back sample 0" }).click();
+  await says(contributor, "Taken back");
+  await owner.goto(`${server.url}/datanets/bells`);
+  await owner.getByRole("button", { name: "Publish a version" }).click();
+  await says(owner, "23 samples by 1 contributors");
+  for (const page of [owner, contributor]) assert.deepEqual(page.elsewhere, []);
+});
+
+test("one page is nobody's business but its reader's", { skip }, async () => {
+  const user = await signedIn(await key("una", "user"));
+  assert.equal(await user.getByRole("link", { name: "Training" }).count(), 0);
+  await user.goto(`${server.url}/contributors/mia`);
+  await says(user, "shown to them");
+  await user.goto(`${server.url}/datanets/bells`);
+  await says(user, "Its texts aren't public.");
+  assert.equal(await user.getByRole("button", { name: "Approve" }).count(), 0);
+});
+
+test("pages are readable at two widths and in both themes", { skip }, async () => {
+  const admin = await server.call("GET", "/v1/training-jobs");
+  const asked = await signedIn(server.key);
+  await asked.getByLabel("Text to continue").fill("The keeper of Skarn light is");
+  await asked.getByRole("button", { name: "Answer" }).click();
+  await asked.getByRole("heading", { name: "Who it rests on" }).waitFor();
+  const pages = {
+    home: "/", datanets: "/datanets", datanet: "/datanets/bells", version: "/datanets/facts/versions/1", trainings: "/trainings",
+    training: `/trainings/${admin.body.data[0].id}`, request: new URL(asked.url()).pathname, contributor: "/contributors/mia", missing: "/nowhere",
+  };
+  for (const [theme, width] of ["light", "dark"].flatMap((theme) => [360, 1200].map((width) => [theme, width]))) {
+    // The page's own policy forbids scripts; the checker is one.
+    const options = { colorScheme: theme, viewport: { width, height: 800 }, javaScriptEnabled: true, bypassCSP: true };
+    const page = await signedIn(server.key, options);
+    for (const [name, path] of Object.entries(pages)) {
+      await page.goto(server.url + path);
+      await page.screenshot({ path: `${screenshots}/${name}-${theme}-${width}.png`, fullPage: true });
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+      assert.ok(wide <= width, `${name} is ${wide} wide at ${width}`);
+      await page.addScriptTag({ path: axe });
+      const found = await page.evaluate(() => globalThis.axe.run());
+      const serious = found.violations.filter((v) => ["serious", "critical"].includes(v.impact));
+      assert.deepEqual(serious.map((v) => `${name} ${theme}: ${v.id} ${v.nodes[0].html}`), []);
+    }
+    await page.context().close();
+  }
+});
