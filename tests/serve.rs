@@ -474,3 +474,41 @@ fn adapters_are_read_when_they_are_asked_for() {
     assert!(refused.status == 409 && refused.body.contains("load it anew"), "{}", refused.body);
     assert_eq!((named("/v1/load_lora_adapter", "demo+twin"), ask("demo+twin").status), (200, 200));
 }
+
+/// A copy taken while the service works has all that it names, and serves in its place.
+#[test]
+fn a_backup_serves_in_its_place() {
+    let (dir, server, key) = fresh("serve-backup");
+    let answer = server.call(&key, "POST", "/v1/completions", &question(&json!({}))).json();
+    let request = answer["poa"]["request"].as_str().unwrap();
+    assert_eq!(server.call(&key, "POST", &format!("/v1/requests/{request}/proof"), &Value::Null).status, 202);
+    server.proven(&key, request);
+    let order = json!({ "base": "demo", "name": "later", "datanet": "facts", "version": 1, "settings": { "epochs": 12, "rank": 4 } });
+    let training = server.call(&key, "POST", "/v1/training-jobs", &order).json()["id"].as_str().unwrap().to_owned();
+    while server.get(&key, &format!("/v1/training-jobs/{training}")).json()["epochs"].as_array().unwrap().is_empty() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let out = dir.with_file_name("serve-backup-copy");
+    let _ = std::fs::remove_dir_all(&out);
+    let copied = poa(["backup", "--data", &text(&dir), "--out", &text(&out)]).success();
+    assert_eq!((&copied["files"], &copied["models"], &copied["trainings"]), (&json!(3), &json!(2), &json!(1)), "{copied}");
+    let again = poa(["backup", "--data", &text(&dir), "--out", &text(&out)]);
+    assert!(again.status == 2 && again.json["error"].as_str().unwrap().contains("exists"), "{again:?}");
+    let nothing = poa(["backup", "--data", &text(dir.join("models")), "--out", &text(dir.join("copy"))]);
+    assert!(nothing.status == 2 && nothing.json["error"].as_str().unwrap().contains("poa.db"), "{nothing:?}");
+    // A file that isn't what it was isn't copied as if it were.
+    let proof = server.get(&key, &format!("/v1/requests/{request}/proof")).json()["result"]["proof"].as_str().unwrap().to_owned();
+    server.kill();
+    let damaged = dir.join("files").join(&proof[..2]).join(&proof);
+    std::fs::write(&damaged, b"another").unwrap();
+    let broken = poa(["backup", "--data", &text(&dir), "--out", &text(dir.join("copy"))]);
+    assert!(broken.status == 2 && !dir.join("copy").exists(), "{broken:?}");
+    std::fs::remove_dir_all(&dir).unwrap();
+    let server = Server::start(&out);
+    assert_eq!(server.admin_key, None, "keys are in it");
+    let kept = server.get(&key, &format!("/v1/requests/{request}/proof")).json();
+    assert_eq!((&kept["state"], &kept["result"]["proof"]), (&json!("done"), &json!(proof)));
+    assert_eq!(server.get(&key, &format!("/v1/requests/{request}/statement.json")).status, 200);
+    server.trained(&key, &training);
+    assert_eq!(server.call(&key, "POST", "/v1/completions", &question(&json!({ "model": "demo+later" }))).status, 200);
+}

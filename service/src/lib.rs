@@ -15,6 +15,7 @@
 mod answers;
 mod api;
 mod attributions;
+pub mod backup;
 mod catalog;
 mod contributors;
 mod database;

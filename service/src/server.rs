@@ -222,7 +222,7 @@ fn demo(database: &Database, files: &Files, assets: &Path) -> Result<(), Failure
 }
 
 /// Creates a directory that its owner alone reads: prompts and answers lie in it.
-fn create_private(directory: &Path) -> std::io::Result<()> {
+pub(crate) fn create_private(directory: &Path) -> std::io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

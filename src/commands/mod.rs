@@ -2,6 +2,7 @@
 
 mod attribute;
 mod audit;
+mod backup;
 mod bench;
 mod datanet;
 mod datanet_check;
@@ -61,6 +62,7 @@ enum Command {
     Settle(settle::Args),
     Withdraw(withdraw::Args),
     Serve(serve::Args),
+    Backup(backup::Args),
     Watch(watch::Args),
     Srs(srs::Args),
     Wrap(wrap::Args),
@@ -88,6 +90,7 @@ pub fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Settle(args) => settle::run(args, json),
         Command::Withdraw(args) => withdraw::run(args, json),
         Command::Serve(args) => serve::run(args, json),
+        Command::Backup(args) => backup::run(args, json),
         Command::Watch(args) => watch::run(args, json),
         Command::Srs(args) => srs::run(args, json),
         Command::Wrap(args) => wrap::run(args, json),
