@@ -345,7 +345,7 @@ pub fn register(source: &Source<'_>, dir: &RegistrationDir, chunk_log: usize, on
 }
 
 /// CPU seconds of proving one looked-up position: `poa registration prove` of the demo's index, 2 cores with AVX-512. An estimate's only.
-const CPU_SECONDS_A_POSITION: f64 = 1.0e-6;
+const CPU_SECONDS_A_POSITION: f64 = 0.7e-6;
 
 fn minutes(seconds: f64) -> String {
     if seconds < 90.0 { format!("{seconds:.0} seconds") } else { format!("{:.0} minutes", seconds / 60.0) }
