@@ -395,7 +395,8 @@ fn trainings_outlive_killed_servers() {
         change(&mut body);
         server.call(&key, "POST", "/v1/training-jobs", &body).status
     };
-    let wrong: [&dyn Fn(&mut Value); 6] = [
+    let wrong: [&dyn Fn(&mut Value); 7] = [
+        &|o| o["settings"]["batch"] = json!(100_000),
         &|o| o["base"] = json!("other"),
         &|o| o["name"] = json!("facts"),
         &|o| o["name"] = json!("../x"),
@@ -415,6 +416,7 @@ fn trainings_outlive_killed_servers() {
         started.json()["id"].as_str().unwrap().to_owned()
     };
     let calm = start(&server, "calm");
+    assert_eq!(server.call(&key, "POST", "/v1/training-jobs", &order("calm")).status, 400, "the name is taken");
     let calm = server.trained(&key, &calm);
     let troubled = start(&server, "troubled");
     for milliseconds in [900, 300, 600] {
@@ -465,7 +467,7 @@ fn adapters_are_read_when_they_are_asked_for() {
     assert_eq!((named("/v1/unload_lora_adapter", "demo+bare"), ask("demo+bare").status), (204, 404));
     assert_eq!((named("/v1/load_lora_adapter", "demo+bare"), ask("demo+bare").status), (200, 200));
     assert_eq!(
-        (named("/v1/load_lora_adapter", "demo+none"), named("/v1/load_lora_adapter", "demo"), named("/v1/unload_lora_adapter", "demo+none")),
+        (named("/v1/load_lora_adapter", "demo+../facts"), named("/v1/load_lora_adapter", "demo"), named("/v1/unload_lora_adapter", "demo+none")),
         (400, 400, 404)
     );
     // Other files under a listed name: refused until they are loaded.

@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
+use std::path::Component;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,7 +236,10 @@ fn adapter_named(body: &Map<String, Value>) -> Result<(String, String), ApiError
     }
     let name = body.get("lora_name").and_then(Value::as_str).and_then(|name| name.split_once('+'));
     let (base, adapter) = name.ok_or_else(|| ApiError::parameter("lora_name", "lora_name: expected base+adapter"))?;
-    datanets::check_name("lora_name", adapter)?;
+    // One name of a directory, as they may have been made by hand.
+    if !matches!(std::path::Path::new(adapter).components().collect::<Vec<_>>()[..], [Component::Normal(only)] if only == adapter) {
+        return Err(ApiError::parameter("lora_name", "lora_name: the adapter's name is no name of a directory"));
+    }
     Ok((base.to_owned(), adapter.to_owned()))
 }
 

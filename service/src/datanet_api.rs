@@ -85,8 +85,10 @@ struct Uploaded {
 
 /// What was uploaded as a body: read on a thread of its own, kept unless it is a preview.
 pub async fn uploaded(service: &Arc<Service>, caller: Caller, name: String, filename: String, bytes: Bytes, keep: bool) -> Result<Value, ApiError> {
+    let permit = service.permit().await?;
     let service = service.clone();
     let work = move || -> Result<Value, ApiError> {
+        let _permit = permit;
         let of = datanets::find(&service.database, &name)?;
         if !keep {
             return Ok(json!(datanets::preview(&service.database, &service.files, caller, &of, &filename, &bytes)?.report));
@@ -119,8 +121,10 @@ async fn decide(State(service): Shared, caller: Caller, Path((name, id)): Path<(
 
 /// Publishes a version on a thread of its own.
 pub async fn published(service: &Arc<Service>, caller: Caller, name: String) -> Result<datanets::Version, ApiError> {
+    let permit = service.permit().await?;
     let service = service.clone();
     let work = move || {
+        let _permit = permit;
         let of = datanets::find(&service.database, &name)?;
         datanets::publish(&service.database, &service.files, caller, &of)
     };

@@ -335,7 +335,7 @@ pub fn decide(database: &Database, caller: Caller, of: &Datanet, id: i64, reject
 pub fn withdraw(database: &Database, files: &Files, caller: Caller, of: &Datanet, number: i64, sample: usize) -> Result<Sample, ApiError> {
     let version = find_version(database, of, number)?;
     let found = samples(files, &version)?.samples.into_iter().nth(sample).ok_or_else(|| ApiError::not_found("sample"))?;
-    let own = caller.contributes() && keys::name(database, caller.key)? == found.contributor;
+    let own = caller.scope == Scope::Contributor && keys::name(database, caller.key)? == found.contributor;
     if !own && !of.is_kept_by(caller) {
         return Err(ApiError::forbidden("the sample is another contributor's"));
     }

@@ -24,6 +24,10 @@ use steps::train::{Estimate, Quantised, Trained, estimate, quantised, trained};
 
 /// The kind of job that trains an adapter.
 pub const TRAIN: &str = "train";
+/// Most samples of a batch.
+const BATCH: usize = 1024;
+/// Most passes over the samples.
+const EPOCHS: usize = 1000;
 
 /// How an adapter is trained; what isn't said is as `poa train` has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -232,6 +236,13 @@ fn check(service: &Service, caller: Caller, order: &Order) -> Result<Checked, Ap
         let error = ApiError::parameter("name", format!("name: there is a model {model} already, or one is being trained"));
         return Err(ApiError { hint: Some("choose another name".into()), ..error });
     }
+    for (name, value, most) in
+        [("batch", order.settings.batch, BATCH), ("max_epochs", order.settings.max_epochs.max(order.settings.epochs.unwrap_or(0)), EPOCHS)]
+    {
+        if value > most {
+            return Err(ApiError::parameter(name, format!("{name}: at most {most}, found {value}")));
+        }
+    }
     order.settings.window(&base).map_err(|f| ApiError::parameter("max_tokens", f.message))?;
     Ok(Checked { datanet, version })
 }
@@ -264,19 +275,21 @@ pub fn start(service: &Service, caller: Caller, order: &Order) -> Result<Trainin
     let Checked { datanet, version } = check(service, caller, order)?;
     let id = hex(&random()?[..16]);
     let settings = serde_json::to_string(&order.settings).map_err(|e| ApiError::invalid(format!("the settings can't be written: {e}")))?;
-    let insert = "INSERT INTO trainings (id, key, created, base, name, datanet, version, settings) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let insert = "INSERT INTO trainings (id, key, created, base, name, datanet, version, settings) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
+                  ON CONFLICT (base, name) DO NOTHING";
     let values = params![id, caller.key, now(), order.base, order.name, datanet.id, version.version, settings];
-    // One that failed or was cancelled gives its name up.
-    let gone = "SELECT id FROM trainings WHERE base = ?1 AND name = ?2";
-    let old = service.database.write(|t| {
+    // One that failed or was cancelled gives its name up; whoever else was faster keeps it.
+    let gone = "SELECT trainings.id FROM trainings JOIN jobs ON jobs.kind = 'train' AND jobs.subject = trainings.id \
+                WHERE base = ?1 AND name = ?2 AND jobs.state IN ('failed', 'cancelled')";
+    let started = service.database.write(|t| {
         let old: Option<String> = t.query_row(gone, [&order.base, &order.name], |r| r.get(0)).optional()?;
         if let Some(old) = &old {
             t.execute("DELETE FROM epochs WHERE training = ?1", [old])?;
             t.execute("DELETE FROM trainings WHERE id = ?1", [old])?;
         }
-        t.execute(insert, values)?;
-        Ok(old)
+        Ok((t.execute(insert, values)? > 0).then_some(old))
     })?;
+    let old = started.ok_or_else(|| ApiError::conflict(format!("{}+{} is being trained already", order.base, order.name)))?;
     if let Some(old) = old {
         let _ = fs::remove_dir_all(place(service, &old));
     }

@@ -191,7 +191,7 @@ async fn version(State(service): Shared, session: Session, Path((name, number)):
     let of = datanets::find(&service.database, &name)?;
     let version = datanets::find_version(&service.database, &of, number)?;
     let (reads, keeps) = (of.is_read_by(caller), of.is_kept_by(caller));
-    let own = if caller.contributes() { Some(keys::name(&service.database, caller.key)?) } else { None };
+    let own = (caller.scope == Scope::Contributor).then(|| keys::name(&service.database, caller.key)).transpose()?;
     let all = datanets::samples(&service.files, &version)?.samples;
     // Who may not read all may read their own.
     let mut samples = all.into_iter().enumerate().filter(|(_, s)| reads || own.as_ref() == Some(&s.contributor));

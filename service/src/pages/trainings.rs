@@ -216,7 +216,7 @@ async fn one(State(service): Shared, session: Session, Path(id): Path<String>) -
     let plot = plot(&trainings::epochs(&service.database, &id)?);
     let job = training.job.clone();
     let waits = job.as_ref().is_some_and(|job| !job.is_over());
-    let stopped = job.as_ref().is_some_and(|job| job.state == "failed" || job.state == "cancelled");
+    let stopped = job.as_ref().is_none_or(|job| job.state == "failed" || job.state == "cancelled");
     let agreement = job.as_ref().and_then(|job| job.result.as_ref()?["fidelity"]["greedy_agreement"].as_f64());
     let fidelity = agreement.map(|share| format!("{:.1}", 100.0 * share));
     Ok(page(&TrainingPage { session, training, job, waits, stopped, plot, fidelity }))
