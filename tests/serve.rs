@@ -388,8 +388,9 @@ fn samples_become_versions() {
 /// Killed again and again, cancelled and resumed, a training comes to the very model of one that wasn't disturbed.
 #[test]
 fn trainings_outlive_killed_servers() {
+    const EPOCHS: usize = 20;
     let (dir, mut server, key) = fresh("serve-training");
-    let order = |name: &str| json!({ "base": "demo", "name": name, "datanet": "facts", "version": 1, "settings": { "epochs": 8, "rank": 4 } });
+    let order = |name: &str| json!({ "base": "demo", "name": name, "datanet": "facts", "version": 1, "settings": { "epochs": EPOCHS, "rank": 4 } });
     let refused = |change: &dyn Fn(&mut Value)| {
         let mut body = order("calm");
         change(&mut body);
@@ -419,20 +420,29 @@ fn trainings_outlive_killed_servers() {
     assert_eq!(server.call(&key, "POST", "/v1/training-jobs", &order("calm")).status, 400, "the name is taken");
     let calm = server.trained(&key, &calm);
     let troubled = start(&server, "troubled");
-    for milliseconds in [900, 300, 600] {
-        std::thread::sleep(Duration::from_millis(milliseconds));
+    let path = format!("/v1/training-jobs/{troubled}");
+    // In the middle of it, after an epoch more than last time.
+    let in_the_middle = |server: &Server, epochs: usize| loop {
+        let training = server.get(&key, &path).json();
+        let made = training["epochs"].as_array().unwrap().len();
+        assert!(made < EPOCHS && ["queued", "running"].contains(&training["job"]["state"].as_str().unwrap()), "{training}");
+        if made >= epochs {
+            break made;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let mut made = 0;
+    for _ in 0..3 {
+        made = in_the_middle(&server, made + 1);
         server.kill();
         server = Server::start(&dir);
     }
-    let path = format!("/v1/training-jobs/{troubled}");
-    let cancelled = server.call(&key, "DELETE", &path, &Value::Null);
-    if cancelled.status == 200 {
-        assert_eq!(cancelled.json()["job"]["state"], "cancelled");
-        assert_eq!(server.call(&key, "POST", &format!("{path}/resume"), &Value::Null).status, 202);
-    }
+    in_the_middle(&server, made + 1);
+    assert_eq!(server.call(&key, "DELETE", &path, &Value::Null).json()["job"]["state"], "cancelled");
+    assert_eq!(server.call(&key, "POST", &format!("{path}/resume"), &Value::Null).status, 202);
     let troubled = server.trained(&key, &troubled);
     assert_eq!(troubled["result"]["generation"], calm["result"]["generation"]);
-    assert_eq!(server.get(&key, &path).json()["epochs"].as_array().unwrap().len(), 8);
+    assert_eq!(server.get(&key, &path).json()["epochs"].as_array().unwrap().len(), EPOCHS);
     assert_eq!(server.call(&key, "POST", &format!("{path}/resume"), &Value::Null).status, 409);
     // It answers, and what its answers rest on is found.
     let answer = server.call(&key, "POST", "/v1/completions", &question(&json!({ "model": "demo+troubled" }))).json();

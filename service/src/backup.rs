@@ -30,7 +30,7 @@ fn named(database: &Path) -> rusqlite::Result<Vec<String>> {
 
 /// What isn't half made.
 fn is_whole(path: &Path) -> bool {
-    path.extension().is_none_or(|extension| extension != "tmp")
+    path.file_name().is_none_or(|name| !name.to_string_lossy().contains(".tmp"))
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
@@ -66,17 +66,30 @@ pub fn backup(data: &Path, out: &Path, on: &dyn Observer) -> Result<Copied, Fail
     let mut name = out.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");
     let making = out.with_file_name(name);
-    let _ = fs::remove_dir_all(&making);
+    if making.exists() {
+        let failure = Failure::input(format!("{} exists: an earlier backup that was broken off, or one under way", making.display()));
+        return Err(failure.hint("remove it yourself, or choose another --out"));
+    }
     steps::store::create_parent(&making)?;
     crate::server::create_private(&making).during_path("creating", &making)?;
+    let done = fill(data, &making, &database, on);
+    if done.is_err() {
+        let _ = fs::remove_dir_all(&making);
+    }
+    let copied = done?;
+    fs::rename(&making, out).during(format!("renaming {} to {}", making.display(), out.display()))?;
+    Ok(copied)
+}
+
+fn fill(data: &Path, making: &Path, database: &Path, on: &dyn Observer) -> Result<Copied, Failure> {
     on.note("copying the database …");
     let copied = making.join("poa.db");
     let of_a_moment = || -> rusqlite::Result<usize> {
-        let connection = Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.busy_timeout(std::time::Duration::from_secs(30))?;
         connection.execute("VACUUM INTO ?1", [copied.to_string_lossy()])
     };
-    of_a_moment().during_path("copying", &database)?;
+    of_a_moment().during_path("copying", database)?;
     let (from, to) = (Files::new(data.join("files")), Files::new(making.join("files")));
     let names = named(&copied).during_path("reading", &copied)?;
     for (i, name) in names.iter().enumerate() {
@@ -84,11 +97,7 @@ pub fn backup(data: &Path, out: &Path, on: &dyn Observer) -> Result<Copied, Fail
         on.steps("copying files", i + 1, names.len());
     }
     let (mut models, mut trainings) = (0, 0);
-    for base in entries(&data.join("models"))? {
-        on.note(format!("copying {} …", base.display()));
-        copy(&base, &making.join("models").join(base.file_name().unwrap_or_default()))?;
-        models += 1 + entries(&base.join("adapters"))?.len();
-    }
+    // Before models: a training that ends meanwhile is copied as one of the two.
     for training in entries(&data.join("trainings"))? {
         let (checkpoint, to) = (training.join("checkpoint"), making.join("trainings").join(training.file_name().unwrap_or_default()));
         if checkpoint.is_file() {
@@ -97,6 +106,10 @@ pub fn backup(data: &Path, out: &Path, on: &dyn Observer) -> Result<Copied, Fail
             trainings += 1;
         }
     }
-    fs::rename(&making, out).during(format!("renaming {} to {}", making.display(), out.display()))?;
+    for base in entries(&data.join("models"))? {
+        on.note(format!("copying {} …", base.display()));
+        copy(&base, &making.join("models").join(base.file_name().unwrap_or_default()))?;
+        models += 1 + entries(&base.join("adapters"))?.len();
+    }
     Ok(Copied { files: names.len(), models, trainings })
 }

@@ -206,7 +206,10 @@ impl Served {
     }
 }
 
-/// What an adapter takes in memory: its integers, in 32 bits and twice in 16, its floats, its index with the texts.
+/// Tables of a runtime's own, of 2^16 numbers each.
+const TABLES: usize = 8;
+
+/// What an adapter takes in memory: its integers, in 32 bits and twice in 16, its floats, its index with the texts, its tables.
 fn bytes(adapter: &AdapterDir, index: Option<&IndexDir>) -> u64 {
     let integers: usize = adapter.int.tensors.values().map(|t| t.data.len()).sum();
     let floats: usize = adapter.float.pairs.values().map(|(a, b)| a.len() + b.len()).sum();
@@ -214,7 +217,7 @@ fn bytes(adapter: &AdapterDir, index: Option<&IndexDir>) -> u64 {
         let texts: usize = index.info.rows.iter().map(|row| row.text.len() + row.contributor.len()).sum();
         4 * index.index.tensors.values().map(|t| t.data.len()).sum::<usize>() + texts
     };
-    (8 * integers + 4 * floats + index.map_or(0, of_index)) as u64
+    (8 * integers + 4 * floats + TABLES * (4 << 16) + index.map_or(0, of_index)) as u64
 }
 
 /// The names of a directory's directories, in order; none where there is none.
@@ -312,6 +315,8 @@ pub struct Catalog {
     entries: RwLock<BTreeMap<String, Entry>>,
     in_memory: Mutex<InMemory>,
     reads: AtomicU64,
+    /// One adapter is read at a time: who asks for the same one meanwhile finds it there.
+    reading: Mutex<()>,
 }
 
 impl Catalog {
@@ -321,7 +326,14 @@ impl Catalog {
     ///
     /// When one can't be read: a model that is there and doesn't answer isn't passed over.
     pub fn load(data: &Path, room: u64, on: &dyn Observer) -> Result<Self, Failure> {
-        let catalog = Self { data: data.to_owned(), room, entries: RwLock::default(), in_memory: Mutex::default(), reads: AtomicU64::new(0) };
+        let catalog = Self {
+            data: data.to_owned(),
+            room,
+            entries: RwLock::default(),
+            in_memory: Mutex::default(),
+            reads: AtomicU64::new(0),
+            reading: Mutex::default(),
+        };
         for name in directories(&data.join("models"))? {
             let base = Arc::new(Base::load(data, &name, on)?);
             on.note(format!("serving {name}"));
@@ -389,8 +401,12 @@ impl Catalog {
             Which::Base(served) => return Ok(served.clone()),
             Which::Adapter(adapter) => adapter,
         };
-        let kept = self.in_memory().take(id);
-        if let Some(served) = kept.filter(|served| served.generation == entry.listed.generation) {
+        let kept = || self.in_memory().take(id).filter(|served| served.generation == entry.listed.generation);
+        if let Some(served) = kept() {
+            return Ok(served);
+        }
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(served) = kept() {
             return Ok(served);
         }
         self.reads.fetch_add(1, Ordering::Relaxed);

@@ -68,13 +68,22 @@ fn attributed(database: &Database) -> rusqlite::Result<Vec<(i64, String, Attribu
     Ok(rows.into_iter().filter_map(|(created, model, text)| Some((created, model, serde_json::from_str(&text).ok()?))).collect())
 }
 
-/// A contributor's samples of a datanet, by text.
-fn of_datanet(database: &Database, files: &Files, of: &Datanet, name: &str) -> Result<BTreeMap<String, Contribution>, ApiError> {
+/// A contributor's samples of a datanet.
+struct OfDatanet {
+    /// By text.
+    samples: BTreeMap<String, Contribution>,
+    /// Texts by version and number.
+    numbers: BTreeMap<(i64, usize), String>,
+}
+
+fn of_datanet(database: &Database, files: &Files, of: &Datanet, name: &str) -> Result<OfDatanet, ApiError> {
+    let mut numbers = BTreeMap::new();
     let mut found: BTreeMap<String, Contribution> = BTreeMap::new();
     let (versions, models) = (datanets::versions(database, of)?, trainings::models_of(database, of.id)?);
     let newest = versions.first().map_or(0, |v| v.version);
     for version in versions.iter().rev() {
         for (sample, own) in datanets::samples(files, version)?.samples.into_iter().enumerate().filter(|(_, s)| s.contributor == name) {
+            numbers.insert((version.version, sample), own.text.clone());
             let fresh = || Contribution {
                 datanet: of.name.clone(),
                 text: own.text.clone(),
@@ -89,7 +98,7 @@ fn of_datanet(database: &Database, files: &Files, of: &Datanet, name: &str) -> R
             contribution.models.extend(models.iter().filter(|(_, trained)| *trained == version.version).map(|(model, _)| model.clone()));
         }
     }
-    Ok(found)
+    Ok(OfDatanet { samples: found, numbers })
 }
 
 /// What became of a contributor's samples.
@@ -107,10 +116,13 @@ pub fn account(database: &Database, files: &Files, caller: Caller, name: &str) -
     for of in datanets::list(database)? {
         // Others' datanets are others'.
         if own || of.is_read_by(caller) {
-            let mut samples = of_datanet(database, files, &of, name)?;
-            let models: BTreeSet<String> = trainings::models_of(database, of.id)?.into_iter().map(|(model, _)| model).collect();
-            for told in found.iter().filter(|(_, model, _)| models.contains(model)).flat_map(|(_, _, a)| &a.samples) {
-                if let (true, Some(text)) = (told.contributor == name && told.relevance > 0, &told.text) {
+            let OfDatanet { mut samples, numbers } = of_datanet(database, files, &of, name)?;
+            let models: BTreeMap<String, i64> = trainings::models_of(database, of.id)?.into_iter().collect();
+            for (version, a) in found.iter().filter_map(|(_, model, a)| Some((models.get(model)?, a))) {
+                // Several windows of a sample are one sample.
+                let relevant = a.samples.iter().filter(|told| told.contributor == name && told.relevance > 0);
+                let texts: BTreeSet<&String> = relevant.filter_map(|told| numbers.get(&(*version, told.sample))).collect();
+                for text in texts {
                     samples.entry(text.clone()).and_modify(|c| c.answers += 1);
                 }
             }
@@ -118,6 +130,14 @@ pub fn account(database: &Database, files: &Files, caller: Caller, name: &str) -
         }
     }
     contributions.sort_by_key(|c| (c.datanet.clone(), c.since, c.sample));
+    let mut seen: BTreeMap<String, bool> = BTreeMap::new();
+    for (_, model, _) in &found {
+        if !seen.contains_key(model) {
+            let of = trainings::of_model(database, model)?.map(|t| datanets::by_id(database, t.datanet_id)).transpose()?;
+            seen.insert(model.clone(), own || of.map_or(caller.scope == Scope::Admin, |of| of.is_read_by(caller)));
+        }
+    }
+    let found: Vec<_> = found.into_iter().filter(|(_, model, _)| seen[model]).collect();
     let credit = |(created, model, a): &(i64, String, Attributed)| {
         let bps = a.weights.iter().find(|share| share.contributor == name)?.bps;
         Some(Credit { created: *created, model: model.clone(), bps })

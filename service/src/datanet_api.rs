@@ -7,11 +7,13 @@ use crate::keys::{self, Caller};
 use crate::server::Service;
 use crate::trainings;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use model_runtime::text::Sample;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -75,6 +77,18 @@ async fn one(State(service): Shared, caller: Caller, Path(name): Path<String>) -
     Ok(Json(datanet_json(&service, caller, &datanets::find(&service.database, &name)?)?).into_response())
 }
 
+/// Who may submit: known before a body is read.
+struct Contributing(Caller);
+
+impl FromRequestParts<Arc<Service>> for Contributing {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, service).await?;
+        if caller.contributes() { Ok(Self(caller)) } else { Err(ApiError::forbidden("this needs a contributor's, an owner's or an admin's key")) }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Uploaded {
@@ -85,20 +99,23 @@ struct Uploaded {
 
 /// What was uploaded as a body: read on a thread of its own, kept unless it is a preview.
 pub async fn uploaded(service: &Arc<Service>, caller: Caller, name: String, filename: String, bytes: Bytes, keep: bool) -> Result<Value, ApiError> {
-    let permit = service.permit().await?;
-    let service = service.clone();
-    let work = move || -> Result<Value, ApiError> {
-        let _permit = permit;
+    let work = move |service: &Service| {
         let of = datanets::find(&service.database, &name)?;
         if !keep {
             return Ok(json!(datanets::preview(&service.database, &service.files, caller, &of, &filename, &bytes)?.report));
         }
         Ok(json!(datanets::submit(&service.database, &service.files, caller, &of, &filename, &bytes)?))
     };
-    tokio::task::spawn_blocking(work).await?
+    service.reading(work).await
 }
 
-async fn submit(State(service): Shared, caller: Caller, Path(name): Path<String>, query: Query<Uploaded>, bytes: Bytes) -> Answered {
+async fn submit(
+    State(service): Shared,
+    Contributing(caller): Contributing,
+    Path(name): Path<String>,
+    query: Query<Uploaded>,
+    bytes: Bytes,
+) -> Answered {
     let Query(Uploaded { filename, preview }) = query;
     let value = uploaded(&service, caller, name, filename, bytes, !preview).await?;
     let status = if preview { StatusCode::OK } else { StatusCode::CREATED };
@@ -121,14 +138,11 @@ async fn decide(State(service): Shared, caller: Caller, Path((name, id)): Path<(
 
 /// Publishes a version on a thread of its own.
 pub async fn published(service: &Arc<Service>, caller: Caller, name: String) -> Result<datanets::Version, ApiError> {
-    let permit = service.permit().await?;
-    let service = service.clone();
-    let work = move || {
-        let _permit = permit;
+    let work = move |service: &Service| {
         let of = datanets::find(&service.database, &name)?;
         datanets::publish(&service.database, &service.files, caller, &of)
     };
-    tokio::task::spawn_blocking(work).await?
+    service.reading(work).await
 }
 
 async fn publish(State(service): Shared, caller: Caller, Path(name): Path<String>) -> Answered {
@@ -141,14 +155,22 @@ async fn samples(State(service): Shared, caller: Caller, Path((name, version)): 
         return Err(ApiError::forbidden(format!("the texts of {name} aren't public")));
     }
     let version = datanets::find_version(&service.database, &of, version)?;
-    Ok(([(header::CONTENT_TYPE, "application/jsonl")], datanets::samples(&service.files, &version)?.to_jsonl()).into_response())
+    let text = service.reading(move |service| Ok(datanets::samples(&service.files, &version)?.to_jsonl())).await?;
+    Ok(([(header::CONTENT_TYPE, "application/jsonl")], text).into_response())
 }
 
 async fn withdraw(State(service): Shared, caller: Caller, Path((name, version)): Path<(String, i64)>, body: Bytes) -> Answered {
     let body = object(&body)?;
     known(&body, &["sample"])?;
     let sample = body.get("sample").and_then(Value::as_u64).ok_or_else(|| ApiError::parameter("sample", "sample: expected a sample's number"))?;
-    let of = datanets::find(&service.database, &name)?;
-    let sample = datanets::withdraw(&service.database, &service.files, caller, &of, version, sample as usize)?;
-    Ok(Json(json!(sample)).into_response())
+    Ok(Json(json!(taken_back(&service, caller, name, version, sample as usize).await?)).into_response())
+}
+
+/// Takes a sample back.
+pub async fn taken_back(service: &Arc<Service>, caller: Caller, name: String, version: i64, sample: usize) -> Result<Sample, ApiError> {
+    let work = move |service: &Service| {
+        let of = datanets::find(&service.database, &name)?;
+        datanets::withdraw(&service.database, &service.files, caller, &of, version, sample)
+    };
+    service.reading(work).await
 }

@@ -56,10 +56,7 @@ pub struct Submission {
     pub created: i64,
     /// What the file was called.
     pub name: String,
-    /// Its samples, as JSON lines.
-    #[serde(skip)]
-    pub file: String,
-    /// How many.
+    /// How many samples.
     pub samples: usize,
     /// What there was to say of them.
     pub report: Option<Report>,
@@ -106,7 +103,6 @@ fn submission(row: &Row<'_>) -> rusqlite::Result<Submission> {
         key: row.get("key")?,
         created: row.get("created")?,
         name: row.get("name")?,
-        file: row.get("file")?,
         samples: row.get::<_, i64>("samples")? as usize,
         report: serde_json::from_str(&row.get::<_, String>("report")?).ok(),
         state: row.get("state")?,
@@ -134,7 +130,9 @@ fn version(row: &Row<'_>) -> rusqlite::Result<Version> {
 pub fn check_name(parameter: &str, name: &str) -> Result<(), ApiError> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    if name.len() <= NAME && name.chars().all(inner) && ends(name.chars().next()) && ends(name.chars().last()) {
+    // What is being written ends so.
+    let half_made = name.ends_with(".tmp");
+    if !half_made && name.len() <= NAME && name.chars().all(inner) && ends(name.chars().next()) && ends(name.chars().last()) {
         return Ok(());
     }
     let message = format!("{parameter}: expected up to {NAME} lower-case letters, digits, and `-`, `_` or `.` between them");
@@ -243,23 +241,35 @@ fn digest(sample: &Sample) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// What a new version would hold: the last one's samples, then those approved since in the order of their submission, without what was taken back.
-pub fn composed(database: &Database, files: &Files, of: &Datanet) -> Result<Samples, ApiError> {
-    let (last, approved, withdrawn) = database.read(|c| {
-        let last = versions_of(c, of.id)?.into_iter().next();
-        let query = "SELECT * FROM submissions WHERE datanet = ?1 AND state = 'approved' ORDER BY id";
-        let approved: Vec<Submission> = c.prepare(query)?.query_map([of.id], submission)?.collect::<Result<_, _>>()?;
+/// What a version is composed of.
+#[derive(PartialEq)]
+struct Parts {
+    last: Option<Version>,
+    /// Submissions that were approved: their numbers and files.
+    approved: Vec<(i64, String)>,
+    withdrawn: HashSet<[u8; 32]>,
+}
+
+impl Parts {
+    fn of(c: &Connection, id: i64) -> rusqlite::Result<Self> {
+        let last = versions_of(c, id)?.into_iter().next();
+        let query = "SELECT id, file FROM submissions WHERE datanet = ?1 AND state = 'approved' ORDER BY id";
+        let approved = c.prepare(query)?.query_map([id], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<_, _>>()?;
         let query = "SELECT sample FROM withdrawals WHERE datanet = ?1";
-        let withdrawn: HashSet<[u8; 32]> = c.prepare(query)?.query_map([of.id], |r| r.get(0))?.collect::<Result<_, _>>()?;
-        Ok((last, approved, withdrawn))
-    })?;
-    let mut samples = last.map(|last| self::samples(files, &last)).transpose()?.unwrap_or_default().samples;
+        let withdrawn = c.prepare(query)?.query_map([id], |r| r.get(0))?.collect::<Result<_, _>>()?;
+        Ok(Self { last, approved, withdrawn })
+    }
+}
+
+/// What a new version would hold: the last one's samples, then those approved since in the order of their submission, without what was taken back.
+fn composed(files: &Files, parts: &Parts) -> Result<Samples, ApiError> {
+    let mut samples = parts.last.as_ref().map(|last| self::samples(files, last)).transpose()?.unwrap_or_default().samples;
     let mut present: HashSet<[u8; 32]> = samples.iter().map(digest).collect();
-    for submission in approved {
-        let new = read(files, &submission.file)?.samples.into_iter();
+    for (_, file) in &parts.approved {
+        let new = read(files, file)?.samples.into_iter();
         samples.extend(new.filter(|sample| present.insert(digest(sample))));
     }
-    samples.retain(|sample| !withdrawn.contains(&digest(sample)));
+    samples.retain(|sample| !parts.withdrawn.contains(&digest(sample)));
     Ok(Samples { samples })
 }
 
@@ -294,6 +304,12 @@ pub fn preview(database: &Database, files: &Files, caller: Caller, of: &Datanet,
 /// As [`preview`].
 pub fn submit(database: &Database, files: &Files, caller: Caller, of: &Datanet, name: &str, bytes: &[u8]) -> Result<Submission, ApiError> {
     let Upload { datanet, report } = preview(database, files, caller, of, name, bytes)?;
+    let query = "SELECT coalesce(sum(samples), 0) FROM submissions WHERE key = ?1 AND state = 'pending'";
+    let waiting: i64 = database.read(|c| c.query_row(query, [caller.key], |r| r.get(0)))?;
+    if waiting as usize + datanet.samples.len() > uploads::SAMPLES {
+        let message = format!("{waiting} samples of this key wait to be decided on, at most {} may", uploads::SAMPLES);
+        return Err(ApiError::conflict(message));
+    }
     let file = files.put(datanet.to_jsonl().as_bytes())?;
     let report = serde_json::to_string(&report).map_err(|e| ApiError::invalid(format!("the report can't be written: {e}")))?;
     let insert = "INSERT INTO submissions (datanet, key, created, name, file, samples, report, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'pending')";
@@ -334,6 +350,9 @@ pub fn decide(database: &Database, caller: Caller, of: &Datanet, id: i64, reject
 /// When it is neither the caller's nor in a datanet that they keep.
 pub fn withdraw(database: &Database, files: &Files, caller: Caller, of: &Datanet, number: i64, sample: usize) -> Result<Sample, ApiError> {
     let version = find_version(database, of, number)?;
+    if caller.scope != Scope::Contributor && !of.is_kept_by(caller) {
+        return Err(ApiError::forbidden("the sample is another contributor's"));
+    }
     let found = samples(files, &version)?.samples.into_iter().nth(sample).ok_or_else(|| ApiError::not_found("sample"))?;
     let own = caller.scope == Scope::Contributor && keys::name(database, caller.key)? == found.contributor;
     if !own && !of.is_kept_by(caller) {
@@ -351,7 +370,8 @@ pub fn withdraw(database: &Database, files: &Files, caller: Caller, of: &Datanet
 /// When the caller isn't the datanet's keeper, it would be empty, or it would be the last one again.
 pub fn publish(database: &Database, files: &Files, caller: Caller, of: &Datanet) -> Result<Version, ApiError> {
     of.check_keeper(caller)?;
-    let samples = composed(database, files, of)?;
+    let parts = database.read(|c| Parts::of(c, of.id))?;
+    let samples = composed(files, &parts)?;
     if samples.samples.is_empty() {
         return Err(ApiError::conflict("no sample is approved: the version would be empty"));
     }
@@ -360,15 +380,18 @@ pub fn publish(database: &Database, files: &Files, caller: Caller, of: &Datanet)
     let insert =
         "INSERT INTO versions (datanet, version, created, root, file, licence, samples, contributors) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let published = database.write(|t| {
-        let last = versions_of(t, of.id)?.into_iter().next();
-        if last.as_ref().is_some_and(|last| last.root == root) {
-            return Ok(None);
+        // What was approved, taken back or published meanwhile isn't in it.
+        if Parts::of(t, of.id)? != parts {
+            return Ok(Err("something was approved, taken back or published meanwhile: publish again"));
         }
-        let number = last.map_or(1, |last| last.version + 1);
+        if parts.last.as_ref().is_some_and(|last| last.root == root) {
+            return Ok(Err("nothing was approved or taken back since the last version"));
+        }
+        let number = parts.last.as_ref().map_or(1, |last| last.version + 1);
         t.execute(insert, params![of.id, number, now(), root, file, of.licence, samples.samples.len() as i64, contributors])?;
-        Ok(versions_of(t, of.id)?.into_iter().next())
+        versions_of(t, of.id)?.into_iter().next().map(Ok).ok_or(rusqlite::Error::QueryReturnedNoRows)
     })?;
-    published.ok_or_else(|| ApiError::conflict("nothing was approved or taken back since the last version"))
+    published.map_err(ApiError::conflict)
 }
 
 #[cfg(test)]

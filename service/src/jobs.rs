@@ -83,12 +83,24 @@ pub fn find(database: &Database, kind: &str, subject: &str) -> rusqlite::Result<
 
 /// Queues a job; one that is there stays as it is, unless it failed or was cancelled: then it begins anew.
 pub fn enqueue(database: &Database, kind: &str, subject: &str) -> rusqlite::Result<Job> {
+    database.write(|t| enqueue_in(t, kind, subject))
+}
+
+/// [`enqueue`] as a part of something larger.
+pub fn enqueue_in(connection: &Connection, kind: &str, subject: &str) -> rusqlite::Result<Job> {
+    let insert = "INSERT INTO jobs (kind, subject, created, state) VALUES (?1, ?2, ?3, 'queued') \
+                  ON CONFLICT (kind, subject) DO UPDATE SET state = 'queued', attempts = 0, not_before = 0, problem = NULL, phase = NULL \
+                  WHERE state IN ('failed', 'cancelled')";
+    connection.execute(insert, params![kind, subject, now()])?;
+    of_subject(connection, kind, subject)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+}
+
+/// Does something that can't be undone, if a job is still the claim's; nobody takes or cancels it meanwhile. Nothing when it isn't.
+pub fn while_owned<T>(database: &Database, claim: &Claim, f: impl FnOnce() -> T) -> rusqlite::Result<Option<T>> {
     database.write(|t| {
-        let insert = "INSERT INTO jobs (kind, subject, created, state) VALUES (?1, ?2, ?3, 'queued') \
-                      ON CONFLICT (kind, subject) DO UPDATE SET state = 'queued', attempts = 0, not_before = 0, problem = NULL, phase = NULL \
-                      WHERE state IN ('failed', 'cancelled')";
-        t.execute(insert, params![kind, subject, now()])?;
-        of_subject(t, kind, subject)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+        let query = "SELECT 1 FROM jobs WHERE id = ?1 AND fence = ?2 AND state = 'running'";
+        let owned: Option<i64> = t.query_row(query, params![claim.id, claim.fence], |r| r.get(0)).optional()?;
+        Ok(owned.map(|_| f()))
     })
 }
 
@@ -189,6 +201,7 @@ mod tests {
         assert_eq!(find(&database, "prove", "a").unwrap().unwrap().phase.as_deref(), Some("lookups"));
         assert!(finish(&database, &claimed, &json!({ "bytes": 3 })).unwrap());
         assert!(!finish(&database, &claimed, &json!({ "bytes": 4 })).unwrap());
+        assert_eq!(while_owned(&database, &claimed, || 1).unwrap(), None, "it's over");
         let done = enqueue(&database, "prove", "a").unwrap();
         assert_eq!((done.state.as_str(), done.result.clone(), done.is_over()), ("done", Some(json!({ "bytes": 3 })), true));
     }

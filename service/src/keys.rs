@@ -4,6 +4,7 @@
 
 use crate::database::{Database, hex, now, random};
 use crate::error::ApiError;
+use model_runtime::text::Datanet;
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 use steps::error::{Failure, While};
@@ -114,7 +115,22 @@ fn hash(text: &str) -> [u8; 32] {
 }
 
 /// Makes a key; it is never shown again.
+///
+/// # Errors
+///
+/// When it is a contributor's, and the name isn't spelt as datanets spell it, or another contributor has it: samples are taken in under it.
 pub fn make(database: &Database, name: &str, scope: Scope) -> Result<String, ApiError> {
+    if scope == Scope::Contributor {
+        let line = serde_json::json!({ "contributor": name, "text": "a text" }).to_string();
+        let read = Datanet::from_jsonl("the name", line.as_bytes()).map(|d| d.samples[0].contributor.clone()).unwrap_or_default();
+        if read != name {
+            return Err(ApiError::parameter("name", format!("name: datanets would spell it {read:?}")));
+        }
+        let query = "SELECT id FROM keys WHERE scope = 'contributor' AND revoked IS NULL AND name = ?1";
+        if database.read(|c| c.query_row(query, [name], |r| r.get::<_, i64>(0)).optional())?.is_some() {
+            return Err(ApiError::conflict(format!("a contributor has the name {name} already")));
+        }
+    }
     let key = format!("{PREFIX}{}", hex(&random()?));
     let values = params![hash(&key), name, scope.name(), now()];
     database.write(|t| t.execute("INSERT INTO keys (hash, name, scope, created) VALUES (?1, ?2, ?3, ?4)", values))?;
@@ -214,6 +230,18 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         let holds = |text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
         assert!(holds("a program") && !holds(&admin) && !holds(&secret) && !holds(&user[PREFIX.len()..]));
+    }
+
+    /// A contributor's name is theirs, and is spelt as their samples' is.
+    #[test]
+    fn contributors_have_names_of_their_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = Database::open(&directory.path().join("poa.db")).unwrap();
+        let made = |name: &str, scope| make(&database, name, scope).map(|_| ());
+        assert!(made("Zo\u{e9}", Scope::Contributor).is_ok() && made("Zo\u{e9}", Scope::User).is_ok());
+        for wrong in ["Zo\u{e9}", "Zoe\u{301}", " mia", "\u{feff}"] {
+            assert!(made(wrong, Scope::Contributor).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

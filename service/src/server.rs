@@ -59,6 +59,7 @@ pub struct Service {
     pub(crate) ending: AtomicBool,
     pub(crate) on: Arc<dyn Observer>,
     answering: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
@@ -80,6 +81,20 @@ impl Service {
         }
         let _waiting = Waiting(&self.waiting);
         self.answering.clone().acquire_owned().await.map_err(|_| ApiError::from(Failure::stopped()))
+    }
+
+    /// Does slow work on samples on a thread of its own, one at a time: answers don't wait for it.
+    pub(crate) async fn reading<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let permit = self.reading.clone().acquire_owned().await.map_err(|_| ApiError::from(Failure::stopped()))?;
+        let service = self.clone();
+        let work = move || {
+            let _permit = permit;
+            work(&service)
+        };
+        tokio::task::spawn_blocking(work).await?
     }
 
     /// Calls that wait for a core.
@@ -166,6 +181,7 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
         ending: AtomicBool::new(false),
         on,
         answering: Arc::new(Semaphore::new(cores)),
+        reading: Arc::new(Semaphore::new(1)),
         waiting: AtomicUsize::new(0),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().during("starting")?;
@@ -208,6 +224,8 @@ fn demo(database: &Database, files: &Files, assets: &Path) -> Result<(), Failure
     let bytes = std::fs::read(&path).during_path("reading", &path)?;
     let published = || -> Result<(), ApiError> {
         let of = match datanets::find(database, DEMO) {
+            // Another owner's datanet of that name is theirs.
+            Ok(of) if of.owner != admin.key => return Ok(()),
             Ok(of) => of,
             Err(_) => datanets::create(database, admin, DEMO, DEMO_LICENCE, true)?,
         };

@@ -4,8 +4,8 @@ use crate::catalog::{Base, Place};
 use crate::database::{Database, hex, now, random};
 use crate::datanets::{self, Datanet, Version};
 use crate::error::ApiError;
-use crate::jobs::{self, Job};
-use crate::keys::Caller;
+use crate::jobs::{self, Claim, Job};
+use crate::keys::{Caller, Scope};
 use crate::server::Service;
 use model_runtime::int::index::IndexOptions;
 use model_runtime::text::Datanet as Samples;
@@ -18,12 +18,14 @@ use std::path::{Path, PathBuf};
 use steps::error::{Failure, While};
 use steps::index::{Indexing, index};
 use steps::progress::{Event, Observer};
-use steps::store::{absolute, create_parent, write_json};
+use steps::store::{absolute, create_parent, read_json, write_json};
 use steps::texts::{Prepared, Window, Windows, prepare};
 use steps::train::{Estimate, Quantised, Trained, estimate, quantised, trained};
 
 /// The kind of job that trains an adapter.
 pub const TRAIN: &str = "train";
+/// Most bytes that a training may take.
+const MEMORY: u64 = 8 << 30;
 /// Most samples of a batch.
 const BATCH: usize = 1024;
 /// Most passes over the samples.
@@ -243,6 +245,10 @@ fn check(service: &Service, caller: Caller, order: &Order) -> Result<Checked, Ap
             return Err(ApiError::parameter(name, format!("{name}: at most {most}, found {value}")));
         }
     }
+    let Settings { alpha, hold_out, learning_rate, .. } = order.settings;
+    if ![f64::from(alpha.unwrap_or(1.0)), hold_out, learning_rate].into_iter().all(f64::is_finite) {
+        return Err(ApiError::parameter("settings", "settings: expected finite numbers"));
+    }
     order.settings.window(&base).map_err(|f| ApiError::parameter("max_tokens", f.message))?;
     Ok(Checked { datanet, version })
 }
@@ -263,7 +269,8 @@ pub fn estimated(service: &Service, caller: Caller, order: &Order) -> Result<Est
     let samples = datanets::samples(&service.files, &version)?;
     let (window, Prepared { tokens, .. }) = prepared(&base, samples, &order.settings, &*service.on)?;
     let (config, hold_out) = order.settings.config(window);
-    estimate(&base.model().float, &tokens, &config, hold_out).map_err(|f| ApiError::parameter("settings", f.message))
+    estimate(&base.model().float, &tokens, &config, hold_out, MEMORY)
+        .map_err(|f| ApiError { hint: f.hint, ..ApiError::parameter("settings", f.message) })
 }
 
 /// Queues a training that was [`estimated`], and so checked.
@@ -280,20 +287,25 @@ pub fn start(service: &Service, caller: Caller, order: &Order) -> Result<Trainin
     let values = params![id, caller.key, now(), order.base, order.name, datanet.id, version.version, settings];
     // One that failed or was cancelled gives its name up; whoever else was faster keeps it.
     let gone = "SELECT trainings.id FROM trainings JOIN jobs ON jobs.kind = 'train' AND jobs.subject = trainings.id \
-                WHERE base = ?1 AND name = ?2 AND jobs.state IN ('failed', 'cancelled')";
+                WHERE base = ?1 AND name = ?2 AND jobs.state IN ('failed', 'cancelled') AND (?3 OR trainings.key = ?4)";
     let started = service.database.write(|t| {
-        let old: Option<String> = t.query_row(gone, [&order.base, &order.name], |r| r.get(0)).optional()?;
+        let own = params![order.base, order.name, caller.scope == Scope::Admin, caller.key];
+        let old: Option<String> = t.query_row(gone, own, |r| r.get(0)).optional()?;
         if let Some(old) = &old {
             t.execute("DELETE FROM epochs WHERE training = ?1", [old])?;
             t.execute("DELETE FROM trainings WHERE id = ?1", [old])?;
         }
-        Ok((t.execute(insert, values)? > 0).then_some(old))
+        if t.execute(insert, values)? == 0 {
+            return Ok(None);
+        }
+        jobs::enqueue_in(t, TRAIN, &id)?;
+        Ok(Some(old))
     })?;
-    let old = started.ok_or_else(|| ApiError::conflict(format!("{}+{} is being trained already", order.base, order.name)))?;
+    let old = started
+        .ok_or_else(|| ApiError::conflict(format!("{}+{} is being trained already, or is another owner's to go on with", order.base, order.name)))?;
     if let Some(old) = old {
         let _ = fs::remove_dir_all(place(service, &old));
     }
-    jobs::enqueue(&service.database, TRAIN, &id)?;
     find(&service.database, caller, &id)
 }
 
@@ -324,6 +336,19 @@ pub fn cancel(service: &Service, caller: Caller, id: &str) -> Result<Training, A
     find(&service.database, caller, id)
 }
 
+/// What lies beside an adapter that was trained here.
+#[derive(Serialize, Deserialize)]
+struct Made {
+    /// By which training.
+    training: String,
+    /// How faithful its integers are.
+    fidelity: Value,
+}
+
+impl Made {
+    const FILE: &str = "trained.json";
+}
+
 /// Where a training keeps what isn't done.
 fn place(service: &Service, id: &str) -> PathBuf {
     service.data.join("trainings").join(id)
@@ -352,20 +377,26 @@ impl Observer for Kept<'_> {
 }
 
 /// Trains, indexes and serves: what a job does. Begun again after it was broken off, it makes what isn't there yet.
-pub fn work(service: &Service, id: &str, on: &dyn Observer) -> Result<Value, Failure> {
+pub fn work(service: &Service, claim: &Claim, on: &dyn Observer) -> Result<Value, Failure> {
+    let id = claim.subject.as_str();
     let training = any(&service.database, id).during("reading the training")?.ok_or_else(|| Failure::input("there is no such training"))?;
     let base = service.catalog.base(&training.base).ok_or_else(|| Failure::input(format!("no base {} is served", training.base)))?;
     let (at, to) = (place(service, id), Place::new(&service.data, &training.base).adapted(&training.name));
     if !to.exists() {
         make(service, &training, &base, &at, &Kept { database: &service.database, id, on })?;
         create_parent(&to)?;
-        fs::rename(at.join("adapted"), &to).during_path("moving the adapter to", &to)?;
+        let moved = jobs::while_owned(&service.database, claim, || fs::rename(at.join("adapted"), &to)).during("reading the job")?;
+        moved.ok_or_else(Failure::stopped)?.during_path("moving the adapter to", &to)?;
+    }
+    // Whatever lies there is served under this training's name only if it is this training's.
+    let made: Made = read_json(&to.join(Made::FILE)).map_err(|f| f.hint("another adapter has this name"))?;
+    if made.training != id {
+        return Err(Failure::input(format!("{} is another training's", to.display())).hint("train under another name"));
     }
     on.tell(Event::Begun("committing"));
     let generation = service.catalog.add(&training.base, &training.name, on)?;
-    let fidelity: Option<Value> = fs::read(to.join("fidelity.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let _ = fs::remove_dir_all(&at);
-    Ok(json!({ "model": training.model(), "generation": generation, "fidelity": fidelity }))
+    Ok(json!({ "model": training.model(), "generation": generation, "fidelity": made.fidelity }))
 }
 
 /// Makes the adapter and its index in a directory of its own.
@@ -397,5 +428,5 @@ fn make(service: &Service, training: &Training, base: &Base, at: &Path, on: &dyn
     (index.info.datanet_version, index.info.sample_of_row) = (training.version as u64, sample_of_row);
     index.save(&staged.join("index"))?;
     let told = json!({ "greedy_agreement": fidelity.greedy_agreement, "perplexity_ratio": fidelity.perplexity_ratio() });
-    write_json(&staged.join("fidelity.json"), &told)
+    write_json(&staged.join(Made::FILE), &Made { training: training.id.clone(), fidelity: told })
 }

@@ -14,6 +14,11 @@ use steps::texts::remarks;
 const UNPACKED: u64 = 256 << 20;
 /// Most files of an archive.
 const FILES: usize = 100_000;
+/// Most samples of an upload.
+pub const SAMPLES: usize = 50_000;
+/// Most folders that a file of an archive lies in, and most bytes of its name.
+const DEPTH: usize = 16;
+const PATH: usize = 512;
 /// Copies that are told.
 const TOLD: usize = 20;
 /// Characters of a sample that are shown in a report.
@@ -95,7 +100,9 @@ pub fn read(name: &str, bytes: &[u8], own: Option<&str>) -> Result<(Datanet, Not
     let prefix = format!("{}/", place.display());
     // What is told is of the uploaded file, not of where it was put to be read.
     let told = |text: String| text.replace(&prefix, "").replace(&place.display().to_string(), name);
-    let (datanet, notes) = Datanet::read(&place).map_err(|e| wrong(told(e.to_string())))?;
+    let (datanet, mut notes) = Datanet::read(&place).map_err(|e| wrong(told(e.to_string())))?;
+    notes.skipped.iter_mut().for_each(|skipped| skipped.path = told(skipped.path.clone()));
+    notes.empty.iter_mut().for_each(|folder| *folder = told(folder.clone()));
     let other = datanet.samples.iter().position(|s| own.is_some_and(|own| s.contributor != own));
     if let (Some(at), Some(own)) = (other, own) {
         let message = format!("{name}: sample {at} is {:?}'s, this key's samples are {own:?}'s", datanet.samples[at].contributor);
@@ -132,10 +139,13 @@ fn unpack(name: &str, bytes: &[u8], into: &Path) -> Result<PathBuf, ApiError> {
         let inner = file.name().to_owned();
         let path = file.enclosed_name().filter(|_| !file.is_symlink());
         let path = path.ok_or_else(|| wrong(format!("{name}: {inner:?} isn't a file inside the archive")))?;
+        if path.components().count() > DEPTH || inner.len() > PATH {
+            return Err(wrong(format!("{name}: {:?} lies too deep", shortened(&inner))));
+        }
         let to = into.join(&path);
         let failed = |e: std::io::Error| wrong(format!("{name}: {inner:?}: {e}"));
+        // Folders come with what is in them.
         if file.is_dir() {
-            fs::create_dir_all(&to).map_err(failed)?;
             continue;
         }
         to.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed)?;
@@ -184,7 +194,8 @@ pub fn report(datanet: &Datanet, notes: &Notes, before: &Datanet) -> Report {
         samples: datanet.samples.len(),
         contributors,
         words: [at(0), at(lengths.len().saturating_sub(1) / 2), at(lengths.len().saturating_sub(1))],
-        remarks: remarks(notes, &together),
+        // Not of who else is there: others' names may be none of the uploader's business.
+        remarks: remarks(notes, datanet),
         copies: copied.len(),
         copied: copied.into_iter().take(TOLD).collect(),
         preview: datanet.samples.iter().take(PREVIEW).map(preview).collect(),
@@ -198,6 +209,9 @@ pub fn report(datanet: &Datanet, notes: &Notes, before: &Datanet) -> Report {
 /// Says which line or file is wrong.
 pub fn upload(name: &str, bytes: &[u8], own: Option<&str>, before: &Datanet) -> Result<Upload, ApiError> {
     let (datanet, notes) = read(name, bytes, own)?;
+    if datanet.samples.len() > SAMPLES {
+        return Err(wrong(format!("{name}: {} samples, at most {SAMPLES} are taken in at once", datanet.samples.len())));
+    }
     let report = report(&datanet, &notes, before);
     Ok(Upload { datanet, report })
 }
@@ -252,6 +266,8 @@ mod tests {
     /// Neither a path that leads out of the archive nor a small file that unpacks to a huge one does harm.
     #[test]
     fn hostile_archives_are_refused() {
+        let deep = zipped(&[(&format!("{}1.txt", "a/".repeat(20)), "one")]);
+        assert!(read("a.zip", &deep, None).unwrap_err().message.contains("too deep"));
         let outside = zipped(&[("../../ann/1.txt", "one")]);
         assert!(read("a.zip", &outside, None).unwrap_err().message.contains("isn't a file inside"));
         let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));

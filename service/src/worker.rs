@@ -105,7 +105,7 @@ fn attempt(service: &Service, claim: &Claim) {
         let told = Told { database: &service.database, claim, lost: &lost, ending: &service.ending, told: Mutex::new(None) };
         // A defect in a job must not end the worker.
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match claim.kind.as_str() {
-            TRAIN => trainings::work(service, &claim.subject, &told),
+            TRAIN => trainings::work(service, claim, &told),
             _ => proofs::work(service, &claim.subject, &told),
         }));
         over.store(true, Ordering::Relaxed);

@@ -15,7 +15,7 @@ use std::time::Instant;
 pub struct Trained {
     /// The adapter.
     pub adapter: FloatAdapter,
-    /// Losses of the epochs that trained on all samples.
+    /// The last run's losses, step by step as far as it was made now; epoch by epoch where all of it was kept.
     pub losses: Vec<f32>,
     /// What chose the number of epochs; empty if it was given.
     pub epochs: Vec<EpochLoss>,
@@ -52,7 +52,17 @@ pub fn trained(
         }
         None => Training::new(model, tokens, config.clone(), hold_out).map_err(failed)?,
     };
+    // What a run that was broken off has kept may not have been told.
+    for epoch in training.epochs_made() {
+        on.tell(Event::Epoch(epoch));
+    }
+    let mut losses = Vec::new();
     let mut progress = |p: Progress| {
+        // Choosing the number of epochs is a run of its own.
+        if p.step == 1 {
+            losses.clear();
+        }
+        losses.push(p.loss);
         on.tell(Event::Steps { what: "training", done: p.step as u64, total: p.steps as u64, loss: Some(p.loss) });
         on.goes_on()
     };
@@ -62,7 +72,10 @@ pub fn trained(
         }
         on.tell(Event::Epoch(epoch));
     }
-    let (losses, epochs) = (training.last().to_vec(), training.curve().to_vec());
+    if losses.is_empty() {
+        losses = training.last().to_vec();
+    }
+    let epochs = training.curve().to_vec();
     Ok(Trained { adapter: training.into_adapter(), losses, epochs })
 }
 
@@ -82,9 +95,20 @@ const TIMED: usize = 4;
 ///
 /// # Errors
 ///
-/// When the configuration doesn't fit the model.
-pub fn estimate(model: &FloatModel, tokens: &[Vec<u32>], config: &LoraConfig, hold_out: Option<HoldOut>) -> Result<Estimate, Failure> {
+/// When the configuration doesn't fit the model, or it would take more than `most_memory` bytes: no step is made then.
+pub fn estimate(
+    model: &FloatModel,
+    tokens: &[Vec<u32>],
+    config: &LoraConfig,
+    hold_out: Option<HoldOut>,
+    most_memory: u64,
+) -> Result<Estimate, Failure> {
     let mut training = Training::new(model, tokens, config.clone(), hold_out).map_err(failed)?;
+    let memory = memory(model, tokens, config);
+    if memory > most_memory {
+        let failure = Failure::input(format!("it would take about {} MiB, at most {} are allowed", memory >> 20, most_memory >> 20));
+        return Err(failure.hint("smaller batches, fewer tokens a sample or a lower rank take less"));
+    }
     let (least, most) = training.steps();
     let (started, mut made) = (Instant::now(), 0);
     let stopped = training.epoch(&mut |p| {
@@ -96,7 +120,7 @@ pub fn estimate(model: &FloatModel, tokens: &[Vec<u32>], config: &LoraConfig, ho
         Err(error) => return Err(failed(error)),
     }
     let step = started.elapsed().as_secs_f64() / made.max(1) as f64;
-    Ok(Estimate { seconds: (step * least as f64, step * most as f64), memory: memory(model, tokens, config) })
+    Ok(Estimate { seconds: (step * least as f64, step * most as f64), memory })
 }
 
 fn memory(model: &FloatModel, tokens: &[Vec<u32>], config: &LoraConfig) -> u64 {
@@ -271,12 +295,14 @@ mod tests {
         let of = |epochs: usize| {
             let mut config = LoraConfig::ordinary(8, 1);
             config.schedule.epochs = epochs;
-            estimate(&model, &samples, &config, Some(HoldOut::default())).unwrap()
+            estimate(&model, &samples, &config, Some(HoldOut::default()), 1 << 30).unwrap()
         };
         let few = of(10);
         assert!(few.seconds.0 > 0.0 && few.seconds.0 < few.seconds.1 && few.memory > 0, "{few:?}");
         let mut config = LoraConfig::ordinary(8, 1);
         config.rank = 99;
-        assert!(estimate(&model, &samples, &config, None).unwrap_err().message.contains("rank"));
+        assert!(estimate(&model, &samples, &config, None, 1 << 30).unwrap_err().message.contains("rank"));
+        config.rank = 4;
+        assert!(estimate(&model, &samples, &config, None, 10).unwrap_err().message.contains("at most 0"));
     }
 }

@@ -138,6 +138,13 @@ impl<'a> Training<'a> {
         &self.last
     }
 
+    /// All epochs made so far, in order.
+    pub fn epochs_made(&self) -> Vec<Epoch> {
+        let chosen = |(i, e): (usize, &EpochLoss)| Epoch { phase: Phase::Choosing, epoch: i + 1, trained: e.trained, held_out: Some(e.held_out) };
+        let last = |(i, &trained): (usize, &f32)| Epoch { phase: Phase::Last, epoch: i + 1, trained, held_out: None };
+        self.curve.iter().enumerate().map(chosen).chain(self.last.iter().enumerate().map(last)).collect()
+    }
+
     /// Fewest and most steps of a run that hasn't begun.
     pub fn steps(&self) -> (usize, usize) {
         let (most, a_full_epoch) = (self.config.schedule.epochs, self.samples.len().div_ceil(self.config.schedule.batch));

@@ -2,7 +2,7 @@
 
 use super::{PageError, Shared, Token, moment, page};
 use crate::contributors::{self, Account};
-use crate::datanet_api::{UPLOAD, published, uploaded};
+use crate::datanet_api::{UPLOAD, published, taken_back, uploaded};
 use crate::datanets::{self, Datanet, Submission, Version};
 use crate::error::ApiError;
 use crate::keys::{self, Scope, Session};
@@ -131,6 +131,9 @@ struct ReportPage {
 }
 
 async fn submit(State(service): Shared, session: Session, Path(name): Path<String>, form: Multipart) -> Result<Response, PageError> {
+    if !session.caller.contributes() {
+        return Err(ApiError::forbidden("this needs a contributor's, an owner's or an admin's key").into());
+    }
     let Sent { form_token, mut filename, mut bytes, lines, preview } = sent(form).await?;
     session.check(&form_token)?;
     if filename.is_empty() {
@@ -192,7 +195,13 @@ async fn version(State(service): Shared, session: Session, Path((name, number)):
     let version = datanets::find_version(&service.database, &of, number)?;
     let (reads, keeps) = (of.is_read_by(caller), of.is_kept_by(caller));
     let own = (caller.scope == Scope::Contributor).then(|| keys::name(&service.database, caller.key)).transpose()?;
-    let all = datanets::samples(&service.files, &version)?.samples;
+    let all = match reads || own.is_some() {
+        true => {
+            let version = version.clone();
+            service.reading(move |service| Ok(datanets::samples(&service.files, &version)?.samples)).await?
+        }
+        false => vec![],
+    };
     // Who may not read all may read their own.
     let mut samples = all.into_iter().enumerate().filter(|(_, s)| reads || own.as_ref() == Some(&s.contributor));
     let shown = samples.by_ref().take(SHOWN).map(|(i, s)| {
@@ -217,8 +226,7 @@ async fn withdraw(
     Form(form): Form<TakenBack>,
 ) -> Result<Response, PageError> {
     session.check(&form.form_token)?;
-    let of = datanets::find(&service.database, &name)?;
-    datanets::withdraw(&service.database, &service.files, session.caller, &of, version, form.sample)?;
+    taken_back(&service, session.caller, name.clone(), version, form.sample).await?;
     let title = "Taken back".to_owned();
     let message = format!("No later version of {name} will have this sample. Version {version} stays as it is.");
     Ok(page(&super::MessagePage { title, message, hint: None }))
@@ -234,9 +242,8 @@ struct ContributorPage {
 }
 
 async fn contributor(State(service): Shared, session: Session, Path(name): Path<String>) -> Result<Response, PageError> {
-    let of = service.clone();
     let caller = session.caller;
-    let account = tokio::task::spawn_blocking(move || contributors::account(&of.database, &of.files, caller, &name)).await??;
+    let account = service.reading(move |service| contributors::account(&service.database, &service.files, caller, &name)).await?;
     let percent = |bps: u32| format!("{:.1}", f64::from(bps) / 100.0);
     let credits = account.credits.iter().take(SHOWN).map(|c| (moment(c.created), c.model.clone(), percent(c.bps))).collect();
     Ok(page(&ContributorPage { total: format!("{:.2}", account.total()), credits, account, session }))
