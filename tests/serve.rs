@@ -383,6 +383,10 @@ fn samples_become_versions() {
     let second = publish(&owner).json();
     assert_eq!((&second["version"], &second["samples"]), (&json!(2), &json!(1)));
     assert_eq!(server.get(&owner, "/v1/datanets/bells/versions/1").body, own, "a version never changes");
+    let account = server.get(&mia, "/v1/contributors/mia").json();
+    let until: Vec<&Value> = account["contributions"].as_array().unwrap().iter().map(|c| &c["until"]).collect();
+    assert_eq!(until, [&Value::Null, &json!(1)], "{account}");
+    assert_eq!([&user, &admin].map(|key| server.get(key, "/v1/contributors/mia").status), [403, 200]);
 }
 
 /// Killed again and again, cancelled and resumed, a training comes to the very model of one that wasn't disturbed.

@@ -1,6 +1,7 @@
 //! The API's routes about datanets.
 
 use crate::api::object;
+use crate::contributors::{self, Account};
 use crate::datanets::{self, Datanet};
 use crate::error::ApiError;
 use crate::keys::{self, Caller};
@@ -34,6 +35,7 @@ pub fn routes() -> Router<Arc<Service>> {
         .route("/v1/datanets/{name}/versions", post(publish))
         .route("/v1/datanets/{name}/versions/{version}", get(samples))
         .route("/v1/datanets/{name}/versions/{version}/withdrawals", post(withdraw))
+        .route("/v1/contributors/{name}", get(contributor))
 }
 
 /// Refuses what a call says that isn't understood.
@@ -173,4 +175,13 @@ pub async fn taken_back(service: &Arc<Service>, caller: Caller, name: String, ve
         datanets::withdraw(&service.database, &service.files, caller, &of, version, sample)
     };
     service.reading(work).await
+}
+
+/// What became of a contributor's samples.
+pub async fn account(service: &Arc<Service>, caller: Caller, name: String) -> Result<Account, ApiError> {
+    service.reading(move |service| contributors::account(&service.database, &service.files, caller, &name)).await
+}
+
+async fn contributor(State(service): Shared, caller: Caller, Path(name): Path<String>) -> Answered {
+    Ok(Json(account(&service, caller, name).await?).into_response())
 }

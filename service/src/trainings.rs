@@ -180,6 +180,12 @@ pub fn find(database: &Database, caller: Caller, id: &str) -> Result<Training, A
 
 /// The training that a model came of, if it did.
 pub fn of_model(database: &Database, model: &str) -> rusqlite::Result<Option<Training>> {
+    let named = by_name(database, model)?.map(|t| with_job(database, t)).transpose()?;
+    Ok(named.filter(|t| t.job.as_ref().is_some_and(|job| job.state == "done")))
+}
+
+/// The training of that name, whatever came of it.
+fn by_name(database: &Database, model: &str) -> rusqlite::Result<Option<Training>> {
     database.read(|c| c.query_row(&format!("{SELECT} WHERE trainings.base || '+' || trainings.name = ?1"), [model], training).optional())
 }
 
@@ -233,7 +239,7 @@ fn check(service: &Service, caller: Caller, order: &Order) -> Result<Checked, Ap
     let model = format!("{}+{}", order.base, order.name);
     let place = Place::new(&service.data, &order.base).adapted(&order.name);
     let taken = |t: &Training| t.job.as_ref().is_none_or(|job| job.state != "failed" && job.state != "cancelled");
-    let before = of_model(&service.database, &model)?.map(|t| with_job(&service.database, t)).transpose()?;
+    let before = by_name(&service.database, &model)?.map(|t| with_job(&service.database, t)).transpose()?;
     if place.exists() || before.as_ref().is_some_and(taken) {
         let error = ApiError::parameter("name", format!("name: there is a model {model} already, or one is being trained"));
         return Err(ApiError { hint: Some("choose another name".into()), ..error });

@@ -28,6 +28,11 @@ impl Adam {
         Self { first: vec![0.0; len], second: vec![0.0; len] }
     }
 
+    /// Whether they are of a tensor of so many entries.
+    pub(super) fn fits(&self, len: usize) -> bool {
+        self.first.len() == len && self.second.len() == len
+    }
+
     pub(super) fn step(&mut self, weights: &mut [f32], gradient: &[f32], rates: &AdamRates) {
         let correction = BETA.map(|b| 1.0 / (1.0 - b.powi(rates.step as i32)));
         let (rate, keep) = (rates.rate as f32, (1.0 - rates.rate * rates.decay) as f32);

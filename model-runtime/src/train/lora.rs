@@ -81,10 +81,24 @@ impl<'a> Trainer<'a> {
         State { pairs, moments, rng: self.rng.clone(), order: self.order.clone(), step: self.step }
     }
 
-    /// Goes on from a state of the same run.
-    pub(super) fn restore(&mut self, state: State) {
+    /// Goes on from a state of the same run; whether it can be one, by its sizes.
+    pub(super) fn restore(&mut self, state: State) -> bool {
         let State { pairs, moments, rng, order, step } = state;
+        let own = &self.adapter.pairs;
+        let fits = pairs.len() == own.len()
+            && moments.len() == own.len()
+            && own.iter().all(|(key, (a, b))| {
+                pairs.get(key).is_some_and(|(x, y)| (x.len(), y.len()) == (a.len(), b.len()))
+                    && moments.get(key).is_some_and(|[x, y]| x.fits(a.len()) && y.fits(b.len()))
+            })
+            && step <= self.steps;
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        if !fits || !sorted.into_iter().eq(0..self.samples.len()) {
+            return false;
+        }
         (self.adapter.pairs, self.moments, self.rng, self.order, self.step) = (pairs, moments, rng, order, step);
+        true
     }
 
     /// Steps of an epoch.

@@ -96,7 +96,9 @@ impl<'a> Training<'a> {
             run.begin_last()?;
         }
         run.phase = checkpoint.phase;
-        run.trainer.restore(checkpoint.state);
+        if !run.trainer.restore(checkpoint.state) {
+            return Err(TrainError::Checkpoint("isn't of this run, by its sizes".into()));
+        }
         Ok(run)
     }
 
@@ -252,7 +254,15 @@ mod tests {
         faster.schedule.learning_rate = 3e-2;
         let resume =
             |model, samples, config, hold_out, kept: &[u8]| Training::resume(model, samples, config, hold_out, kept).map(|_| ()).unwrap_err();
+        // Its name can be forged, its sizes are compared.
+        let mut smaller = config();
+        smaller.rank = 2;
+        let run = Training::new(&model, &samples, config(), None).unwrap();
+        let state = Trainer::new(&model, &samples, &smaller).unwrap().state();
+        let forged = Checkpoint { of: run.identity(), phase: Phase::Last, curve: vec![], last: vec![], state };
+        let forged = postcard::to_allocvec(&forged).unwrap();
         let refused = [
+            resume(&model, &samples[..], config(), None, &forged),
             resume(&other, &samples[..], config(), None, &kept),
             resume(&model, &samples[1..], config(), None, &kept),
             resume(&model, &samples[..], faster, None, &kept),

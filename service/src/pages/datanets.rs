@@ -1,8 +1,8 @@
 //! Pages about datanets and contributors: submit, decide, publish, take back, see what became of samples.
 
 use super::{PageError, Shared, Token, moment, page};
-use crate::contributors::{self, Account};
-use crate::datanet_api::{UPLOAD, published, taken_back, uploaded};
+use crate::contributors::Account;
+use crate::datanet_api::{UPLOAD, account, published, taken_back, uploaded};
 use crate::datanets::{self, Datanet, Submission, Version};
 use crate::error::ApiError;
 use crate::keys::{self, Scope, Session};
@@ -242,8 +242,7 @@ struct ContributorPage {
 }
 
 async fn contributor(State(service): Shared, session: Session, Path(name): Path<String>) -> Result<Response, PageError> {
-    let caller = session.caller;
-    let account = service.reading(move |service| contributors::account(&service.database, &service.files, caller, &name)).await?;
+    let account = account(&service, session.caller, name).await?;
     let percent = |bps: u32| format!("{:.1}", f64::from(bps) / 100.0);
     let credits = account.credits.iter().take(SHOWN).map(|c| (moment(c.created), c.model.clone(), percent(c.bps))).collect();
     Ok(page(&ContributorPage { total: format!("{:.2}", account.total()), credits, account, session }))
