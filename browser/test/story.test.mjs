@@ -47,19 +47,9 @@ async function signedIn(key, options = {}) {
 
 const key = async (name, scope) => (await server.call("POST", "/v1/keys", { name, scope })).body.key;
 
-/** Reads a page again until it says something; pages without a script do so by themselves, later. */
-async function until(page, text, seconds) {
-  for (const end = Date.now() + 1000 * seconds; Date.now() < end; ) {
-    await page.reload();
-    if ((await page.locator("main").innerText()).includes(text)) return;
-    await new Promise((done) => setTimeout(done, 500));
-  }
-  assert.fail(`"${text}" doesn't come: ${await page.locator("main").innerText()}`);
-}
-
-/** A step of a story; where it fails, what the page said then is told. */
-async function says(page, text) {
-  await page.getByText(text).first().waitFor().catch(async () => assert.fail(`"${text}" isn't on ${page.url()}: ${await page.locator("body").innerText()}`));
+/** A step of a story; where it fails, what the page said then is told. Pages that wait for something read themselves again, without a script. */
+async function says(page, text, seconds = 30) {
+  await page.getByText(text).first().waitFor({ timeout: 1000 * seconds }).catch(async () => assert.fail(`"${text}" isn't on ${page.url()}: ${await page.locator("body").innerText()}`));
 }
 
 test("from samples to a proven answer, without a script", { skip }, async () => {
@@ -111,7 +101,7 @@ test("from samples to a proven answer, without a script", { skip }, async () => 
   await says(owner, "Everything that can be checked before is in order");
   await owner.getByRole("button", { name: "Start" }).click();
   await owner.getByRole("heading", { name: "demo+bells" }).waitFor();
-  await until(owner, "Trained, indexed and served", 180);
+  await says(owner, "Trained, indexed and served", 180);
   assert.equal(await owner.locator("svg.plot polyline").count(), 3);
 
   await owner.getByRole("link", { name: "Ask it" }).click();
@@ -121,7 +111,7 @@ test("from samples to a proven answer, without a script", { skip }, async () => 
   await owner.getByRole("heading", { name: "Who it rests on" }).waitFor();
   assert.match(await owner.locator("main").innerText(), /mia\s+100\.0 %/);
   await owner.getByRole("button", { name: "Prove it" }).click();
-  await until(owner, "Proven: ", 180);
+  await says(owner, "Proven: ", 180);
 
   await contributor.getByRole("link", { name: "Back to the first page" }).click();
   await contributor.getByRole("link", { name: "My samples" }).click();
