@@ -1,7 +1,9 @@
 //! One answer: decoded token by token, cut at what it should stop at, told as it grows.
 
 use crate::catalog::Served;
+use crate::decoder::{Ended, Order};
 use crate::error::ApiError;
+use std::sync::Arc;
 use steps::error::{Failure, While};
 
 /// What is asked of a model.
@@ -43,6 +45,8 @@ pub struct Answer {
     pub tokens: Vec<u32>,
     /// Tokens of the prompt.
     pub prompt_len: usize,
+    /// How many of those needn't be read, since an earlier prompt began with them.
+    pub spared: usize,
     /// What is shown of it.
     pub text: String,
     /// Why it ended.
@@ -87,46 +91,80 @@ fn tellable(text: &str, stop: &[String]) -> usize {
     text.len() - held
 }
 
-/// Answers a question that was checked; `tell` gets every new piece of the text and says whether to go on.
+/// An answer as it's told while it grows: cut at what it should stop at, its pieces told as soon as nothing can change them.
+pub struct Telling {
+    served: Arc<Served>,
+    stop: Vec<String>,
+    /// Gets every new piece of the text and says whether to go on.
+    tell: Box<dyn FnMut(&str) -> bool + Send>,
+    text: String,
+    told: usize,
+    stopped: bool,
+    listens: bool,
+}
+
+impl Telling {
+    /// Nothing said yet.
+    pub fn new(served: &Arc<Served>, stop: Vec<String>, tell: impl FnMut(&str) -> bool + Send + 'static) -> Self {
+        Self { served: served.clone(), stop, tell: Box::new(tell), text: String::new(), told: 0, stopped: false, listens: true }
+    }
+
+    /// Hears an answer's tokens so far; whether it goes on.
+    pub fn hears(&mut self, answer: &[u32]) -> bool {
+        let tokenizer = &self.served.model().tokenizer;
+        if answer.last().is_some_and(|last| tokenizer.stops().contains(last)) {
+            self.stopped = true;
+            return false;
+        }
+        self.text = tokenizer.answer(answer);
+        if let Some(end) = self.stop.iter().filter_map(|stop| self.text.find(stop.as_str())).min() {
+            self.text.truncate(end);
+            self.stopped = true;
+        }
+        let end = if self.stopped { self.text.len() } else { tellable(&self.text, &self.stop) };
+        // Decoders may change what they said before; what was told stays.
+        if let Some(piece) = self.text.get(self.told..end).filter(|piece| !piece.is_empty()) {
+            self.listens = (self.tell)(piece);
+            self.told = end;
+        }
+        self.listens && !self.stopped
+    }
+
+    /// Tells what was held back; the text and why it ended.
+    fn end(mut self) -> Result<(String, Finish), Failure> {
+        if !self.listens {
+            return Err(Failure::stopped());
+        }
+        if let Some(rest) = self.text.get(self.told..).filter(|rest| !rest.is_empty()) {
+            (self.tell)(rest);
+        }
+        Ok((self.text, if self.stopped { Finish::Stop } else { Finish::Length }))
+    }
+}
+
+/// Answers a question that was checked, together with others; `tell` gets every new piece of the text and says whether to go on.
 ///
 /// # Errors
 ///
 /// When a value leaves the model's range, the answer is empty, or nobody listens any more.
-pub fn answer(served: &Served, question: &Question, tokens: Vec<u32>, room: usize, tell: &mut dyn FnMut(&str) -> bool) -> Result<Answer, Failure> {
-    let tokenizer = &served.model().tokenizer;
-    let (mut told, mut text, mut stopped, mut listens) = (0, String::new(), false, true);
-    let mut goes_on = |answer: &[u32]| {
-        if answer.last().is_some_and(|last| tokenizer.stops().contains(last)) {
-            stopped = true;
-            return false;
-        }
-        text = tokenizer.answer(answer);
-        if let Some(end) = question.stop.iter().filter_map(|stop| text.find(stop.as_str())).min() {
-            text.truncate(end);
-            stopped = true;
-        }
-        let end = if stopped { text.len() } else { tellable(&text, &question.stop) };
-        // Decoders may change what they said before; what was told stays.
-        if let Some(piece) = text.get(told..end).filter(|piece| !piece.is_empty()) {
-            listens = tell(piece);
-            told = end;
-        }
-        listens && !stopped
-    };
-    let mut new = served.runtime().generate_while(&tokens, room, &mut goes_on).during("answering")?;
-    if !listens {
-        return Err(Failure::stopped());
-    }
-    if let Some(rest) = text.get(told..).filter(|rest| !rest.is_empty()) {
-        tell(rest);
-    }
-    tokenizer.without_end(&mut new, 1);
+pub async fn answer(
+    served: &Arc<Served>,
+    asker: i64,
+    stop: Vec<String>,
+    (prompt, room): (Vec<u32>, usize),
+    tell: impl FnMut(&str) -> bool + Send + 'static,
+) -> Result<Answer, Failure> {
+    let telling = Telling::new(served, stop, tell);
+    let order = Order { served: served.clone(), asker, prompt: prompt.clone(), room, telling };
+    let Ended { telling, tokens, spared } = served.decoder().decode(order).await?;
+    let mut new = tokens.during("answering")?;
+    let (text, finish) = telling.end()?;
+    served.model().tokenizer.without_end(&mut new, 1);
     if new.is_empty() {
         return Err(Failure::input("the model's answer is empty").hint("try another prompt"));
     }
-    let prompt_len = tokens.len();
-    let finish = if stopped { Finish::Stop } else { Finish::Length };
-    Ok(Answer { tokens: [tokens, new].concat(), prompt_len, text, finish })
+    let prompt_len = prompt.len();
+    Ok(Answer { tokens: [prompt, new].concat(), prompt_len, spared, text, finish })
 }
 
 #[cfg(test)]

@@ -118,7 +118,7 @@ async fn request(State(service): Shared, caller: Caller, Path(id): Path<String>)
 }
 
 /// Whether a caller may read the samples that a model was trained on.
-fn reads(service: &Service, caller: Caller, model: &str) -> Result<bool, ApiError> {
+pub fn reads(service: &Service, caller: Caller, model: &str) -> Result<bool, ApiError> {
     if service.show_samples || caller.scope == Scope::Admin {
         return Ok(true);
     }

@@ -4,6 +4,7 @@
 //! `poa import`, `train` and `index` write them. All are read and committed once before they are listed; one that has become another since then is
 //! refused, not served under its old name.
 
+use crate::decoder::Decoder;
 use crate::error::ApiError;
 use circuits::ir::Group;
 use circuits::statement::Digest;
@@ -74,22 +75,28 @@ pub struct Base {
     pin: Digest,
     runtime: Runtime,
     fingerprint: run::BaseFingerprint,
+    decoder: Decoder,
 }
 
 impl Base {
-    fn load(data: &Path, name: &str, on: &dyn Observer) -> Result<Self, Failure> {
+    fn load(data: &Path, name: &str, prefix_bytes: usize, on: &dyn Observer) -> Result<Self, Failure> {
         let dir = Place::new(data, name).model();
         let model = ModelDir::load(&dir)?;
         let shelves = Shelves { model: Some(&dir), ..Shelves::default() };
         let pin = prove::commit(Group::Base, &model.int.semantics, None, &model.int.tensors, shelves, on)?;
         let runtime = run::runtime(&model.int.semantics, &model, None)?;
         let fingerprint = run::BaseFingerprint::of(&model);
-        Ok(Self { name: name.to_owned(), model, dir, pin, runtime, fingerprint })
+        Ok(Self { name: name.to_owned(), model, dir, pin, runtime, fingerprint, decoder: Decoder::start(prefix_bytes)? })
     }
 
     /// Its model.
     pub fn model(&self) -> &ModelDir {
         &self.model
+    }
+
+    /// What decodes its answers and its adapters'.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
     }
 }
 
@@ -185,6 +192,11 @@ impl Served {
         &self.runtime
     }
 
+    /// What decodes its answers, with those of the base's other models.
+    pub fn decoder(&self) -> &Decoder {
+        &self.base.decoder
+    }
+
     /// Where commitments are kept.
     pub fn shelves(&self) -> Shelves<'_> {
         let index = self.adapted.as_ref().and_then(|a| a.index.as_ref());
@@ -206,10 +218,7 @@ impl Served {
     }
 }
 
-/// Tables of a runtime's own, of 2^16 numbers each.
-const TABLES: usize = 8;
-
-/// What an adapter takes in memory: its integers, in 32 bits and twice in 16, its floats, its index with the texts, its tables.
+/// What an adapter takes in memory: its integers, in 32 bits and twice in 16, its floats, its index with the texts. Tables are shared, but for few.
 fn bytes(adapter: &AdapterDir, index: Option<&IndexDir>) -> u64 {
     let integers: usize = adapter.int.tensors.values().map(|t| t.data.len()).sum();
     let floats: usize = adapter.float.pairs.values().map(|(a, b)| a.len() + b.len()).sum();
@@ -217,7 +226,7 @@ fn bytes(adapter: &AdapterDir, index: Option<&IndexDir>) -> u64 {
         let texts: usize = index.info.rows.iter().map(|row| row.text.len() + row.contributor.len()).sum();
         4 * index.index.tensors.values().map(|t| t.data.len()).sum::<usize>() + texts
     };
-    (8 * integers + 4 * floats + TABLES * (4 << 16) + index.map_or(0, of_index)) as u64
+    (8 * integers + 4 * floats + index.map_or(0, of_index)) as u64
 }
 
 /// The names of a directory's directories, in order; none where there is none.
@@ -325,7 +334,7 @@ impl Catalog {
     /// # Errors
     ///
     /// When one can't be read: a model that is there and doesn't answer isn't passed over.
-    pub fn load(data: &Path, room: u64, on: &dyn Observer) -> Result<Self, Failure> {
+    pub fn load(data: &Path, room: u64, prefix_bytes: usize, on: &dyn Observer) -> Result<Self, Failure> {
         let catalog = Self {
             data: data.to_owned(),
             room,
@@ -335,7 +344,7 @@ impl Catalog {
             reading: Mutex::default(),
         };
         for name in directories(&data.join("models"))? {
-            let base = Arc::new(Base::load(data, &name, on)?);
+            let base = Arc::new(Base::load(data, &name, prefix_bytes, on)?);
             on.note(format!("serving {name}"));
             let bare = Arc::new(Served::bare(&base));
             catalog.list(bare.clone(), Which::Base(bare));
@@ -382,6 +391,11 @@ impl Catalog {
         let removed = entries.get(id).is_some_and(|entry| matches!(entry.which, Which::Adapter(_))) && entries.remove(id).is_some();
         self.in_memory().remove(id);
         removed
+    }
+
+    /// What decodes the answers of each base, by its name.
+    pub fn decoders(&self) -> Vec<(String, Arc<Base>)> {
+        self.bases().into_iter().filter_map(|name| self.base(&name).map(|base| (name, base))).collect()
     }
 
     /// A base by name.

@@ -1,7 +1,7 @@
 //! Answers, attributions and proofs over HTTP.
 //!
 //! ```text
-//!  request ──► api, pages ──► catalog (models by name) ──► answers ──► database
+//!  request ──► api, pages ──► catalog (models by name) ──► answers, decoder ──► database
 //!                │    │                ▲                                  ▲
 //!                │    │                └─────── trainings ◄──┐            │
 //!                │    └──► jobs (a table) ──► worker ────────┴► proofs ───┴──► files (by content)
@@ -21,6 +21,7 @@ mod contributors;
 mod database;
 mod datanet_api;
 mod datanets;
+mod decoder;
 mod error;
 mod files;
 mod jobs;
@@ -29,6 +30,7 @@ mod metrics;
 mod openai;
 mod pages;
 mod proofs;
+mod registrations;
 mod requests;
 mod server;
 mod training_api;

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -219,7 +220,8 @@ impl Head {
 
 fn usage(answer: &Answer) -> Value {
     let (prompt, all) = (answer.prompt_len, answer.tokens.len());
-    json!({ "prompt_tokens": prompt, "completion_tokens": all - prompt, "total_tokens": all })
+    json!({ "prompt_tokens": prompt, "completion_tokens": all - prompt, "total_tokens": all,
+            "prompt_tokens_details": { "cached_tokens": answer.spared } })
 }
 
 /// The model of that name, read if it isn't in memory.
@@ -228,17 +230,26 @@ pub async fn model(service: &Arc<Service>, name: &str) -> Result<Arc<Served>, Ap
     tokio::task::spawn_blocking(move || service.catalog.get(&name)).await?
 }
 
+/// Reads a question's prompt; returns its tokens and the room for an answer.
+async fn checked(served: &Arc<Served>, question: &Question) -> Result<(Vec<u32>, usize), ApiError> {
+    let (served, question) = (served.clone(), question.clone());
+    // Long prompts take a while to be read.
+    tokio::task::spawn_blocking(move || check(&served, &question)).await?
+}
+
+/// Keeps an answer; returns the request's id with it.
+async fn kept(service: Arc<Service>, caller: Caller, served: Arc<Served>, prompt: String, answer: Answer) -> Result<(String, Answer), ApiError> {
+    let keep = move || Ok((requests::keep(&service.database, caller, &served, &prompt, &answer)?, answer));
+    tokio::task::spawn_blocking(keep).await?
+}
+
 /// Answers a question and keeps it; returns the request's id with the answer.
 pub async fn ask(service: &Arc<Service>, caller: Caller, served: &Arc<Served>, question: Question) -> Result<(String, Answer), ApiError> {
-    let permit = service.permit().await?;
-    let (service, served) = (service.clone(), served.clone());
-    let work = move || -> Result<(String, Answer), ApiError> {
-        let _permit = permit;
-        let (tokens, room) = check(&served, &question)?;
-        let answer = answer(&served, &question, tokens, room, &mut |_| service.goes_on())?;
-        Ok((requests::keep(&service.database, caller, &served, &question.prompt, &answer)?, answer))
-    };
-    tokio::task::spawn_blocking(work).await?
+    let _place = service.place()?;
+    let read = checked(served, &question).await?;
+    let of = service.clone();
+    let answer = answer(served, caller.key, question.stop, read, move |_| of.goes_on()).await?;
+    kept(service.clone(), caller, served.clone(), question.prompt, answer).await
 }
 
 /// Answers a call.
@@ -253,31 +264,31 @@ pub async fn complete(service: Arc<Service>, caller: Caller, shape: Shape, body:
         let (request, answer) = ask(&service, caller, &served, question).await?;
         return Ok(Json(head.whole(&request, &answer)).into_response());
     }
-    let permit = service.permit().await?;
-    // Long prompts take a while to be read, and are refused before the stream begins.
-    let checked = {
-        let (served, question) = (served.clone(), question.clone());
-        move || check(&served, &question)
-    };
-    let (tokens, room) = tokio::task::spawn_blocking(checked).await??;
-    // Room for all of it: a reader who doesn't read holds no core.
-    let (send, receive) = mpsc::channel::<Result<Event, Infallible>>(room + OTHER_EVENTS);
+    let place = service.place()?;
+    // What is refused is refused before the stream begins.
+    let read = checked(&served, &question).await?;
+    // Room for all of it: a reader who doesn't read holds nobody up.
+    let (send, receive) = mpsc::channel::<Result<Event, Infallible>>(read.1 + OTHER_EVENTS);
     let include_usage = call.include_usage;
-    tokio::task::spawn_blocking(move || {
-        let _permit = permit;
+    tokio::spawn(async move {
+        let _place = place;
         // A reader who is gone ends the answer.
-        let say = |value: &Value| send.blocking_send(Ok(Event::default().data(value.to_string()))).is_ok();
-        let mut first = true;
-        let done = answer(&served, &question, tokens, room, &mut |piece| {
-            say(&head.piece(Some(piece), std::mem::take(&mut first), None)) && service.goes_on()
-        });
-        let kept = done.map_err(ApiError::from).and_then(|answer| {
-            let request = requests::keep(&service.database, caller, &served, &question.prompt, &answer)?;
-            Ok((request, answer))
-        });
-        match kept {
+        let say = {
+            let send = send.clone();
+            move |value: &Value| send.try_send(Ok(Event::default().data(value.to_string()))).is_ok()
+        };
+        let first = Arc::new(AtomicBool::new(true));
+        let tell = {
+            let (say, head, first, service) = (say.clone(), head.clone(), first.clone(), service.clone());
+            move |piece: &str| say(&head.piece(Some(piece), first.swap(false, Ordering::Relaxed), None)) && service.goes_on()
+        };
+        let answered = async {
+            let answer = answer(&served, caller.key, question.stop, read, tell).await?;
+            kept(service.clone(), caller, served.clone(), question.prompt, answer).await
+        };
+        match answered.await {
             Ok((request, answer)) => {
-                let mut last = head.piece(None, first, Some(answer.finish));
+                let mut last = head.piece(None, first.load(Ordering::Relaxed), Some(answer.finish));
                 last["poa"] = head.ours(&request);
                 say(&last);
                 if include_usage {
@@ -291,7 +302,7 @@ pub async fn complete(service: Arc<Service>, caller: Caller, shape: Shape, body:
                 say(&json!({ "error": { "message": error.message, "type": "server_error", "code": error.code } }));
             }
         }
-        let _ = send.blocking_send(Ok(Event::default().data("[DONE]")));
+        let _ = send.try_send(Ok(Event::default().data("[DONE]")));
     });
     Ok(Sse::new(ReceiverStream::new(receive)).into_response())
 }

@@ -1,5 +1,6 @@
 //! A request's proof: made by a worker, kept by its content.
 
+use crate::registrations;
 use crate::requests;
 use crate::server::Service;
 use circuits::relation::WeightRanges;
@@ -23,6 +24,7 @@ pub fn work(service: &Service, request: &str, on: &dyn Observer) -> Result<Value
     if let Some(index) = served.index() {
         run::attribute(index, &mut trace)?;
     }
+    let known = registrations::known(&service.database, &served).during("reading the registration")?;
     let job = Job {
         model: &served.model().int.tensors,
         adapter: served.adapter().map(|a| &a.int.tensors),
@@ -35,13 +37,18 @@ pub fn work(service: &Service, request: &str, on: &dyn Observer) -> Result<Value
         prompt_salts: vec![],
         shelves: served.shelves(),
     };
+    let job = match known.clone() {
+        Some(known) => job.relying_on(known),
+        None => job,
+    };
     let proven = prove::<Native>(job, on)?;
-    verifier::verify_bytes(&proven.statement, &proven.bytes).during("verifying the proof that was made")?;
+    verifier::verify_given(&proven.statement, &proven.bytes, known.as_slice()).during("verifying the proof that was made")?;
     let statement = serde_json::to_vec_pretty(&proven.statement).during("writing the statement")?;
     Ok(json!({
         "proof": service.files.put(&proven.bytes)?,
         "statement": service.files.put(&statement)?,
         "statement_digest": proven.statement.digest(),
+        "registration": proven.statement.registration,
         "proof_bytes": proven.bytes.len(),
         "security_bits": proven.figures.security_bits,
         "seconds": proven.figures.seconds,

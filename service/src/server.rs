@@ -2,14 +2,16 @@
 
 use crate::catalog::{Catalog, Place};
 use crate::database::Database;
+use crate::decoder::TOGETHER;
 use crate::error::ApiError;
 use crate::files::Files;
-use crate::{api, datanet_api, datanets, keys, pages, training_api, worker};
+use crate::{api, datanet_api, datanets, keys, pages, registrations, training_api, worker};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt;
 use model_runtime::demo::DATANET_FILE;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,7 +25,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Most bytes of a body.
 pub(crate) const BODY: usize = 1 << 20;
-/// Answers that may wait for a core; more are told to come again.
+/// Calls that may wait for a core, and answers that may wait to be decoded; more are told to come again.
 const WAITING: usize = 64;
 /// How long a call may take until its answer begins, a slow sender's body included.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -47,6 +49,8 @@ pub struct Settings {
     pub show_samples: bool,
     /// Bytes that adapters may take in memory.
     pub adapter_memory: u64,
+    /// Bytes that prompts which were read may take in memory, for each base.
+    pub prefix_memory: usize,
 }
 
 /// What every call shares.
@@ -58,7 +62,10 @@ pub struct Service {
     pub(crate) show_samples: bool,
     pub(crate) ending: AtomicBool,
     pub(crate) on: Arc<dyn Observer>,
-    answering: Arc<Semaphore>,
+    /// Cores, for what takes one: attribution.
+    cores: Arc<Semaphore>,
+    /// Places for answers, under way and waiting.
+    answers: Arc<Semaphore>,
     reading: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
@@ -73,14 +80,19 @@ impl Drop for Waiting<'_> {
 }
 
 impl Service {
-    /// A core to answer with.
+    /// A place for an answer.
+    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.answers.clone().try_acquire_owned().map_err(|_| ApiError::busy())
+    }
+
+    /// A core to work on.
     pub(crate) async fn permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= WAITING {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(ApiError::busy());
         }
         let _waiting = Waiting(&self.waiting);
-        self.answering.clone().acquire_owned().await.map_err(|_| ApiError::from(Failure::stopped()))
+        self.cores.clone().acquire_owned().await.map_err(|_| ApiError::from(Failure::stopped()))
     }
 
     /// Does slow work on samples on a thread of its own, one at a time: answers don't wait for it.
@@ -136,6 +148,7 @@ fn router(service: Arc<Service>) -> Router {
         .merge(api::routes())
         .merge(datanet_api::routes())
         .merge(training_api::routes())
+        .merge(registrations::routes())
         .merge(pages::routes())
         .layer(middleware::from_fn(guarded))
         .layer(DefaultBodyLimit::max(BODY))
@@ -164,7 +177,7 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
         let parts = [place.model(), place.adapter("facts"), place.index("facts")];
         steps::demo::prepare(&parts, assets, &*on)?;
     }
-    let catalog = Catalog::load(data, settings.adapter_memory, &*on)?;
+    let catalog = Catalog::load(data, settings.adapter_memory, settings.prefix_memory, &*on)?;
     let database = Database::open(&data.join("poa.db"))?;
     let admin_key = keys::make_first(&database)?;
     let files = Files::new(data.join("files"));
@@ -180,7 +193,8 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
         show_samples: settings.show_samples || settings.demo.is_some(),
         ending: AtomicBool::new(false),
         on,
-        answering: Arc::new(Semaphore::new(cores)),
+        cores: Arc::new(Semaphore::new(cores)),
+        answers: Arc::new(Semaphore::new(TOGETHER + WAITING)),
         reading: Arc::new(Semaphore::new(1)),
         waiting: AtomicUsize::new(0),
     });
@@ -200,6 +214,8 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
         }
     };
     let served = runtime.block_on(async {
+        // A stream's pieces go out as they come.
+        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         let serving = axum::serve(listener, router(service.clone())).with_graceful_shutdown(ended);
         // Who doesn't read what they asked for can't keep the service from ending.
         let cut_off = async {

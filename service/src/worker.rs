@@ -3,6 +3,7 @@
 use crate::database::Database;
 use crate::jobs::{self, Claim, LEASE};
 use crate::proofs::{self, PROVE};
+use crate::registrations::{self, REGISTER};
 use crate::server::Service;
 use crate::trainings::{self, TRAIN};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,7 +70,7 @@ pub fn start(service: &Arc<Service>) -> Result<Vec<JoinHandle<()>>, Failure> {
         let service = service.clone();
         std::thread::Builder::new().name(kind.into()).spawn(move || work(&service, kind)).during("starting a worker")
     };
-    [PROVE, TRAIN].into_iter().map(worker).collect()
+    [PROVE, REGISTER, TRAIN].into_iter().map(worker).collect()
 }
 
 /// Works until the service ends.
@@ -106,6 +107,7 @@ fn attempt(service: &Service, claim: &Claim) {
         // A defect in a job must not end the worker.
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match claim.kind.as_str() {
             TRAIN => trainings::work(service, claim, &told),
+            REGISTER => registrations::work(service, &claim.subject, &told),
             _ => proofs::work(service, &claim.subject, &told),
         }));
         over.store(true, Ordering::Relaxed);

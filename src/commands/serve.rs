@@ -24,6 +24,9 @@ pub struct Args {
     /// MiB that adapters may take in memory; others are read when they are asked for.
     #[arg(long, default_value_t = 1024)]
     adapter_memory: u64,
+    /// MiB that prompts and answers which were read may take in memory, for each base; a prompt that begins like one is read from where they differ.
+    #[arg(long, default_value_t = 64)]
+    prefix_memory: usize,
     /// Let everyone with a key read samples' texts (default: admins; with --demo everyone).
     #[arg(long)]
     show_samples: bool,
@@ -31,8 +34,14 @@ pub struct Args {
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let demo = args.demo.then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo"));
-    let settings =
-        Settings { data: args.data, listen: args.listen, demo, show_samples: args.show_samples, adapter_memory: args.adapter_memory << 20 };
+    let settings = Settings {
+        data: args.data,
+        listen: args.listen,
+        demo,
+        show_samples: args.show_samples,
+        adapter_memory: args.adapter_memory << 20,
+        prefix_memory: args.prefix_memory << 20,
+    };
     let started = |started: &Started| {
         if json {
             let mut line = json!({ "address": started.address.to_string() });

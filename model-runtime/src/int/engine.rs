@@ -1,5 +1,6 @@
 //! A model made ready to run: narrowed weights in both orientations, tables, resolved constants.
 
+use super::batch::Desk;
 use super::gadgets::{NormParams, requantise};
 use super::gemm::Mat16;
 use super::trace::Store;
@@ -7,7 +8,8 @@ use crate::semantics::{Dims, Op, Semantics};
 use crate::shape::Site;
 use crate::tables;
 use crate::tensor::{Tensor, TensorMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use thiserror::Error;
 
 /// Why a run failed.
@@ -142,14 +144,44 @@ pub struct Runtime {
     pub(crate) head_t: Arc<Mat16>,
     /// n1, n2, nf.
     pub(crate) norms: [NormParams; 3],
-    pub(crate) exp_att: Vec<i32>,
-    pub(crate) exp_out: Vec<i32>,
-    pub(crate) silu: Vec<i32>,
-    pub(crate) dsilu: Vec<i32>,
-    pub(crate) recip: Vec<i32>,
-    pub(crate) cos: Vec<i32>,
-    pub(crate) sin: Vec<i32>,
+    pub(crate) exp_att: Arc<Vec<i32>>,
+    pub(crate) exp_out: Arc<Vec<i32>>,
+    pub(crate) silu: Arc<Vec<i32>>,
+    pub(crate) dsilu: Arc<Vec<i32>>,
+    pub(crate) recip: Arc<Vec<i32>>,
+    pub(crate) cos: Arc<Vec<i32>>,
+    pub(crate) sin: Arc<Vec<i32>>,
     pub(crate) positions: usize,
+    shelf: Arc<Shelf>,
+}
+
+/// Tables in use by a base and its adapters: these seldom need others than the base does.
+#[derive(Debug, Default)]
+struct Shelf(Mutex<BTreeMap<Which, Weak<Vec<i32>>>>);
+
+/// A table by what it depends on beside the shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Which {
+    Exp(i32),
+    Silu(i32, i32),
+    Dsilu(i32, i32),
+    Rsqrt(u32, u32),
+    Recip,
+    Cos,
+    Sin,
+}
+
+impl Shelf {
+    fn get(&self, which: Which, make: impl FnOnce() -> Vec<i32>) -> Arc<Vec<i32>> {
+        let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = tables.get(&which).and_then(Weak::upgrade) {
+            return table;
+        }
+        tables.retain(|_, table| table.strong_count() > 0);
+        let table = Arc::new(make());
+        tables.insert(which, Arc::downgrade(&table));
+        table
+    }
 }
 
 pub(crate) fn exponent(sem: &Semantics, name: &str) -> Result<i32, RunError> {
@@ -215,16 +247,16 @@ fn layer_matrix(tensor: &Tensor, l: usize, rows: usize, cols: usize) -> Mat16 {
     Mat16::new(rows, cols, &tensor.data[l * rows * cols..(l + 1) * rows * cols])
 }
 
-fn norm_params(sem: &Semantics, name: &str) -> Result<NormParams, RunError> {
+fn norm_params(sem: &Semantics, shelf: &Shelf, name: &str) -> Result<NormParams, RunError> {
     let get = |field: &str| constant(sem, &format!("{name}.{field}"));
     let sq_shift = get("sq_shift")? as u32;
     let unit = exponent(sem, name)?;
-    let shift = operation(sem, name)?.shift;
+    let shift = (unit + operation(sem, name)?.shift as i32) as u32;
     Ok(NormParams {
         sq_shift,
         eps: get("eps")? as i32,
         fb_shift: get("fb_shift")? as u32,
-        table: tables::rsqrt_table((unit + shift as i32) as u32, sem.shape.width, sq_shift),
+        table: shelf.get(Which::Rsqrt(shift, sq_shift), || tables::rsqrt_table(shift, sem.shape.width, sq_shift)),
     })
 }
 
@@ -254,10 +286,10 @@ impl Runtime {
     /// Checks and prepares the weights. `adapter` is required iff the semantics has one.
     pub fn new(sem: Semantics, base: &TensorMap, adapter: Option<&TensorMap>) -> Result<Self, RunError> {
         let weights = BaseWeights::new(&sem, base)?;
-        Self::with_weights(sem, weights, adapter)
+        Self::with_weights(sem, weights, adapter, Arc::default())
     }
 
-    /// The same base with an adapter, sharing the base's weights.
+    /// The same base with an adapter, sharing the base's weights and tables.
     pub fn adapted(&self, sem: Semantics, adapter: &TensorMap) -> Result<Self, RunError> {
         let widths = |sem: &Semantics| -> Vec<Option<u32>> {
             let names = Site::ALL.iter().map(|site| format!("w{}", site.name())).chain(["embed".into(), "head".into()]);
@@ -269,10 +301,10 @@ impl Runtime {
         let pair = |linear: &Linear| [linear.w_t.clone(), linear.w.clone()];
         let layers = self.layers.iter().map(|layer| layer.iter().map(pair).collect()).collect();
         let weights = BaseWeights { layers, embed: self.embed.clone(), head: [self.head_t.clone(), self.head.clone()] };
-        Self::with_weights(sem, weights, Some(adapter))
+        Self::with_weights(sem, weights, Some(adapter), self.shelf.clone())
     }
 
-    fn with_weights(sem: Semantics, base: BaseWeights, adapter: Option<&TensorMap>) -> Result<Self, RunError> {
+    fn with_weights(sem: Semantics, base: BaseWeights, adapter: Option<&TensorMap>, shelf: Arc<Shelf>) -> Result<Self, RunError> {
         let d = Dims::new(&sem, 1, 1);
         let none = TensorMap::new();
         let adapter = adapter.unwrap_or(&none);
@@ -287,25 +319,27 @@ impl Runtime {
                 layer[site as usize].lora = Some(Lora { a_t: a.transposed(), b_t: b.transposed(), a, b });
             }
         }
-        let (silu, dsilu) = tables::silu_tables(exponent(&sem, "gate")?, exponent(&sem, "silu")?, exponent(&sem, "dsilu")?);
+        let (gate, silu, dsilu) = (exponent(&sem, "gate")?, exponent(&sem, "silu")?, exponent(&sem, "dsilu")?);
+        let exp = |name| exponent(&sem, name).map(|k| shelf.get(Which::Exp(k), || tables::exp_table(k)));
         let positions = sem.shape.context.next_power_of_two();
-        let (cos, sin) = tables::rope_tables(sem.shape.rope_theta, sem.shape.head_dim, positions, d.p);
+        let rope = || tables::rope_tables(sem.shape.rope_theta, sem.shape.head_dim, positions, d.p);
         let [head_t, head] = base.head;
         Ok(Self {
-            norms: [norm_params(&sem, "n1")?, norm_params(&sem, "n2")?, norm_params(&sem, "nf")?],
-            exp_att: tables::exp_table(exponent(&sem, "att.exp_bits")?),
-            exp_out: tables::exp_table(exponent(&sem, "out.exp_bits")?),
-            recip: tables::recip_table(),
+            norms: [norm_params(&sem, &shelf, "n1")?, norm_params(&sem, &shelf, "n2")?, norm_params(&sem, &shelf, "nf")?],
+            exp_att: exp("att.exp_bits")?,
+            exp_out: exp("out.exp_bits")?,
+            silu: shelf.get(Which::Silu(gate, silu), || tables::silu_tables(gate, silu, dsilu).0),
+            dsilu: shelf.get(Which::Dsilu(gate, dsilu), || tables::silu_tables(gate, silu, dsilu).1),
+            recip: shelf.get(Which::Recip, tables::recip_table),
+            cos: shelf.get(Which::Cos, || rope().0),
+            sin: shelf.get(Which::Sin, || rope().1),
             head_t,
-            sem,
             layers,
             embed: base.embed,
             head,
-            silu,
-            dsilu,
-            cos,
-            sin,
             positions,
+            sem,
+            shelf,
         })
     }
 
@@ -320,6 +354,8 @@ pub(crate) struct Run<'a> {
     pub rt: &'a Runtime,
     pub d: Dims,
     pub store: Store,
+    /// Where products with the base's matrices are asked for, in a turn with others.
+    pub desk: Option<&'a Desk>,
 }
 
 impl<'a> Run<'a> {

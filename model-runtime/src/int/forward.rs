@@ -1,5 +1,6 @@
 //! The forward pass, whole-sequence or with a key-value cache (one code path, hence bit-for-bit equal).
 
+use super::batch::{alone, base_product};
 use super::engine::{Run, RunError, Runtime};
 use super::gadgets::{NormRow, SoftmaxRow, softmax_row};
 use super::gemm::{gemm, gemm_slices, narrow, transpose16};
@@ -117,10 +118,10 @@ fn norm(run: &mut Run, which: usize, l: Option<usize>, lead: usize, h: &[i32]) -
 }
 
 /// `acc += coefs[first]·W x + coefs[first+1]·B u`, with `u = RQ(A x)` kept as `uS`.
-fn project(run: &mut Run, (l, site): (usize, Site), (op, first): (&str, usize), x: &[i16], acc: &mut [i32]) -> Result<(), RunError> {
+async fn project(run: &mut Run<'_>, (l, site): (usize, Site), (op, first): (&str, usize), x: &[i16], acc: &mut [i32]) -> Result<(), RunError> {
     let linear = run.rt.layers.get(l).map(|layer| &layer[site as usize]);
     if let Some(linear) = linear {
-        gemm(acc, run.coef(op, first)?, x, &linear.w);
+        base_product(run, acc, run.coef(op, first)?, x, &linear.w).await;
     }
     if run.rt.sem.sites().contains(&site) {
         let name = format!("u{}", site.name());
@@ -138,10 +139,10 @@ fn project(run: &mut Run, (l, site): (usize, Site), (op, first): (&str, usize), 
 }
 
 /// A projection without a residual branch, requantised and kept.
-fn linear(run: &mut Run, l: usize, site: Site, axes: &[usize], x: &[i16]) -> Result<Vec<i32>, RunError> {
+async fn linear(run: &mut Run<'_>, l: usize, site: Site, axes: &[usize], x: &[i16]) -> Result<Vec<i32>, RunError> {
     let mut acc = vec![0; run.d.t * axes.iter().product::<usize>()];
     let dims: Vec<usize> = std::iter::once(run.d.t).chain(axes.iter().copied()).collect();
-    project(run, (l, site), (site.name(), 0), x, &mut acc)?;
+    project(run, (l, site), (site.name(), 0), x, &mut acc).await?;
     match site {
         Site::Gate => run.rq_hidden("gate", "gate", Some(l), &dims, acc),
         _ => run.rq(site.name(), Some(l), &dims, acc),
@@ -198,12 +199,12 @@ fn attention_weights(run: &mut Run, l: usize, offset: usize, z: &[i32]) -> Resul
 }
 
 /// Attention of one layer: `n1` to `o`.
-fn attention(run: &mut Run, l: usize, offset: usize, state: &mut LayerState) -> Result<Vec<i32>, RunError> {
+async fn attention(run: &mut Run<'_>, l: usize, offset: usize, state: &mut LayerState) -> Result<Vec<i32>, RunError> {
     let d = run.d;
     let n1 = std::mem::take(&mut state.n1.n);
-    let q = linear(run, l, Site::Q, &[d.g, d.j, d.c], &n1)?;
-    let k = linear(run, l, Site::K, &[d.g, d.c], &n1)?;
-    let v = linear(run, l, Site::V, &[d.g, d.c], &n1)?;
+    let q = linear(run, l, Site::Q, &[d.g, d.j, d.c], &n1).await?;
+    let k = linear(run, l, Site::K, &[d.g, d.c], &n1).await?;
+    let v = linear(run, l, Site::V, &[d.g, d.c], &n1).await?;
     state.n1.n = n1;
     let (q, k) = (rotate(run, &q, offset, false), rotate(run, &k, offset, false));
     state.qr = narrow(&run.rq("qr", Some(l), &[d.t, d.g, d.j, d.c], q)?);
@@ -231,33 +232,33 @@ fn attention(run: &mut Run, l: usize, offset: usize, state: &mut LayerState) -> 
 }
 
 /// A projection added to the residual stream: `RQ(coef·h + W x + …)`.
-fn residual(run: &mut Run, l: usize, site: Site, op: &str, h: &[i32], x: &[i32]) -> Result<Vec<i32>, RunError> {
+async fn residual(run: &mut Run<'_>, l: usize, site: Site, op: &str, h: &[i32], x: &[i32]) -> Result<Vec<i32>, RunError> {
     let coef = run.coef(op, 0)? as i32;
     let mut acc: Vec<i32> = h.iter().map(|&h| h.wrapping_mul(coef)).collect();
-    project(run, (l, site), (op, 1), &narrow(x), &mut acc)?;
+    project(run, (l, site), (op, 1), &narrow(x), &mut acc).await?;
     run.rq(op, Some(l), &[run.d.t, run.d.d], acc)
 }
 
 /// One layer: residual stream in, residual stream out. `cache` holds the positions before `offset`.
-pub(crate) fn layer(run: &mut Run, l: usize, hin: &[i32], offset: usize, cache: KvCache) -> Result<(Vec<i32>, LayerState), RunError> {
+pub(crate) async fn layer(run: &mut Run<'_>, l: usize, hin: &[i32], offset: usize, cache: KvCache) -> Result<(Vec<i32>, LayerState), RunError> {
     let d = run.d;
     run.keep("hin", Some(l), &[d.t, d.d], hin);
     let mut state = LayerState { n1: norm(run, 0, Some(l), d.t, hin)?, kv: cache, ..LayerState::default() };
-    let o = attention(run, l, offset, &mut state)?;
-    let m = residual(run, l, Site::O, "m", hin, &o)?;
+    let o = attention(run, l, offset, &mut state).await?;
+    let m = residual(run, l, Site::O, "m", hin, &o).await?;
     state.n2 = norm(run, 1, Some(l), d.t, &m)?;
     let n2 = std::mem::take(&mut state.n2.n);
-    let z = linear(run, l, Site::Gate, &[d.f], &n2)?;
+    let z = linear(run, l, Site::Gate, &[d.f], &n2).await?;
     let lookup = |table: &[i32]| z.iter().map(|&z| table[(z + (1 << 15)) as usize]).collect::<Vec<_>>();
     (state.silu, state.dsilu) = (lookup(&run.rt.silu), lookup(&run.rt.dsilu));
     run.keep("silu", Some(l), &[d.t, d.f], &state.silu);
     run.keep("dsilu", Some(l), &[d.t, d.f], &state.dsilu);
-    state.up = linear(run, l, Site::Up, &[d.f], &n2)?;
+    state.up = linear(run, l, Site::Up, &[d.f], &n2).await?;
     state.n2.n = n2;
     let coef = run.coef("act", 0)? as i32;
     let acc = state.silu.iter().zip(&state.up).map(|(&a, &b)| (a * b).wrapping_mul(coef)).collect();
     let act = run.rq("act", Some(l), &[d.t, d.f], acc)?;
-    let hout = residual(run, l, Site::Down, "hout", &m, &act)?;
+    let hout = residual(run, l, Site::Down, "hout", &m, &act).await?;
     Ok((hout, state))
 }
 
@@ -269,10 +270,10 @@ pub(crate) fn embed(run: &Run, tokens: &[u32]) -> Vec<i32> {
 }
 
 /// Final norm and logits `z[s, v]` of the rows `hf` (`[slots, d]`).
-pub(crate) fn logits(run: &mut Run, slots: usize, hf: &[i32]) -> Result<(Normed, Vec<i32>), RunError> {
+pub(crate) async fn logits(run: &mut Run<'_>, slots: usize, hf: &[i32]) -> Result<(Normed, Vec<i32>), RunError> {
     let nf = norm(run, 2, None, slots, hf)?;
     let mut acc = vec![0; slots * run.d.v];
-    gemm(&mut acc, run.coef("out", 0)?, &nf.n, &run.rt.head);
+    base_product(run, &mut acc, run.coef("out", 0)?, &nf.n, &run.rt.head).await;
     let z = run.rq_hidden("out", "out", None, &[slots, run.d.v], acc)?;
     Ok((nf, z))
 }
@@ -377,13 +378,13 @@ impl Runtime {
     /// `dims` are the padded sizes (`Dims::new(semantics, tokens, slots)`); more tokens or slots only add padding.
     pub fn run(&self, tokens: &[u32], prompt_len: usize, dims: Dims, mode: Mode, keep: Keep, span: Span) -> Result<Trace, RunError> {
         check_lengths(self, tokens, prompt_len, &dims, (mode, span))?;
-        let mut run = Run { rt: self, d: dims, store: Store::new(keep, dims.l) };
+        let mut run = Run { rt: self, d: dims, store: Store::new(keep, dims.l), desk: None };
         // A padded layer is the identity and its sketch is zero, so only full traces execute it.
         let executed = if keep == Keep::All { dims.l } else { self.sem.shape.layers };
         let mut state = ForwardState::default();
         let mut h = embed(&run, tokens);
         for l in 0..executed {
-            let (hout, layer) = layer(&mut run, l, &h, 0, KvCache::default())?;
+            let (hout, layer) = alone(layer(&mut run, l, &h, 0, KvCache::default()))?;
             run.keep("hout", Some(l), &[dims.t, dims.d], &hout);
             state.layers.push(layer);
             h = hout;
@@ -394,7 +395,7 @@ impl Runtime {
             hf[x.slot * dims.d..][..dims.d].copy_from_slice(&h[x.position * dims.d..][..dims.d]);
         }
         run.keep("hf", None, &[dims.s, dims.d], &hf);
-        let (nf, z) = logits(&mut run, dims.s, &hf)?;
+        let (nf, z) = alone(logits(&mut run, dims.s, &hf))?;
         state.nf = nf;
         state.pr = output_probabilities(&mut run, &slots, mode, &z)?;
         if span == Span::Exchange {
@@ -411,12 +412,12 @@ impl Runtime {
             return Err(RunError::BadLength { what: "number of tokens", expected, found: tokens.len() });
         }
         let d = Dims { t: tokens.len(), s: tokens.len(), ..Dims::new(&self.sem, 1, 1) };
-        let mut run = Run { rt: self, d, store: Store::new(Keep::Nothing, d.l) };
+        let mut run = Run { rt: self, d, store: Store::new(Keep::Nothing, d.l), desk: None };
         let mut h = embed(&run, tokens);
         for l in 0..self.sem.shape.layers {
-            h = layer(&mut run, l, &h, 0, KvCache::default())?.0;
+            h = alone(layer(&mut run, l, &h, 0, KvCache::default()))?.0;
         }
-        let (_, z) = logits(&mut run, d.s, &h)?;
+        let (_, z) = alone(logits(&mut run, d.s, &h))?;
         Ok(z.chunks_exact(d.v).flat_map(|row| &row[..self.sem.shape.vocab]).copied().collect())
     }
 }

@@ -1,6 +1,7 @@
 //! The nonlinear building blocks: requantisation, RMS norm and its gradient's factor, softmax rows.
 
 use crate::semantics::{Op, Rounding};
+use std::sync::Arc;
 
 /// A requantisation whose value left its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub struct NormParams {
     /// Truncation of the factor used by the gradient.
     pub fb_shift: u32,
     /// `man -> round(2^(U+sn)·sqrt(width / (2^A·man)))`.
-    pub table: Vec<i32>,
+    pub table: Arc<Vec<i32>>,
 }
 
 /// The per-row witnesses of a norm, in the order of `docs/semantics.md`.
@@ -153,7 +154,7 @@ mod tests {
 
     #[test]
     fn saturated_factor_is_recomposed() {
-        let params = NormParams { sq_shift: 3, eps: 1, fb_shift: 2, table: crate::tables::rsqrt_table(20, 8, 3) };
+        let params = NormParams { sq_shift: 3, eps: 1, fb_shift: 2, table: Arc::new(crate::tables::rsqrt_table(20, 8, 3)) };
         for sum in [0, 1, 77, 1 << 16, 1 << 27] {
             let row = params.row(sum);
             assert_eq!(row.fb * 4 + row.fr + row.over, row.f);

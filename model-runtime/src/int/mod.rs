@@ -5,6 +5,7 @@
 pub mod adapter;
 pub mod attribute;
 pub mod backward;
+pub mod batch;
 pub mod bounds;
 pub mod calibrate;
 pub mod engine;

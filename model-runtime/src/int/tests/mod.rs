@@ -1,5 +1,6 @@
 //! Integer against float, cache against whole sequence, threads against one thread, padding against none.
 
+mod batch;
 mod exactness;
 mod headroom;
 mod quality;
