@@ -168,7 +168,11 @@ fn pages_work_without_a_script() {
     let cookie = inside.headers["set-cookie"].split(';').next().unwrap().to_owned();
     assert!(inside.headers["set-cookie"].contains("HttpOnly") && inside.headers["set-cookie"].contains("SameSite=Strict"));
     let home = server.send("GET", "/", &[("cookie", &cookie)], "");
-    assert!(home.headers["content-security-policy"].starts_with("default-src 'none'") && !home.body.contains("<script"));
+    assert!(
+        home.headers["content-security-policy"].starts_with("default-src 'none'")
+            && home.headers["content-security-policy"].contains("script-src 'self';")
+    );
+    assert_eq!(home.body.matches("<script").count(), home.body.matches("<script type=\"module\" src=\"/").count(), "scripts are the service's own");
     let token = home.body.split("name=\"form_token\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let prompt = "prompt=The+keeper+of+Skarn+light+is&model=demo%2Bfacts";
     assert_eq!(server.send("POST", "/ask", &[form, ("cookie", &cookie)], &format!("{prompt}&form_token=0")).status, 403);

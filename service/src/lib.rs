@@ -22,6 +22,7 @@ mod database;
 mod datanet_api;
 mod datanets;
 mod error;
+mod explore;
 mod files;
 mod jobs;
 mod keys;
@@ -34,6 +35,7 @@ mod server;
 mod training_api;
 mod trainings;
 mod uploads;
+mod why;
 mod worker;
 
 pub use catalog::Place;

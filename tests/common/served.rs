@@ -42,7 +42,12 @@ impl Server {
 
     /// Starts it with more arguments.
     pub fn start_with(data: &Path, more: &[&str]) -> Self {
-        let arguments = ["serve", "--demo", "--json", "--listen", "127.0.0.1:0", "--data", &text(data)];
+        Self::start_bare(data, &[&["--demo"], more].concat())
+    }
+
+    /// Starts it without the demo's datanet, in which everyone with a key may read texts.
+    pub fn start_bare(data: &Path, more: &[&str]) -> Self {
+        let arguments = ["serve", "--json", "--listen", "127.0.0.1:0", "--data", &text(data)];
         let mut child =
             Command::new(env!("CARGO_BIN_EXE_poa")).args(arguments).args(more).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
