@@ -4,7 +4,8 @@ use serde_json::Value;
 use std::process::Command;
 
 /// Each crate may depend only on those before it.
-const LAYERS: [&str; 10] = ["light-client", "model-runtime", "quality", "circuits", "verifier", "prover", "steps", "chain", "service", "poa"];
+const LAYERS: [&str; 11] =
+    ["light-client", "model-runtime", "quality", "circuits", "verifier", "verifier-wasm", "prover", "steps", "chain", "service", "poa"];
 
 fn packages() -> Vec<Value> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

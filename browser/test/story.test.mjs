@@ -1,6 +1,7 @@
 // A newcomer's story in a real browser: keys, samples, a version, a model, an answer, its proof; and every page at two widths and in both themes.
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
@@ -19,6 +20,8 @@ if (!chromium) {
 }
 const skip = chromium ? false : "no Chromium";
 let server, browser;
+/** A request of the admin's that is proven. */
+let proven;
 
 before(async () => {
   if (skip) return;
@@ -113,10 +116,21 @@ test("from samples to a proven answer, without a script", { skip }, async () => 
   await owner.getByRole("button", { name: "Prove it" }).click();
   await says(owner, "Proven: ", 180);
 
+  await owner.getByRole("link", { name: "What it states" }).click();
+  await says(owner, "Statement's digest");
+  await owner.getByRole("link", { name: "Explore" }).click();
+  await owner.getByLabel("A hash, an id or a name").fill("demo+bells");
+  await owner.getByRole("button", { name: "Look for it" }).click();
+  await owner.getByRole("heading", { name: "demo+bells" }).waitFor();
+  await says(owner, "24 samples by 1 contributors");
+
   await contributor.getByRole("link", { name: "Back to the first page" }).click();
   await contributor.getByRole("link", { name: "My samples" }).click();
   await says(contributor, "Shares of 1 of 1 attributed answers, 1.00 answers' worth in all");
   await says(contributor, "in demo+bells");
+  await contributor.getByRole("link", { name: /^Why 100.0 %/ }).click();
+  await says(contributor, "Why mia earned here");
+  await says(contributor, "Earned: its score");
   await contributor.goto(`${server.url}/datanets/bells/versions/1`);
   await contributor.getByRole("button", { name: "Take back sample 0" }).click();
   await says(contributor, "Taken back");
@@ -124,6 +138,109 @@ test("from samples to a proven answer, without a script", { skip }, async () => 
   await owner.getByRole("button", { name: "Publish a version" }).click();
   await says(owner, "23 samples by 1 contributors");
   for (const page of [owner, contributor]) assert.deepEqual(page.elsewhere, []);
+});
+
+/** The same bytes with one bit of another value. */
+function tampered(bytes, at) {
+  const other = Buffer.from(bytes);
+  other[at % other.length] ^= 1;
+  return other;
+}
+
+test("with scripts: an answer grows, its proof is followed, and this browser verifies it", { skip }, async () => {
+  const page = await signedIn(server.key, { javaScriptEnabled: true });
+  const problems = [];
+  page.on("pageerror", (error) => problems.push(error.message));
+  page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
+  // What the page shows while the answer grows is kept, since the answer's own page follows at once.
+  await page.addInitScript(() => {
+    addEventListener("DOMContentLoaded", () => {
+      const text = document.querySelector("[data-is=text]");
+      const keep = () => sessionStorage.setItem("grown", (sessionStorage.getItem("grown") ?? "") + text.textContent + "\n");
+      if (text) new MutationObserver(keep).observe(text, { childList: true, characterData: true, subtree: true });
+    });
+  });
+  await page.reload();
+  await page.getByLabel("Model").selectOption("demo+facts");
+  await page.getByLabel("Text to continue").fill("The keeper of Skarn light is");
+  await page.getByRole("button", { name: "Answer" }).click();
+  await page.getByRole("heading", { name: "Who it rests on" }).waitFor();
+  const grown = (await page.evaluate(() => sessionStorage.getItem("grown"))).split("\n").filter(Boolean);
+  assert.ok(grown.length > 1 && grown.every((text, i) => i === 0 || text.startsWith(grown[i - 1])), `${grown}`);
+  assert.match(await page.locator("h1").innerText(), new RegExp(grown.at(-1).trim().split(" ")[0]));
+
+  await page.getByText("Words that carry its score").first().click();
+  await says(page, /: \d+ %/);
+  await page.getByRole("button", { name: "Prove it" }).click();
+  await says(page, /Waiting to be proven|Being proven/);
+  await page.evaluate(() => { globalThis.sameDocument = true; });
+  await says(page, "Proven: ", 180);
+  assert.equal(await page.evaluate(() => globalThis.sameDocument), true, "the page was read again");
+  assert.equal(await page.getByRole("button", { name: "Prove it" }).count(), 0);
+  proven = new URL(page.url()).pathname.split("/").pop();
+
+  await page.getByRole("link", { name: "Verify it in this browser" }).click();
+  await says(page, "Verified by this browser", 120);
+  const { body: proof } = await server.call("GET", `/v1/requests/${proven}/proof`);
+  const facts = await page.locator("#facts").innerText();
+  assert.ok(facts.includes(proof.result.statement_digest) && facts.includes(proven) && facts.includes("jonas"), facts);
+  const verifier = Buffer.from(await (await fetch(`${server.url}/verifier.wasm`)).arrayBuffer());
+  await says(page, createHash("sha256").update(verifier).digest("hex"));
+  await page.screenshot({ path: `${screenshots}/verified.png`, fullPage: true });
+
+  await page.goto(`${server.url}/explore`);
+  await page.getByLabel("A hash, an id or a name").fill(proof.result.statement_digest.slice(0, 16));
+  await page.getByRole("button", { name: "Look for it" }).click();
+  await says(page, "Statement's digest");
+  await page.getByText("The statement as it is").click();
+  await says(page, '"relation"');
+  assert.deepEqual([problems, page.elsewhere], [[], []]);
+  await page.context().close();
+});
+
+test("what isn't the proof is refused by the browser, and never called verified", { skip }, async () => {
+  const page = await signedIn(server.key, { javaScriptEnabled: true });
+  const verdict = page.locator("#verdict");
+  const heard = async (text) => {
+    await says(page, text, 120);
+    assert.doesNotMatch(await verdict.innerText(), /verified/i);
+    assert.equal(await verdict.evaluate((e) => e.classList.contains("good")), false);
+    assert.equal(await page.locator("#facts").innerText(), "");
+  };
+  const read = async (name) => (await page.request.get(`${server.url}/requests/${proven}/${name}`)).body();
+  const [proof, statement] = [await read("proof.bin"), await read("statement.json")];
+  for (const at of [20, 1000, proof.length >> 1, proof.length - 1]) {
+    await page.route("**/proof.bin", (route) => route.fulfill({ body: tampered(proof, at), contentType: "application/octet-stream" }));
+    await page.goto(`${server.url}/proofs/${proven}/verify`);
+    await heard("Refused: ");
+    await page.unroute("**/proof.bin");
+  }
+  // Another statement: someone else gets the credit.
+  const other = statement.toString().replace('"jonas"', '"nobody"');
+  await page.route("**/statement.json", (route) => route.fulfill({ body: other, contentType: "application/json" }));
+  await page.goto(`${server.url}/proofs/${proven}/verify`);
+  await heard("Refused: ");
+  await page.unroute("**/statement.json");
+  // No verifier, no verdict.
+  await page.route("**/verifier.wasm", (route) => route.fulfill({ body: Buffer.from([0, 1, 2, 3]), contentType: "application/wasm" }));
+  await page.goto(`${server.url}/proofs/${proven}/verify`);
+  await heard("Not checked: ");
+  await page.unroute("**/verifier.wasm");
+  // Files from elsewhere.
+  await page.goto(`${server.url}/verify`);
+  const choose = async (bytes) => {
+    await page.getByLabel("Statement", { exact: true }).setInputFiles({ name: "statement.json", mimeType: "application/json", buffer: statement });
+    await page.getByLabel("Proof", { exact: true }).setInputFiles({ name: "proof.bin", mimeType: "application/octet-stream", buffer: bytes });
+    await page.getByRole("button", { name: "Check" }).click();
+  };
+  await page.getByRole("button", { name: "Check" }).click();
+  await heard("Choose both files.");
+  await choose(tampered(proof, 5000));
+  await heard("Refused: ");
+  await choose(proof);
+  await says(page, "Verified by this browser", 120);
+  assert.equal(await verdict.evaluate((e) => e.classList.contains("good")), true);
+  await page.context().close();
 });
 
 test("one page is nobody's business but its reader's", { skip }, async () => {
@@ -145,6 +262,8 @@ test("pages are readable at two widths and in both themes", { skip }, async () =
   const pages = {
     home: "/", datanets: "/datanets", datanet: "/datanets/bells", version: "/datanets/facts/versions/1", trainings: "/trainings",
     training: `/trainings/${admin.body.data[0].id}`, request: new URL(asked.url()).pathname, contributor: "/contributors/mia", missing: "/nowhere",
+    explore: "/explore", found: "/explore?q=demo", model: "/models/demo+facts", proof: `/proofs/${proven}`, verify: `/proofs/${proven}/verify`, files: "/verify",
+    why: `/requests/${proven}/why?contributor=jonas`, requestProven: `/requests/${proven}`,
   };
   for (const [theme, width] of ["light", "dark"].flatMap((theme) => [360, 1200].map((width) => [theme, width]))) {
     // The page's own policy forbids scripts; the checker is one.

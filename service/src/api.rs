@@ -88,7 +88,8 @@ async fn completions(State(service): Shared, caller: Caller, shape: Shape, body:
     complete(service, caller, shape, object(&body)?).await
 }
 
-fn model_json(listed: &Listed) -> Value {
+/// A model as the API says it.
+pub fn model_json(listed: &Listed) -> Value {
     json!({ "id": listed.id, "object": "model", "created": 0, "owned_by": "poa", "generation": listed.generation, "context": listed.context, "bytes": listed.bytes })
 }
 

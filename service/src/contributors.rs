@@ -7,6 +7,7 @@ use crate::error::ApiError;
 use crate::files::Files;
 use crate::keys::{self, Caller, Scope};
 use crate::trainings;
+use rusqlite::Row;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,9 +30,11 @@ pub struct Contribution {
     pub answers: usize,
 }
 
-/// An answer that a contributor has a share of.
+/// An answer that was attributed, and a contributor's share of it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Credit {
+    /// The request, to ask why.
+    pub request: String,
     /// Seconds since 1970.
     pub created: i64,
     /// Which model answered.
@@ -49,6 +52,8 @@ pub struct Account {
     pub contributions: Vec<Contribution>,
     /// Answers with a share, newest first.
     pub credits: Vec<Credit>,
+    /// Answers without one, of models trained on datanets that have samples of theirs, newest first.
+    pub without: Vec<Credit>,
     /// Answers that were attributed, with a share or without.
     pub attributed: usize,
 }
@@ -60,12 +65,24 @@ impl Account {
     }
 }
 
-/// Every attributed request: when, which model, what was found.
-fn attributed(database: &Database) -> rusqlite::Result<Vec<(i64, String, Attributed)>> {
-    let query = "SELECT created, model, attribution FROM requests WHERE attribution IS NOT NULL ORDER BY created DESC, rowid DESC";
-    let rows: Vec<(i64, String, String)> =
-        database.read(|c| c.prepare(query)?.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?.collect::<Result<_, _>>())?;
-    Ok(rows.into_iter().filter_map(|(created, model, text)| Some((created, model, serde_json::from_str(&text).ok()?))).collect())
+/// An attributed request.
+struct Found {
+    request: String,
+    created: i64,
+    model: String,
+    attributed: Attributed,
+}
+
+/// Every attributed request, newest first.
+fn attributed(database: &Database) -> rusqlite::Result<Vec<Found>> {
+    let query = "SELECT id, created, model, attribution FROM requests WHERE attribution IS NOT NULL ORDER BY created DESC, rowid DESC";
+    let found = |r: &Row<'_>| {
+        let attributed = serde_json::from_str(&r.get::<_, String>("attribution")?).ok();
+        let (request, created, model) = (r.get("id")?, r.get("created")?, r.get("model")?);
+        Ok(attributed.map(|attributed| Found { request, created, model, attributed }))
+    };
+    let rows: Vec<Option<Found>> = database.read(|c| c.prepare(query)?.query_map([], found)?.collect::<Result<_, _>>())?;
+    Ok(rows.into_iter().flatten().collect())
 }
 
 /// A contributor's samples of a datanet.
@@ -112,13 +129,13 @@ pub fn account(database: &Database, files: &Files, caller: Caller, name: &str) -
         return Err(ApiError::forbidden("a contributor's account is shown to them, and to who keeps a datanet"));
     }
     let found = attributed(database)?;
-    let mut contributions = Vec::new();
+    let (mut contributions, mut concerned) = (Vec::new(), BTreeSet::new());
     for of in datanets::list(database)? {
         // Others' datanets are others'.
         if own || of.is_read_by(caller) {
             let OfDatanet { mut samples, numbers } = of_datanet(database, files, &of, name)?;
             let models: BTreeMap<String, i64> = trainings::models_of(database, of.id)?.into_iter().collect();
-            for (version, a) in found.iter().filter_map(|(_, model, a)| Some((models.get(model)?, a))) {
+            for (version, a) in found.iter().filter_map(|f| Some((models.get(&f.model)?, &f.attributed))) {
                 // Several windows of a sample are one sample.
                 let relevant = a.samples.iter().filter(|told| told.contributor == name && told.relevance > 0);
                 let texts: BTreeSet<&String> = relevant.filter_map(|told| numbers.get(&(*version, told.sample))).collect();
@@ -126,21 +143,27 @@ pub fn account(database: &Database, files: &Files, caller: Caller, name: &str) -
                     samples.entry(text.clone()).and_modify(|c| c.answers += 1);
                 }
             }
+            if !samples.is_empty() {
+                concerned.extend(models.into_keys());
+            }
             contributions.extend(samples.into_values());
         }
     }
     contributions.sort_by_key(|c| (c.datanet.clone(), c.since, c.sample));
     let mut seen: BTreeMap<String, bool> = BTreeMap::new();
-    for (_, model, _) in &found {
+    for Found { model, .. } in &found {
         if !seen.contains_key(model) {
             let of = trainings::of_model(database, model)?.map(|t| datanets::by_id(database, t.datanet_id)).transpose()?;
             seen.insert(model.clone(), own || of.map_or(caller.scope == Scope::Admin, |of| of.is_read_by(caller)));
         }
     }
-    let found: Vec<_> = found.into_iter().filter(|(_, model, _)| seen[model]).collect();
-    let credit = |(created, model, a): &(i64, String, Attributed)| {
-        let bps = a.weights.iter().find(|share| share.contributor == name)?.bps;
-        Some(Credit { created: *created, model: model.clone(), bps })
+    let found: Vec<Found> = found.into_iter().filter(|f| seen[&f.model]).collect();
+    let attributed = found.len();
+    let credit = |f: Found| {
+        let bps = f.attributed.weights.iter().find(|share| share.contributor == name).map_or(0, |share| share.bps);
+        Credit { request: f.request, created: f.created, model: f.model, bps }
     };
-    Ok(Account { name: name.to_owned(), contributions, credits: found.iter().filter_map(credit).collect(), attributed: found.len() })
+    let (credits, without): (Vec<Credit>, Vec<Credit>) = found.into_iter().map(credit).partition(|credit| credit.bps > 0);
+    let without = without.into_iter().filter(|credit| concerned.contains(&credit.model)).collect();
+    Ok(Account { name: name.to_owned(), contributions, credits, without, attributed })
 }

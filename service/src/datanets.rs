@@ -233,12 +233,22 @@ fn read(files: &Files, name: &str) -> Result<Samples, steps::error::Failure> {
     Samples::from_jsonl("a submission", &files.get(name)?).during("reading what was submitted")
 }
 
-fn digest(sample: &Sample) -> [u8; 32] {
+/// Tells samples apart where they were taken back.
+pub fn digest(sample: &Sample) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("poa withdrawn sample");
     for part in [&sample.contributor, &sample.text] {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
     }
     *hasher.finalize().as_bytes()
+}
+
+fn withdrawn(c: &Connection, id: i64) -> rusqlite::Result<HashSet<[u8; 32]>> {
+    c.prepare("SELECT sample FROM withdrawals WHERE datanet = ?1")?.query_map([id], |r| r.get(0))?.collect()
+}
+
+/// [Digests](digest) of the samples of a datanet that were taken back.
+pub fn taken_back(database: &Database, of: &Datanet) -> rusqlite::Result<HashSet<[u8; 32]>> {
+    database.read(|c| withdrawn(c, of.id))
 }
 
 /// What a version is composed of.
@@ -255,9 +265,7 @@ impl Parts {
         let last = versions_of(c, id)?.into_iter().next();
         let query = "SELECT id, file FROM submissions WHERE datanet = ?1 AND state = 'approved' ORDER BY id";
         let approved = c.prepare(query)?.query_map([id], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<_, _>>()?;
-        let query = "SELECT sample FROM withdrawals WHERE datanet = ?1";
-        let withdrawn = c.prepare(query)?.query_map([id], |r| r.get(0))?.collect::<Result<_, _>>()?;
-        Ok(Self { last, approved, withdrawn })
+        Ok(Self { last, approved, withdrawn: withdrawn(c, id)? })
     }
 }
 

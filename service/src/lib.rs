@@ -23,6 +23,7 @@ mod datanet_api;
 mod datanets;
 mod decoder;
 mod error;
+mod explore;
 mod files;
 mod jobs;
 mod keys;
@@ -36,6 +37,7 @@ mod server;
 mod training_api;
 mod trainings;
 mod uploads;
+mod why;
 mod worker;
 
 pub use catalog::Place;

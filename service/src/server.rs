@@ -120,7 +120,11 @@ impl Service {
     }
 }
 
-/// Nothing comes from elsewhere, runs in a page, or is framed by others; nothing takes for ever.
+/// What pages may do: the scripts and styles of this service, and nothing from elsewhere.
+const POLICY: &str =
+    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// Nothing comes from elsewhere, runs in a page unless it's this service's, or is framed by others; nothing takes for ever.
 async fn guarded(request: Request, next: Next) -> Response {
     // Other sites' pages may not make a browser post here, signing in included.
     let from_elsewhere = request.headers().get("sec-fetch-site").is_some_and(|site| site == "cross-site");
@@ -131,14 +135,11 @@ async fn guarded(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(_) => ApiError::slow().into_response(),
     };
-    let headers = [
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
+    let headers = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::REFERRER_POLICY, "no-referrer")];
     headers.into_iter().for_each(|(name, value)| {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     });
+    response.headers_mut().entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(POLICY));
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod served;
+
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! Pages about datanets and contributors: submit, decide, publish, take back, see what became of samples.
 
 use super::{PageError, Shared, Token, moment, page};
-use crate::contributors::Account;
+use crate::contributors::{Account, Credit};
 use crate::datanet_api::{UPLOAD, account, published, taken_back, uploaded};
 use crate::datanets::{self, Datanet, Submission, Version};
 use crate::error::ApiError;
@@ -238,12 +238,28 @@ struct ContributorPage {
     session: Session,
     account: Account,
     total: String,
-    credits: Vec<(String, String, String)>,
+    credits: Vec<Line>,
+    without: Vec<Line>,
+}
+
+/// An attributed answer.
+struct Line {
+    request: String,
+    when: String,
+    model: String,
+    percent: String,
+}
+
+impl Line {
+    fn of(credit: &Credit) -> Self {
+        let percent = format!("{:.1}", f64::from(credit.bps) / 100.0);
+        Self { request: credit.request.clone(), when: moment(credit.created), model: credit.model.clone(), percent }
+    }
 }
 
 async fn contributor(State(service): Shared, session: Session, Path(name): Path<String>) -> Result<Response, PageError> {
     let account = account(&service, session.caller, name).await?;
-    let percent = |bps: u32| format!("{:.1}", f64::from(bps) / 100.0);
-    let credits = account.credits.iter().take(SHOWN).map(|c| (moment(c.created), c.model.clone(), percent(c.bps))).collect();
-    Ok(page(&ContributorPage { total: format!("{:.2}", account.total()), credits, account, session }))
+    let lines = |of: &[Credit]| of.iter().take(SHOWN).map(Line::of).collect();
+    let (credits, without) = (lines(&account.credits), lines(&account.without));
+    Ok(page(&ContributorPage { total: format!("{:.2}", account.total()), credits, without, account, session }))
 }

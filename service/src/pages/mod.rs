@@ -1,12 +1,14 @@
-//! Pages for people: ask, see what the answer rests on, have it proven. They work without a script.
+//! Pages for people: ask, see what the answer rests on, have it proven. They work without a script; with one, answers are shown while they grow, and
+//! what is under way is kept up to date.
 
-use crate::answers::{Finish, Question};
+use crate::answers::{Finish, Question, check};
 use crate::api::{attributed, enqueue_proof, file};
 use crate::attributions::{Attributed, Word};
+use crate::catalog::Served;
 use crate::error::ApiError;
 use crate::jobs::{self, Job};
 use crate::keys::{self, Session};
-use crate::openai::{ask, model};
+use crate::openai::{Shape, ask, complete, model};
 use crate::proofs::PROVE;
 use crate::requests::{self, Request};
 use crate::server::Service;
@@ -18,11 +20,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
 mod datanets;
+mod explore;
 mod trainings;
+mod verify;
 
 const COOKIE: &str = "poa_session";
 /// How long a wrong key waits for its answer.
@@ -39,6 +44,7 @@ pub fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/", get(home))
         .route("/ask", post(ask_page))
+        .route("/ask/stream", post(ask_stream))
         .route("/requests/{id}", get(request_page))
         .route("/requests/{id}/proof", post(prove_page))
         .route("/requests/{id}/proof.bin", get(|s: Shared, session, path| download(s, session, path, "proof", "proof.bin")))
@@ -46,8 +52,11 @@ pub fn routes() -> Router<Arc<Service>> {
         .route("/sign-in", get(sign_in).post(signed_in))
         .route("/sign-out", post(sign_out))
         .route("/style.css", get(style))
+        .route("/live.js", get(|| async { verify::script(include_str!("../../assets/live.js")) }))
         .merge(datanets::routes())
+        .merge(explore::routes())
         .merge(trainings::routes())
+        .merge(verify::routes())
         .fallback(|| async { PageError::from(ApiError::not_found("page")) })
 }
 
@@ -120,11 +129,11 @@ impl FromRequestParts<Arc<Service>> for Session {
 
 impl Session {
     /// Refuses forms that another site has sent.
-    fn check(&self, form_token: &str) -> Result<(), PageError> {
+    fn check(&self, form_token: &str) -> Result<(), ApiError> {
         if form_token == self.form_token {
             Ok(())
         } else {
-            Err(ApiError::forbidden("this form isn't of this session; go back and load the page again").into())
+            Err(ApiError::forbidden("this form isn't of this session; go back and load the page again"))
         }
     }
 }
@@ -199,14 +208,31 @@ struct Ask {
     prompt: String,
 }
 
-async fn ask_page(State(service): Shared, session: Session, Form(form): Form<Ask>) -> Result<Response, PageError> {
-    session.check(&form.form_token)?;
-    let served = model(&service, &form.model).await?;
-    let prompt = form.prompt.trim().to_owned();
-    if prompt.is_empty() {
-        return Err(ApiError::parameter("prompt", "the question is empty").into());
+impl Ask {
+    /// What is asked, of which model.
+    async fn question(&self, service: &Arc<Service>, session: &Session) -> Result<(Arc<Served>, Question), ApiError> {
+        session.check(&self.form_token)?;
+        let served = model(service, &self.model).await?;
+        let prompt = self.prompt.trim().to_owned();
+        if prompt.is_empty() {
+            return Err(ApiError::parameter("prompt", "the question is empty"));
+        }
+        Ok((served, Question { prompt, max_tokens: Some(TOKENS), stop: vec![], cut_to_room: true }))
     }
-    let question = Question { prompt, max_tokens: Some(TOKENS), stop: vec![], cut_to_room: true };
+}
+
+/// The answer as the API streams it.
+async fn ask_stream(State(service): Shared, session: Session, Form(form): Form<Ask>) -> Result<Response, ApiError> {
+    let (served, question) = form.question(&service, &session).await?;
+    let prompt = question.prompt.clone();
+    let (_, room) = tokio::task::spawn_blocking(move || check(&served, &question)).await??;
+    let call = json!({ "model": form.model, "prompt": prompt, "max_tokens": room, "stream": true });
+    let call = call.as_object().cloned().unwrap_or_default();
+    complete(service, session.caller, Shape::Text, call).await
+}
+
+async fn ask_page(State(service): Shared, session: Session, Form(form): Form<Ask>) -> Result<Response, PageError> {
+    let (served, question) = form.question(&service, &session).await?;
     let (id, _) = ask(&service, session.caller, &served, question).await?;
     Ok(Redirect::to(&format!("/requests/{id}")).into_response())
 }
@@ -217,12 +243,26 @@ struct Marked {
     strength: u8,
     /// Whether a space comes before it.
     apart: bool,
+    /// Its share of the score, in percent.
+    percent: String,
+}
+
+/// Words of a sample that are named with their share.
+const NAMED: usize = 5;
+
+/// The words with the largest shares, largest first.
+fn strongest(words: &[Word]) -> Vec<Marked> {
+    let mut words: Vec<Word> = words.iter().filter(|w| w.share >= 0.01).cloned().collect();
+    words.sort_by(|a, b| b.share.total_cmp(&a.share));
+    words.truncate(NAMED);
+    marked(&words)
 }
 
 fn marked(words: &[Word]) -> Vec<Marked> {
     let strength = |share: f64| (share * 10.0).clamp(0.0, 5.0) as u8;
     let apart = |text: &str| text.starts_with(char::is_alphanumeric);
-    let mark = |w: &Word| Marked { text: w.text.clone(), strength: strength(w.share), apart: apart(&w.text) };
+    let mark =
+        |w: &Word| Marked { text: w.text.clone(), strength: strength(w.share), apart: apart(&w.text), percent: format!("{:.0}", 100.0 * w.share) };
     words.iter().filter(|w| !w.text.is_empty()).map(mark).collect()
 }
 
@@ -240,6 +280,7 @@ struct Shown {
     relevance: i64,
     text: Option<String>,
     words: Vec<Marked>,
+    strongest: Vec<Marked>,
 }
 
 #[derive(Template)]
@@ -259,6 +300,7 @@ struct RequestPage {
 fn shown(attributed: Attributed) -> (Vec<Shown>, Vec<Slice>) {
     let samples = attributed.samples.into_iter().take(5).map(|s| Shown {
         words: marked(&s.words),
+        strongest: strongest(&s.words),
         sample: s.sample,
         contributor: s.contributor,
         score: s.score,

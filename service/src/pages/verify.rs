@@ -1,0 +1,63 @@
+//! The page that checks a proof in the visitor's browser, and what it loads.
+
+use super::{PageError, Shared, page};
+use crate::api::file;
+use crate::keys::Session;
+use crate::server::Service;
+use askama::Template;
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use std::sync::Arc;
+
+/// The native verifier as WebAssembly, made by `verifier-wasm/build`.
+const VERIFIER: &[u8] = include_bytes!("../../assets/verifier.wasm");
+/// Its SHA-256, as that wrote it.
+const HASH: &str = include_str!("../../assets/verifier.wasm.sha256");
+/// The page and its worker may compile WebAssembly; no other page may.
+const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; style-src 'self'; \
+                      form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+
+/// The routes.
+pub fn routes() -> Router<Arc<Service>> {
+    Router::new()
+        .route("/verify", get(files_page))
+        .route("/proofs/{id}/verify", get(proof_page))
+        .route("/verify.js", get(|| async { script(include_str!("../../assets/verify.js")) }))
+        .route(
+            "/verify-worker.js",
+            get(|| async { ([(header::CONTENT_SECURITY_POLICY, POLICY)], script(include_str!("../../assets/verify-worker.js"))) }),
+        )
+        .route("/verifier.wasm", get(|| async { ([(header::CONTENT_TYPE, "application/wasm"), (header::CACHE_CONTROL, "no-cache")], VERIFIER) }))
+}
+
+/// A script of this service's.
+pub fn script(text: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")], text).into_response()
+}
+
+#[derive(Template)]
+#[template(path = "verify.html")]
+struct VerifyPage {
+    session: Session,
+    /// Whose proof it is; without, files are chosen.
+    id: Option<String>,
+    hash: &'static str,
+}
+
+fn verify_page(session: Session, id: Option<String>) -> Response {
+    let hash = HASH.split(' ').next().unwrap_or_default();
+    ([(header::CONTENT_SECURITY_POLICY, POLICY)], page(&VerifyPage { session, id, hash })).into_response()
+}
+
+async fn files_page(session: Session) -> Response {
+    verify_page(session, None)
+}
+
+async fn proof_page(State(service): Shared, session: Session, Path(id): Path<String>) -> Result<Response, PageError> {
+    // One that isn't made, or isn't the caller's to see, has no such page.
+    file(&service, session.caller, &id, "statement")?;
+    Ok(verify_page(session, Some(id)))
+}
