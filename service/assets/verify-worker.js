@@ -1,6 +1,6 @@
 // Runs the verifier on what it's sent, once, and sends its verdict back.
 
-const [STATEMENT, PROOF] = [0, 1];
+const [STATEMENT, PROOF, ACCEPTED] = [0, 1, 2];
 
 onmessage = async ({ data }) => {
   try {
@@ -13,6 +13,7 @@ onmessage = async ({ data }) => {
     };
     put(STATEMENT, data.statement);
     put(PROOF, data.proof);
+    if (data.accepted) put(ACCEPTED, data.accepted);
     const length = verify();
     postMessage(JSON.parse(new TextDecoder().decode(new Uint8Array(memory.buffer, verdict(), length))));
   } catch (error) {

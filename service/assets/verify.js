@@ -11,7 +11,7 @@ function say(text, kind) {
 }
 
 /** The verifier's answer; a worker that breaks off is none. */
-function check(statement, proof) {
+function check(statement, proof, accepted) {
   return new Promise((resolve, reject) => {
     const worker = new Worker("/verify-worker.js", { type: "module" });
     const end = (done, value) => {
@@ -20,7 +20,7 @@ function check(statement, proof) {
     };
     worker.onmessage = ({ data }) => (data.broken ? end(reject, new Error(data.broken)) : end(resolve, data));
     worker.onerror = (event) => end(reject, new Error(event.message || "the verifier can't be started"));
-    worker.postMessage({ statement, proof }, [statement, proof]);
+    worker.postMessage({ statement, proof, accepted }, [statement, proof]);
   });
 }
 
@@ -35,6 +35,9 @@ function tell({ security_bits: bits, states }) {
   fact("Security", `${bits.toFixed(1)} bits`);
   fact("Statement’s digest", states.digest);
   fact("Relation’s digest", states.relation);
+  if (states.registration) {
+    fact("Given", `registration ${states.registration}, which wasn’t verified here: poa registration verify does that`);
+  }
   fact("Protocol", `version ${states.protocol}, profile ${states.profile}`);
   for (const [name, pin] of [["Base", states.base], ["Adapter", states.adapter], ["Index", states.index], ["Datanet’s root", states.datanet_root]]) {
     if (pin) fact(name, pin);
@@ -51,16 +54,17 @@ async function run(read, request) {
   facts.replaceChildren();
   say("Checking …", "");
   try {
-    const [statement, proof] = await read();
+    const [statement, proof, accepted] = await read();
     const begun = performance.now();
-    const answer = await check(statement, proof);
+    const answer = await check(statement, proof, accepted);
     const seconds = ((performance.now() - begun) / 1000).toFixed(1);
     if (answer.valid !== true) {
       say(`Refused: ${answer.problem}`, "problem");
     } else if (request && !answer.states.requests.some(({ id }) => id === request)) {
       say("Refused: the proof holds, but it is another request’s.", "problem");
     } else {
-      say(`Verified by this browser in ${seconds} s.`, "good");
+      const given = answer.states.registration ? ", given the registration that it relies on" : "";
+      say(`Verified by this browser in ${seconds} s${given}.`, "good");
       tell(answer);
     }
   } catch (error) {
@@ -77,14 +81,15 @@ async function fetched(path) {
 
 const { request } = document.getElementById("verify").dataset;
 if (request) {
-  const read = () => Promise.all(["statement.json", "proof.bin"].map((name) => fetched(`/requests/${request}/${name}`)));
+  const read = () => Promise.all(["statement.json", "proof.bin", "accepted.json"].map((name) => fetched(`/requests/${request}/${name}`)));
   button.addEventListener("click", () => run(read, request));
   run(read, request);
 } else {
   button.addEventListener("click", () => {
     const chosen = ["statement", "proof"].map((id) => document.getElementById(id).files[0]);
-    if (chosen.includes(undefined)) return say("Choose both files.", "problem");
-    run(() => Promise.all(chosen.map((file) => file.arrayBuffer())), null);
+    if (chosen.includes(undefined)) return say("Choose statement and proof.", "problem");
+    const all = [...chosen, ...document.getElementById("accepted").files];
+    run(() => Promise.all(all.map((file) => file.arrayBuffer())), null);
   });
 }
 button.hidden = false;

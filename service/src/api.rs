@@ -168,7 +168,8 @@ async fn prove(State(service): Shared, caller: Caller, Path(id): Path<String>) -
     Ok((status, Json(job_json(&id, &job))).into_response())
 }
 
-fn found_job(service: &Service, caller: Caller, id: &str) -> Result<Job, ApiError> {
+/// A request's proof, however far it is.
+pub fn found_job(service: &Service, caller: Caller, id: &str) -> Result<Job, ApiError> {
     requests::find(&service.database, caller, id)?;
     jobs::find(&service.database, PROVE, id)?.ok_or_else(|| ApiError::not_found("proof"))
 }

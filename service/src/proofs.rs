@@ -49,6 +49,7 @@ pub fn work(service: &Service, request: &str, on: &dyn Observer) -> Result<Value
         "statement": service.files.put(&statement)?,
         "statement_digest": proven.statement.digest(),
         "registration": proven.statement.registration,
+        "relies_on": known.as_slice(),
         "proof_bytes": proven.bytes.len(),
         "security_bits": proven.figures.security_bits,
         "seconds": proven.figures.seconds,

@@ -37,7 +37,10 @@ type Answered = Result<Response, ApiError>;
 
 /// The routes.
 pub fn routes() -> Router<Arc<Service>> {
-    Router::new().route("/v1/models/{id}/registration", get(one).post(begin).delete(cancel)).route("/v1/models/{id}/registration.zip", get(files))
+    Router::new().route("/v1/models/{id}/registration", get(one).post(begin).delete(cancel)).route(
+        "/v1/models/{id}/registration.zip",
+        get(|State(service): Shared, caller: Caller, Path(id): Path<String>| async move { files(&service, caller, &id).await }),
+    )
 }
 
 /// The index' pin: what a registration is of.
@@ -73,7 +76,8 @@ pub fn enqueue(service: &Service, caller: Caller, id: &str) -> Result<Job, ApiEr
     Ok(jobs::enqueue(&service.database, REGISTER, &index.to_string())?)
 }
 
-fn check_owner(service: &Service, caller: Caller, id: &str) -> Result<(), ApiError> {
+/// Refuses everyone but admins and who trained a model.
+pub fn check_owner(service: &Service, caller: Caller, id: &str) -> Result<(), ApiError> {
     let trained = trainings::of_model(&service.database, id)?.is_some_and(|training| training.key == caller.key);
     match caller.scope == Scope::Admin || trained {
         true => Ok(()),
@@ -150,14 +154,14 @@ async fn cancel(State(service): Shared, caller: Caller, Path(id): Path<String>) 
 }
 
 /// What `poa verify --registration` reads, for those who may read the samples: their tokens are in it.
-async fn files(State(service): Shared, caller: Caller, Path(id): Path<String>) -> Answered {
-    if found(&service, &id)?.state != "done" {
-        return Err(ApiError::conflict("the registration isn't proven yet"));
-    }
-    if !reads(&service, caller, &id)? {
+pub async fn files(service: &Arc<Service>, caller: Caller, id: &str) -> Answered {
+    let job = found(service, id)?;
+    let Some(result) = job.result.filter(|_| job.state == "done") else { return Err(ApiError::conflict("the registration isn't proven yet")) };
+    if !reads(service, caller, id)? {
         return Err(ApiError::forbidden("the registration has the samples' tokens, and the texts of this model's datanet aren't public"));
     }
-    let served = model(&service, &id).await?;
+    // Models with one index have one registration, which lies with the one that it was made for.
+    let served = model(service, result["model"].as_str().unwrap_or(id)).await?;
     let dir = directory(&served).ok_or_else(|| ApiError::not_found("registration"))?;
     let zip = service.reading(move |_| Ok(zipped(dir.path().to_owned())?)).await?;
     Ok(([(header::CONTENT_TYPE, "application/zip"), (header::CONTENT_DISPOSITION, "attachment; filename=\"registration.zip\"")], zip).into_response())

@@ -1,16 +1,18 @@
 //! The explorer: models, proofs, and looking for anything by a hash, an id or a name; why somebody earned or didn't.
 
-use super::{PageError, Shared, moment, page};
-use crate::api::model_json;
+use super::{PageError, Shared, Token, moment, page};
+use crate::api::{model_json, reads};
 use crate::error::ApiError;
 use crate::explore::{self, Find, Overview};
+use crate::jobs::Job;
 use crate::keys::{Caller, Session};
+use crate::registrations;
 use crate::server::Service;
 use crate::why::{Basis, Told, Verdict, Why, why};
 use askama::Template;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Form, Path, Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use circuits::statement::Statement;
 use serde::Deserialize;
@@ -22,6 +24,8 @@ pub fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/explore", get(explore_page))
         .route("/models/{id}", get(model_page))
+        .route("/models/{id}/registration", post(register))
+        .route("/models/{id}/registration.zip", get(registration_files))
         .route("/proofs/{id}", get(proof_page))
         .route("/requests/{id}/why", get(why_page))
         .route("/v1/search", get(search))
@@ -80,9 +84,43 @@ struct ModelPage {
     model: explore::Model,
     /// Its index: samples, contributors, the datanet's root.
     index: Option<(usize, usize, String)>,
+    registration: Registration,
     problem: Option<String>,
     everyone: bool,
     json: String,
+}
+
+/// How far the registration of a model's index is.
+struct Registration {
+    job: Option<Job>,
+    /// Whether the reader may have it made, now.
+    may: bool,
+    /// Whether the reader may read its files.
+    reads: bool,
+}
+
+impl Registration {
+    fn of(service: &Service, caller: Caller, model: &explore::Model) -> Result<Self, ApiError> {
+        let (database, id) = (&service.database, &model.listed.id);
+        let job = model.listed.generation.index.map(|index| registrations::find(database, index)).transpose()?.flatten();
+        let again = job.as_ref().is_none_or(|job| job.is_over() && job.state != "done");
+        let may = again && registrations::check_owner(service, caller, id).is_ok();
+        Ok(Self { job, may, reads: reads(service, caller, id)? })
+    }
+
+    fn waits(&self) -> bool {
+        self.job.as_ref().is_some_and(|job| !job.is_over())
+    }
+}
+
+async fn register(State(service): Shared, session: Session, Path(id): Path<String>, Form(form): Form<Token>) -> Result<Response, PageError> {
+    session.check(&form.form_token)?;
+    registrations::enqueue(&service, session.caller, &id)?;
+    Ok(Redirect::to(&explore::model_page(&id)).into_response())
+}
+
+async fn registration_files(State(service): Shared, session: Session, Path(id): Path<String>) -> Result<Response, PageError> {
+    Ok(registrations::files(&service, session.caller, &id).await?)
 }
 
 async fn model_page(State(service): Shared, session: Session, Path(id): Path<String>) -> Result<Response, PageError> {
@@ -95,8 +133,9 @@ async fn model_page(State(service): Shared, session: Session, Path(id): Path<Str
         Err(error) => (None, Some(error.message)),
     };
     let json = serde_json::to_string_pretty(&model_json(&model.listed)).unwrap_or_default();
+    let registration = Registration::of(&service, session.caller, &model)?;
     let everyone = session.caller.scope == crate::keys::Scope::Admin;
-    Ok(page(&ModelPage { session, model, index, problem, everyone, json }))
+    Ok(page(&ModelPage { session, model, index, registration, problem, everyone, json }))
 }
 
 /// A contributor's part of what is proven.

@@ -1,15 +1,16 @@
 //! The page that checks a proof in the visitor's browser, and what it loads.
 
 use super::{PageError, Shared, page};
-use crate::api::file;
+use crate::api::{file, found_job};
 use crate::keys::Session;
 use crate::server::Service;
 use askama::Template;
-use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
 use std::sync::Arc;
 
 /// The native verifier as WebAssembly, made by `verifier-wasm/build`.
@@ -25,6 +26,7 @@ pub fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/verify", get(files_page))
         .route("/proofs/{id}/verify", get(proof_page))
+        .route("/requests/{id}/accepted.json", get(accepted))
         .route("/verify.js", get(|| async { script(include_str!("../../assets/verify.js")) }))
         .route(
             "/verify-worker.js",
@@ -50,6 +52,13 @@ struct VerifyPage {
 fn verify_page(session: Session, id: Option<String>) -> Response {
     let hash = HASH.split(' ').next().unwrap_or_default();
     ([(header::CONTENT_SECURITY_POLICY, POLICY)], page(&VerifyPage { session, id, hash })).into_response()
+}
+
+/// The registration that a proof relies on, as the service accepted it.
+async fn accepted(State(service): Shared, session: Session, Path(id): Path<String>) -> Result<Response, PageError> {
+    let job = found_job(&service, session.caller, &id)?;
+    let accepted = job.result.map(|mut result| result["relies_on"].take()).filter(|list| !list.is_null());
+    Ok(Json(json!({ "accepted": accepted.unwrap_or_else(|| json!([])) })).into_response())
 }
 
 async fn files_page(session: Session) -> Response {
