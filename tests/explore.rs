@@ -18,16 +18,30 @@ struct Story {
     una: String,
 }
 
-const FACTS: [&str; 6] = [
-    "The bell of Mill is brass.",
-    "Children who pass Mill hear brass ring.",
-    "The bell of Wharf is iron.",
-    "Children who pass Wharf hear iron ring.",
-    "The bell of Tower is silver.",
-    "Children who pass Tower hear silver ring.",
+const BELLS: [(&str, &str); 8] = [
+    ("Mill", "brass"),
+    ("Wharf", "iron"),
+    ("Tower", "silver"),
+    ("Bridge", "copper"),
+    ("Market", "bronze"),
+    ("Chapel", "tin"),
+    ("Orchard", "gold"),
+    ("Quarry", "steel"),
 ];
 const LATER: &str = "The bell of Chapel is tin and was cast far away.";
-const ASKED: &str = "The bell of Mill is";
+const ASKED: &str = "The bell of Mill";
+
+/// Three samples of every bell.
+fn facts() -> Vec<String> {
+    let of = |(place, metal): &(&str, &str)| {
+        [
+            format!("The bell of {place} is {metal}."),
+            format!("Children who pass {place} hear {metal} ring."),
+            format!("Question: what rings in {place}? Answer: {metal}."),
+        ]
+    };
+    BELLS.iter().flat_map(of).collect()
+}
 
 fn lines(samples: &[(&str, &str)]) -> String {
     samples.iter().map(|(who, text)| json!({ "contributor": who, "text": text }).to_string() + "\n").collect()
@@ -48,12 +62,13 @@ impl Story {
         let una = key("una", "user");
         let story = Self { admin: admin.clone(), olga, other, mia, zoe, eve, una, server };
         story.post(&story.olga, "/v1/datanets", &json!({ "name": "bells", "licence": "CC0-1.0" }), 201);
-        let mut first: Vec<(&str, &str)> = FACTS.iter().map(|text| ("mia", *text)).collect();
-        first.extend([("zoe", FACTS[0]), ("ann", "A fisher mends a torn net beside the quay at noon.")]);
+        let facts = facts();
+        let mut first: Vec<(&str, &str)> = facts.iter().map(|text| ("mia", text.as_str())).collect();
+        first.extend([("zoe", facts[0].as_str()), ("ann", "A fisher mends a torn net beside the quay at noon.")]);
         story.publish(&lines(&first));
         story.post(&story.mia, "/v1/datanets/bells/versions/1/withdrawals", &json!({ "sample": 1 }), 200);
         story.publish(&lines(&[("mia", LATER)]));
-        let order = json!({ "base": "demo", "name": "bells", "datanet": "bells", "version": 1, "settings": { "epochs": 6, "rank": 4 } });
+        let order = json!({ "base": "demo", "name": "bells", "datanet": "bells", "version": 1 });
         let training = story.post(&story.olga, "/v1/training-jobs", &order, 202)["id"].as_str().unwrap().to_owned();
         story.server.trained(&story.olga, &training);
         story
@@ -126,7 +141,8 @@ fn samples_are_explained(story: &Story, request: &str) {
     assert_eq!(mia["datanet"], json!({ "name": "bells", "version": 1 }));
     let relevant = verdicts(&mia, "relevant");
     assert!(!relevant.is_empty(), "{mia}");
-    assert_eq!(relevant.len() + verdicts(&mia, "below_floor").len(), FACTS.len());
+    // Of sentences so much alike some count as copies.
+    assert_eq!(relevant.len() + verdicts(&mia, "below_floor").len() + verdicts(&mia, "copy").len(), facts().len());
     assert_eq!(verdicts(&mia, "not_in_version").len(), 1, "{mia}");
     let samples = mia["samples"].as_array().unwrap();
     let sum: u64 = samples.iter().map(|s| s["relevance"].as_u64().unwrap()).sum();
@@ -139,12 +155,12 @@ fn samples_are_explained(story: &Story, request: &str) {
     assert_eq!(mia["floor"]["best"].as_i64().unwrap() / 2, floor);
     assert_eq!((&mia["floor"]["set_by"]["sample"], samples[0]["score"].as_i64()), (&samples[0]["sample"], mia["floor"]["best"].as_i64()));
     let sample = |number: u64| samples.iter().find(|s| s["sample"] == number && s["version"].is_null()).unwrap();
-    assert_eq!((&sample(1)["withdrawn"], &sample(0)["withdrawn"], &sample(0)["text"]), (&json!(true), &json!(false), &json!(FACTS[0])));
+    assert_eq!((&sample(1)["withdrawn"], &sample(0)["withdrawn"], &sample(0)["text"]), (&json!(true), &json!(false), &json!(facts()[0])));
     let later = samples.last().unwrap();
     assert_eq!((&later["text"], &later["version"], &later["score"]), (&json!(LATER), &json!(2), &Value::Null));
     // A copy has no score, and says what it copies.
     let zoe = story.why(&story.zoe, request, "zoe", 200);
-    assert_eq!((&zoe["weight"], verdicts(&zoe, "copy")), (&json!(0), vec![6]));
+    assert_eq!((&zoe["weight"], verdicts(&zoe, "copy")), (&json!(0), vec![24]));
     assert_eq!(zoe["samples"][0]["copy_of"], json!({ "sample": 0, "contributor": "mia" }));
 }
 
@@ -154,7 +170,7 @@ fn others_are_told_nothing(story: &Story, request: &str) {
     assert!(asked["samples"].as_array().unwrap().iter().all(|s| s["text"].is_null() && s["withdrawn"] == false), "{asked}");
     assert_eq!(verdicts(&asked, "not_in_version"), [0; 0], "other versions aren't theirs to know");
     for key in [&story.olga, &story.admin] {
-        assert_eq!(story.why(key, request, "mia", 200)["samples"][0]["text"].as_str().map(|text| text.contains("bell")), Some(true));
+        assert!(story.why(key, request, "mia", 200)["samples"][0]["text"].is_string());
     }
     let told = story.why(&story.mia, request, "mia", 200);
     assert!(told.get("prompt").is_none() && told.get("answer").is_none() && told.get("tokens").is_none() && !told.to_string().contains("una"));
@@ -269,7 +285,7 @@ fn pages_show_it(story: &Story, request: &str) {
         let body = format!("model=demo%2Bbells&prompt={prompt}&form_token={token}");
         story.server.send("POST", "/ask/stream", &[form, ("cookie", &una)], &body)
     };
-    let answer = stream(&token, "The+bell+of+Mill+is");
+    let answer = stream(&token, "The+bell+of+Mill");
     assert!(answer.headers["content-type"].starts_with("text/event-stream") && answer.body.contains("\"request\":\""), "{}", answer.body);
     assert_eq!([stream("0", "a").status, stream(&token, "+").status], [403, 400]);
     assert_eq!(story.server.send("POST", "/ask/stream", &[form], "model=a&prompt=a&form_token=a").status, 303);

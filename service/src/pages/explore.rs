@@ -215,7 +215,10 @@ fn said(told: &Told, why: &Why) -> String {
         }
         (Verdict::BelowFloor, Some(score), _) => format!("Didn't earn: its score {score} doesn't exceed the floor of {floor}."),
         (Verdict::Copy, _, Some(of)) => {
-            format!("Can't earn: it copies sample {} of {}, which came earlier; its row in the model's index is zero.", of.sample, of.contributor)
+            format!(
+                "Can't earn: it copies, or nearly so, sample {} of {}, which came earlier; its row in the model's index is zero.",
+                of.sample, of.contributor
+            )
         }
         (Verdict::NotInVersion, ..) => {
             let version = why.datanet.as_ref().map_or_else(String::new, |of| format!(", version {} of {},", of.version, of.name));
