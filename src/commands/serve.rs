@@ -27,12 +27,21 @@ pub struct Args {
     /// Let everyone with a key read samples' texts (default: admins; with --demo everyone).
     #[arg(long)]
     show_samples: bool,
+    /// Send webhooks to addresses of this machine and of private networks, too.
+    #[arg(long)]
+    private_webhooks: bool,
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let demo = args.demo.then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo"));
-    let settings =
-        Settings { data: args.data, listen: args.listen, demo, show_samples: args.show_samples, adapter_memory: args.adapter_memory << 20 };
+    let settings = Settings {
+        data: args.data,
+        listen: args.listen,
+        demo,
+        show_samples: args.show_samples,
+        adapter_memory: args.adapter_memory << 20,
+        private_webhooks: args.private_webhooks,
+    };
     let started = |started: &Started| {
         if json {
             let mut line = json!({ "address": started.address.to_string() });
