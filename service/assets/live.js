@@ -70,7 +70,7 @@ async function ask(form, shown) {
     let request = null;
     for await (const event of events(answer.body)) {
       if (event.error) return fail(event.error.message);
-      text.textContent += event.choices[0]?.text ?? "";
+      text.textContent += event.choices[0]?.delta?.content ?? "";
       request = event.poa?.request ?? request;
     }
     if (request === null) return fail("The answer broke off.");

@@ -3,6 +3,7 @@
 use crate::catalog::Served;
 use crate::decoder::{Ended, Order};
 use crate::error::ApiError;
+use crate::templates::{Message, Prompt};
 use std::sync::Arc;
 use steps::error::{Failure, While};
 
@@ -11,6 +12,8 @@ use steps::error::{Failure, While};
 pub struct Question {
     /// The prompt.
     pub prompt: String,
+    /// Its tokens, where they aren't just what the tokenizer reads in it.
+    pub tokens: Option<Vec<u32>>,
     /// Most tokens of the answer; as many as there is room for without.
     pub max_tokens: Option<usize>,
     /// Whether fewer tokens will do where there is less room.
@@ -56,6 +59,16 @@ pub struct Answer {
 /// Bytes that a token of a prompt has at most, on average: longer prompts aren't even read.
 const TOKEN_BYTES: usize = 256;
 
+/// The prompt of a chat: by the model's template, else its messages' texts line by line.
+pub fn chat_prompt(served: &Served, messages: &[Message]) -> Result<(String, Option<Vec<u32>>), ApiError> {
+    let bytes: usize = messages.iter().map(|m| m.content.len()).sum();
+    match served.template() {
+        // What is too long anyway isn't rendered.
+        Some(template) if bytes <= TOKEN_BYTES * served.context() => template.prompt(messages).map(|Prompt { text, tokens }| (text, Some(tokens))),
+        _ => Ok((messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n"), None)),
+    }
+}
+
 /// Checks a question; returns the prompt's tokens and the room for an answer.
 pub fn check(served: &Served, question: &Question) -> Result<(Vec<u32>, usize), ApiError> {
     let (tokenizer, bytes) = (&served.model().tokenizer, question.prompt.len());
@@ -64,7 +77,10 @@ pub fn check(served: &Served, question: &Question) -> Result<(Vec<u32>, usize), 
             format!("the prompt has {bytes} bytes, more than {TOKEN_BYTES} for each of the {} tokens that the model reads", served.context());
         return Err(ApiError { code: "context_length_exceeded", ..ApiError::parameter("prompt", message) });
     }
-    let tokens = tokenizer.encode(&question.prompt).map_err(|e| ApiError::parameter("prompt", format!("the prompt can't be read: {e}")))?;
+    let tokens = match &question.tokens {
+        Some(tokens) => tokens.clone(),
+        None => tokenizer.encode(&question.prompt).map_err(|e| ApiError::parameter("prompt", format!("the prompt can't be read: {e}")))?,
+    };
     let (context, len) = (served.context(), tokens.len());
     if len >= context {
         let message = format!("the prompt has {len} tokens, the model's context is {context} with the answer");

@@ -10,6 +10,7 @@ use steps::error::Failure;
 use steps::run;
 use steps::shares::{attribution_shares, ranked};
 use steps::words::{Because, WordShare};
+use utoipa::ToSchema;
 
 /// Samples that are told.
 const SAMPLES: usize = 10;
@@ -17,7 +18,7 @@ const SAMPLES: usize = 10;
 const WORDS: usize = 3;
 
 /// What bears on an answer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Attributed {
     /// The samples with the largest scores.
     pub samples: Vec<Sample>,
@@ -28,7 +29,7 @@ pub struct Attributed {
 }
 
 /// A sample.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Sample {
     /// Its number in the datanet.
     pub sample: usize,
@@ -47,7 +48,7 @@ pub struct Sample {
 }
 
 /// A word and its share of a score.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Word {
     /// The word.
     pub text: String,
@@ -56,7 +57,7 @@ pub struct Word {
 }
 
 /// A contributor's share.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Share {
     /// Who.
     pub contributor: String,

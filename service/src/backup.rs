@@ -22,7 +22,7 @@ pub struct Copied {
 
 /// Files that a database names: uploads, versions, proofs, statements.
 fn named(database: &Path) -> rusqlite::Result<Vec<String>> {
-    let query = "SELECT file FROM submissions UNION SELECT file FROM versions \
+    let query = "SELECT file FROM submissions UNION SELECT file FROM versions UNION SELECT file FROM adapters \
                  UNION SELECT result ->> 'proof' FROM jobs WHERE kind = 'prove' AND state = 'done' \
                  UNION SELECT result ->> 'statement' FROM jobs WHERE kind = 'prove' AND state = 'done'";
     Connection::open(database)?.prepare(query)?.query_map([], |r| r.get(0))?.collect()

@@ -4,8 +4,10 @@
 //! `poa import`, `train` and `index` write them. All are read and committed once before they are listed; one that has become another since then is
 //! refused, not served under its old name.
 
+use crate::chats::Chat;
 use crate::decoder::Decoder;
 use crate::error::ApiError;
+use crate::templates::ChatTemplate;
 use circuits::ir::Group;
 use circuits::statement::Digest;
 use model_runtime::int::Runtime;
@@ -19,6 +21,7 @@ use steps::kept::Shelves;
 use steps::progress::{Observer, Unwatched};
 use steps::store::{AdapterDir, IndexDir, ModelDir};
 use steps::{prove, run};
+use utoipa::ToSchema;
 
 /// Where a base's parts are.
 #[derive(Clone, Debug)]
@@ -57,13 +60,16 @@ impl Place {
 }
 
 /// Which commitments answered: a model's identity, whatever it is called.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Generation {
     /// The base model's pin (native profile).
+    #[schema(value_type = String)]
     pub base: Digest,
     /// The adapter's.
+    #[schema(value_type = Option<String>)]
     pub adapter: Option<Digest>,
     /// The index'.
+    #[schema(value_type = Option<String>)]
     pub index: Option<Digest>,
 }
 
@@ -71,6 +77,7 @@ pub struct Generation {
 pub struct Base {
     name: String,
     model: ModelDir,
+    template: Option<ChatTemplate>,
     dir: PathBuf,
     pin: Digest,
     runtime: Runtime,
@@ -82,11 +89,13 @@ impl Base {
     fn load(data: &Path, name: &str, prefix_bytes: usize, on: &dyn Observer) -> Result<Self, Failure> {
         let dir = Place::new(data, name).model();
         let model = ModelDir::load(&dir)?;
+        let template = Chat::load(&dir)?.map(|chat| ChatTemplate::new(&chat, &model.tokenizer)).transpose();
+        let template = template.map_err(|problem| Failure::input(format!("the chat template of {}: {problem}", dir.display())))?;
         let shelves = Shelves { model: Some(&dir), ..Shelves::default() };
         let pin = prove::commit(Group::Base, &model.int.semantics, None, &model.int.tensors, shelves, on)?;
         let runtime = run::runtime(&model.int.semantics, &model, None)?;
         let fingerprint = run::BaseFingerprint::of(&model);
-        Ok(Self { name: name.to_owned(), model, dir, pin, runtime, fingerprint, decoder: Decoder::start(prefix_bytes)? })
+        Ok(Self { name: name.to_owned(), model, template, dir, pin, runtime, fingerprint, decoder: Decoder::start(prefix_bytes)? })
     }
 
     /// Its model.
@@ -170,6 +179,11 @@ impl Served {
     /// The base.
     pub fn model(&self) -> &ModelDir {
         &self.base.model
+    }
+
+    /// How it reads a chat, where it says so.
+    pub fn template(&self) -> Option<&ChatTemplate> {
+        self.base.template.as_ref()
     }
 
     /// The adapter.

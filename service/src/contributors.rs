@@ -10,9 +10,10 @@ use crate::trainings;
 use rusqlite::Row;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use utoipa::ToSchema;
 
 /// A sample's way.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Contribution {
     /// In which datanet.
     pub datanet: String,
@@ -31,7 +32,7 @@ pub struct Contribution {
 }
 
 /// An answer that was attributed, and a contributor's share of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Credit {
     /// The request, to ask why.
     pub request: String,
@@ -44,7 +45,7 @@ pub struct Credit {
 }
 
 /// A contributor's account.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Account {
     /// Who.
     pub name: String,
@@ -153,7 +154,7 @@ pub fn account(database: &Database, files: &Files, caller: Caller, name: &str) -
     let mut seen: BTreeMap<String, bool> = BTreeMap::new();
     for Found { model, .. } in &found {
         if !seen.contains_key(model) {
-            let of = trainings::of_model(database, model)?.map(|t| datanets::by_id(database, t.datanet_id)).transpose()?;
+            let of = trainings::datanet_of(database, model)?.map(|id| datanets::by_id(database, id)).transpose()?;
             seen.insert(model.clone(), own || of.map_or(caller.scope == Scope::Admin, |of| of.is_read_by(caller)));
         }
     }

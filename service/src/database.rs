@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use steps::error::{Failure, While};
 
 /// The schema, step by step; a database says how many it has seen.
-const MIGRATIONS: [&str; 2] = [include_str!("../migrations/1.sql"), include_str!("../migrations/2.sql")];
+const MIGRATIONS: [&str; 3] = [include_str!("../migrations/1.sql"), include_str!("../migrations/2.sql"), include_str!("../migrations/3.sql")];
 /// How long to wait for another process.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -96,9 +96,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("poa.db");
         Database::open(&path).unwrap();
-        Database::open(&path).unwrap().write(|t| t.pragma_update(None, "user_version", 7)).unwrap();
+        Database::open(&path).unwrap().write(|t| t.pragma_update(None, "user_version", 99)).unwrap();
         let refused = Database::open(&path).err().unwrap();
-        assert!(refused.message.contains("version 7"), "{refused:?}");
+        assert!(refused.message.contains("version 99"), "{refused:?}");
     }
 
     /// Keys made before there were other scopes stay, with what refers to them.

@@ -2,22 +2,24 @@
 
 use crate::api::object;
 use crate::contributors::{self, Account};
-use crate::datanets::{self, Datanet};
+use crate::datanets::{self, Datanet, Version};
 use crate::error::ApiError;
 use crate::keys::{self, Caller};
 use crate::server::Service;
+use crate::shapes::{Decision, List, NewDatanet, Sample, SampleNumber, Submitted, WholeDatanet};
 use crate::trainings;
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use model_runtime::text::Sample;
+use model_runtime::text::Sample as Taken;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Most bytes of an upload.
 pub const UPLOAD: usize = 64 << 20;
@@ -26,16 +28,16 @@ type Shared = State<Arc<Service>>;
 type Answered = Result<Response, ApiError>;
 
 /// The routes.
-pub fn routes() -> Router<Arc<Service>> {
-    Router::new()
-        .route("/v1/datanets", get(list).post(create))
-        .route("/v1/datanets/{name}", get(one))
-        .route("/v1/datanets/{name}/submissions", post(submit).layer(DefaultBodyLimit::max(UPLOAD)))
-        .route("/v1/datanets/{name}/submissions/{id}", post(decide))
-        .route("/v1/datanets/{name}/versions", post(publish))
-        .route("/v1/datanets/{name}/versions/{version}", get(samples))
-        .route("/v1/datanets/{name}/versions/{version}/withdrawals", post(withdraw))
-        .route("/v1/contributors/{name}", get(contributor))
+pub fn routes() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(one))
+        .merge(OpenApiRouter::new().routes(routes!(submit)).layer(DefaultBodyLimit::max(UPLOAD)))
+        .routes(routes!(decide))
+        .routes(routes!(publish))
+        .routes(routes!(samples))
+        .routes(routes!(withdraw))
+        .routes(routes!(contributor))
 }
 
 /// Refuses what a call says that isn't understood.
@@ -60,10 +62,28 @@ fn datanet_json(service: &Service, caller: Caller, of: &Datanet) -> Result<Value
     Ok(value)
 }
 
+/// All datanets.
+#[utoipa::path(
+    get,
+    path = "/v1/datanets",
+    tag = "datanets",
+    operation_id = "list_datanets",
+    responses((status = 200, description = "by name", body = List<Datanet>))
+)]
 async fn list(State(service): Shared, _: Caller) -> Answered {
     Ok(Json(json!({ "object": "list", "data": datanets::list(&service.database)? })).into_response())
 }
 
+/// Begins a datanet.
+#[utoipa::path(
+    post,
+    path = "/v1/datanets",
+    tag = "datanets",
+    operation_id = "make_datanet",
+    params(("idempotency-key" = Option<String>, Header, description = "A text of 1 to 255 visible ASCII characters: the call is done once, however often it is sent")),
+    request_body(content = NewDatanet),
+    responses((status = 201, description = "the datanet", body = WholeDatanet))
+)]
 async fn create(State(service): Shared, caller: Caller, body: Bytes) -> Answered {
     let body = object(&body)?;
     known(&body, &["name", "licence", "public"])?;
@@ -75,6 +95,15 @@ async fn create(State(service): Shared, caller: Caller, body: Bytes) -> Answered
     Ok((StatusCode::CREATED, Json(datanet_json(&service, caller, &made)?)).into_response())
 }
 
+/// A datanet with its versions, submissions and models.
+#[utoipa::path(
+    get,
+    path = "/v1/datanets/{name}",
+    tag = "datanets",
+    operation_id = "datanet",
+    params(("name" = String, Path, description = "a datanet")),
+    responses((status = 200, description = "the datanet", body = WholeDatanet))
+)]
 async fn one(State(service): Shared, caller: Caller, Path(name): Path<String>) -> Answered {
     Ok(Json(datanet_json(&service, caller, &datanets::find(&service.database, &name)?)?).into_response())
 }
@@ -111,6 +140,16 @@ pub async fn uploaded(service: &Arc<Service>, caller: Caller, name: String, file
     service.reading(work).await
 }
 
+/// Submits samples; the body is the file.
+#[utoipa::path(
+    post,
+    path = "/v1/datanets/{name}/submissions",
+    tag = "datanets",
+    operation_id = "submit",
+    params(("name" = String, Path, description = "a datanet"), ("filename" = String, Query, description = "What it is called: its extension says how it is read"), ("preview" = Option<bool>, Query, description = "Whether nothing is kept"), ("idempotency-key" = Option<String>, Header, description = "A text of 1 to 255 visible ASCII characters: the call is done once, however often it is sent")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, description = "with `preview`: what there is to say of it", body = Submitted), (status = 201, description = "kept, for the owner to decide on", body = Submitted))
+)]
 async fn submit(
     State(service): Shared,
     Contributing(caller): Contributing,
@@ -124,6 +163,16 @@ async fn submit(
     Ok((status, Json(value)).into_response())
 }
 
+/// Takes a submission in, or rejects it.
+#[utoipa::path(
+    post,
+    path = "/v1/datanets/{name}/submissions/{id}",
+    tag = "datanets",
+    operation_id = "decide",
+    params(("name" = String, Path, description = "a datanet"), ("id" = i64, Path, description = "a submission's number"), ("idempotency-key" = Option<String>, Header, description = "A text of 1 to 255 visible ASCII characters: the call is done once, however often it is sent")),
+    request_body(content = Decision),
+    responses((status = 200, description = "the datanet", body = WholeDatanet))
+)]
 async fn decide(State(service): Shared, caller: Caller, Path((name, id)): Path<(String, i64)>, body: Bytes) -> Answered {
     let body = object(&body)?;
     known(&body, &["decision", "reason"])?;
@@ -139,7 +188,7 @@ async fn decide(State(service): Shared, caller: Caller, Path((name, id)): Path<(
 }
 
 /// Publishes a version on a thread of its own.
-pub async fn published(service: &Arc<Service>, caller: Caller, name: String) -> Result<datanets::Version, ApiError> {
+pub async fn published(service: &Arc<Service>, caller: Caller, name: String) -> Result<Version, ApiError> {
     let work = move |service: &Service| {
         let of = datanets::find(&service.database, &name)?;
         datanets::publish(&service.database, &service.files, caller, &of)
@@ -147,10 +196,28 @@ pub async fn published(service: &Arc<Service>, caller: Caller, name: String) -> 
     service.reading(work).await
 }
 
+/// Publishes a version of what was taken in.
+#[utoipa::path(
+    post,
+    path = "/v1/datanets/{name}/versions",
+    tag = "datanets",
+    operation_id = "publish",
+    params(("name" = String, Path, description = "a datanet"), ("idempotency-key" = Option<String>, Header, description = "A text of 1 to 255 visible ASCII characters: the call is done once, however often it is sent")),
+    responses((status = 201, description = "the version", body = Version))
+)]
 async fn publish(State(service): Shared, caller: Caller, Path(name): Path<String>) -> Answered {
     Ok((StatusCode::CREATED, Json(published(&service, caller, name).await?)).into_response())
 }
 
+/// A version's samples.
+#[utoipa::path(
+    get,
+    path = "/v1/datanets/{name}/versions/{version}",
+    tag = "datanets",
+    operation_id = "samples",
+    params(("name" = String, Path, description = "a datanet"), ("version" = i64, Path, description = "a version's number")),
+    responses((status = 200, description = "JSON lines with contributor and text", body = String, content_type = "application/jsonl"))
+)]
 async fn samples(State(service): Shared, caller: Caller, Path((name, version)): Path<(String, i64)>) -> Answered {
     let of = datanets::find(&service.database, &name)?;
     if !of.is_read_by(caller) {
@@ -161,6 +228,16 @@ async fn samples(State(service): Shared, caller: Caller, Path((name, version)): 
     Ok(([(header::CONTENT_TYPE, "application/jsonl")], text).into_response())
 }
 
+/// Takes a sample back: no later version has it.
+#[utoipa::path(
+    post,
+    path = "/v1/datanets/{name}/versions/{version}/withdrawals",
+    tag = "datanets",
+    operation_id = "withdraw",
+    params(("name" = String, Path, description = "a datanet"), ("version" = i64, Path, description = "a version's number"), ("idempotency-key" = Option<String>, Header, description = "A text of 1 to 255 visible ASCII characters: the call is done once, however often it is sent")),
+    request_body(content = SampleNumber),
+    responses((status = 200, description = "the sample", body = Sample))
+)]
 async fn withdraw(State(service): Shared, caller: Caller, Path((name, version)): Path<(String, i64)>, body: Bytes) -> Answered {
     let body = object(&body)?;
     known(&body, &["sample"])?;
@@ -169,7 +246,7 @@ async fn withdraw(State(service): Shared, caller: Caller, Path((name, version)):
 }
 
 /// Takes a sample back.
-pub async fn taken_back(service: &Arc<Service>, caller: Caller, name: String, version: i64, sample: usize) -> Result<Sample, ApiError> {
+pub async fn taken_back(service: &Arc<Service>, caller: Caller, name: String, version: i64, sample: usize) -> Result<Taken, ApiError> {
     let work = move |service: &Service| {
         let of = datanets::find(&service.database, &name)?;
         datanets::withdraw(&service.database, &service.files, caller, &of, version, sample)
@@ -182,6 +259,15 @@ pub async fn account(service: &Arc<Service>, caller: Caller, name: String) -> Re
     service.reading(move |service| contributors::account(&service.database, &service.files, caller, &name)).await
 }
 
+/// What became of a contributor's samples.
+#[utoipa::path(
+    get,
+    path = "/v1/contributors/{name}",
+    tag = "datanets",
+    operation_id = "contributor",
+    params(("name" = String, Path, description = "a contributor")),
+    responses((status = 200, description = "the account", body = Account))
+)]
 async fn contributor(State(service): Shared, caller: Caller, Path(name): Path<String>) -> Answered {
     Ok(Json(account(&service, caller, name).await?).into_response())
 }

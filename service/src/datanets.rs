@@ -11,6 +11,7 @@
 use crate::database::{Database, now};
 use crate::error::ApiError;
 use crate::files::Files;
+use crate::idempotency::made;
 use crate::keys::{self, Caller, Scope};
 use crate::uploads::{self, Report, Upload};
 use circuits::statement::Digest;
@@ -19,6 +20,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use std::collections::HashSet;
 use steps::error::While;
+use utoipa::ToSchema;
 
 /// Most characters of a datanet's or an adapter's name.
 const NAME: usize = 64;
@@ -26,7 +28,7 @@ const NAME: usize = 64;
 const REASON: usize = 500;
 
 /// A datanet.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Datanet {
     /// Its number.
     #[serde(skip)]
@@ -45,7 +47,7 @@ pub struct Datanet {
 }
 
 /// What was submitted at once.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Submission {
     /// Its number.
     pub id: i64,
@@ -67,7 +69,7 @@ pub struct Submission {
 }
 
 /// A published version.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Version {
     /// Its number, from 1.
     pub version: i64,
@@ -170,11 +172,19 @@ pub fn create(database: &Database, caller: Caller, name: &str, licence: &str, pu
         return Err(ApiError { hint: Some("such as CC-BY-4.0, CC0-1.0 or MIT".into()), ..error });
     }
     let insert = "INSERT INTO datanets (name, owner, licence, public, created) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (name) DO NOTHING";
-    let made = database.write(|t| t.execute(insert, params![name, caller.key, licence, public, now()]))?;
-    if made == 0 {
+    let begun = database.write(|t| {
+        let begun = t.execute(insert, params![name, caller.key, licence, public, now()])? > 0;
+        if begun { made(t, caller, &place(name)).map(|()| true) } else { Ok(false) }
+    })?;
+    if !begun {
         return Err(ApiError::conflict(format!("there is a datanet {name} already")));
     }
     find(database, name)
+}
+
+/// Where a datanet is seen.
+fn place(name: &str) -> String {
+    format!("/v1/datanets/{name}")
 }
 
 /// A datanet by name.
@@ -324,6 +334,7 @@ pub fn submit(database: &Database, files: &Files, caller: Caller, of: &Datanet, 
     let values = params![of.id, caller.key, now(), name, file, datanet.samples.len() as i64, report];
     let kept = database.write(|t| {
         t.execute(insert, values)?;
+        made(t, caller, &place(&of.name))?;
         t.query_row("SELECT * FROM submissions WHERE id = ?1", [t.last_insert_rowid()], submission)
     })?;
     Ok(kept)
@@ -341,8 +352,11 @@ pub fn decide(database: &Database, caller: Caller, of: &Datanet, id: i64, reject
     }
     let state = if rejected.is_some() { "rejected" } else { "approved" };
     let update = "UPDATE submissions SET state = ?3, reason = ?4 WHERE datanet = ?1 AND id = ?2 AND state = 'pending'";
-    let decided = database.write(|t| t.execute(update, params![of.id, id, state, rejected.map(str::trim)]))?;
-    if decided > 0 {
+    let decided = database.write(|t| {
+        let decided = t.execute(update, params![of.id, id, state, rejected.map(str::trim)])? > 0;
+        if decided { made(t, caller, &place(&of.name)).map(|()| true) } else { Ok(false) }
+    })?;
+    if decided {
         return Ok(());
     }
     let there = database.read(|c| {
@@ -367,7 +381,10 @@ pub fn withdraw(database: &Database, files: &Files, caller: Caller, of: &Datanet
         return Err(ApiError::forbidden("the sample is another contributor's"));
     }
     let insert = "INSERT INTO withdrawals (datanet, sample, key, created) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-    database.write(|t| t.execute(insert, params![of.id, digest(&found), caller.key, now()]))?;
+    database.write(|t| {
+        t.execute(insert, params![of.id, digest(&found), caller.key, now()])?;
+        made(t, caller, &place(&of.name))
+    })?;
     Ok(found)
 }
 
@@ -397,6 +414,7 @@ pub fn publish(database: &Database, files: &Files, caller: Caller, of: &Datanet)
         }
         let number = parts.last.as_ref().map_or(1, |last| last.version + 1);
         t.execute(insert, params![of.id, number, now(), root, file, of.licence, samples.samples.len() as i64, contributors])?;
+        made(t, caller, &place(&of.name))?;
         versions_of(t, of.id)?.into_iter().next().map(Ok).ok_or(rusqlite::Error::QueryReturnedNoRows)
     })?;
     published.map_err(ApiError::conflict)

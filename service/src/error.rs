@@ -57,9 +57,19 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, "conflict", message)
     }
 
+    /// Too many of something.
+    pub fn too_many(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
+    }
+
+    /// A body beyond what is read.
+    pub fn too_large(most: usize) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body is longer than {most} bytes"))
+    }
+
     /// Too many at once.
     pub fn busy() -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "too many answers are being made; try again in a second")
+        Self::too_many("too many answers are being made; try again in a second")
     }
 
     /// A call that took too long.
@@ -76,6 +86,32 @@ impl ApiError {
             _ => "invalid_request_error",
         }
     }
+}
+
+/// Most bytes of a refusal's words.
+const WORDS: usize = 1 << 10;
+
+/// A refusal that was made before a route's own code saw the call, in OpenAI's form.
+pub async fn in_form(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json");
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let words = axum::body::to_bytes(body, WORDS).await.unwrap_or_default();
+    let words = String::from_utf8_lossy(&words).trim().to_owned();
+    let (code, otherwise) = match status {
+        StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "the route has no such method"),
+        StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "the body is too long"),
+        _ => ("invalid_request", "the call can't be read"),
+    };
+    let message = if words.is_empty() { otherwise.to_owned() } else { words };
+    let formed = ApiError::new(status, code, message).into_response();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    let (formed_parts, body) = formed.into_parts();
+    parts.headers.extend(formed_parts.headers);
+    Response::from_parts(parts, body)
 }
 
 impl From<Failure> for ApiError {

@@ -4,9 +4,11 @@
 //! what an old claim still says is ignored. A job that fails is tried again, later each time, and a few times in all.
 
 use crate::database::{Database, now};
+use crate::webhooks;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 /// Seconds that a claim holds without being extended.
 pub const LEASE: i64 = 30;
@@ -16,7 +18,7 @@ const ATTEMPTS: i64 = 5;
 const PAUSE: i64 = 5;
 
 /// A job as it's told.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Job {
     /// Its number.
     pub id: i64,
@@ -36,6 +38,9 @@ pub struct Job {
     pub result: Option<Value>,
     /// Seconds since 1970.
     pub created: i64,
+    /// How often it changed.
+    #[serde(skip)]
+    pub change: i64,
 }
 
 impl Job {
@@ -69,6 +74,7 @@ fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         problem: row.get("problem")?,
         result: result.and_then(|text| serde_json::from_str(&text).ok()),
         created: row.get("created")?,
+        change: row.get("change")?,
     })
 }
 
@@ -79,6 +85,11 @@ fn of_subject(connection: &Connection, kind: &str, subject: &str) -> rusqlite::R
 /// The job of a kind for a subject.
 pub fn find(database: &Database, kind: &str, subject: &str) -> rusqlite::Result<Option<Job>> {
     database.read(|c| of_subject(c, kind, subject))
+}
+
+/// A job by its number.
+pub fn by_id(database: &Database, id: i64) -> rusqlite::Result<Option<Job>> {
+    database.read(|c| c.query_row("SELECT * FROM jobs WHERE id = ?1", [id], job).optional())
 }
 
 /// Queues a job; one that is there stays as it is, unless it failed or was cancelled: then it begins anew.
@@ -113,8 +124,9 @@ fn claim_at(database: &Database, kind: &str, now: i64) -> rusqlite::Result<Optio
     database.write(|t| {
         // Whoever died of a job again and again won't be given it for ever.
         let gone = "UPDATE jobs SET state = 'failed', problem = 'its worker ended again and again' \
-                    WHERE kind = ?3 AND state = 'running' AND lease < ?1 AND attempts >= ?2";
-        t.execute(gone, params![now, ATTEMPTS, kind])?;
+                    WHERE kind = ?3 AND state = 'running' AND lease < ?1 AND attempts >= ?2 RETURNING *";
+        let gone: Vec<Job> = t.prepare(gone)?.query_map(params![now, ATTEMPTS, kind], job)?.collect::<Result<_, _>>()?;
+        gone.iter().try_for_each(|job| webhooks::ended(t, job))?;
         let take = "UPDATE jobs SET state = 'running', phase = NULL, attempts = attempts + 1, fence = fence + 1, lease = ?1 + ?2 \
                     WHERE id = (SELECT id FROM jobs WHERE kind = ?3 AND ((state = 'queued' AND not_before <= ?1) OR (state = 'running' AND lease < ?1)) \
                                 ORDER BY id LIMIT 1) RETURNING id, kind, subject, fence";
@@ -125,10 +137,14 @@ fn claim_at(database: &Database, kind: &str, now: i64) -> rusqlite::Result<Optio
 
 /// Changes a job as far as it is still the claim's; whether it was.
 fn as_owner(database: &Database, claim: &Claim, change: &str, values: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<bool> {
-    let update = format!("UPDATE jobs SET {change} WHERE id = ?1 AND fence = ?2 AND state = 'running'");
+    let update = format!("UPDATE jobs SET {change} WHERE id = ?1 AND fence = ?2 AND state = 'running' RETURNING *");
     let mut all: Vec<&dyn rusqlite::ToSql> = vec![&claim.id, &claim.fence];
     all.extend(values);
-    database.write(|t| Ok(t.execute(&update, all.as_slice())? > 0))
+    database.write(|t| {
+        let changed = t.query_row(&update, all.as_slice(), job).optional()?;
+        changed.iter().try_for_each(|job| webhooks::ended(t, job))?;
+        Ok(changed.is_some())
+    })
 }
 
 /// Keeps a claim for another lease; false once it's lost or cancelled.
@@ -167,6 +183,11 @@ fn fail_at(database: &Database, claim: &Claim, problem: &str, now: i64) -> rusql
     as_owner(database, claim, change, &[&ATTEMPTS, &problem, &now, &PAUSE])
 }
 
+/// Gives a job back for another attempt some seconds from now; how often is up to its kind.
+pub fn put_off(database: &Database, claim: &Claim, problem: &str, seconds: i64) -> rusqlite::Result<bool> {
+    as_owner(database, claim, "state = 'queued', phase = NULL, attempts = 0, problem = ?3, not_before = ?4", &[&problem, &(now() + seconds)])
+}
+
 /// Hands a job back untouched, as when the service ends.
 pub fn release(database: &Database, claim: &Claim) -> rusqlite::Result<bool> {
     as_owner(database, claim, "state = 'queued', phase = NULL, attempts = attempts - 1", &[])
@@ -174,8 +195,13 @@ pub fn release(database: &Database, claim: &Claim) -> rusqlite::Result<bool> {
 
 /// Cancels a job that isn't over; whether it was so.
 pub fn cancel(database: &Database, kind: &str, subject: &str) -> rusqlite::Result<bool> {
-    let update = "UPDATE jobs SET state = 'cancelled', phase = NULL WHERE kind = ?1 AND subject = ?2 AND state IN ('queued', 'running')";
-    database.write(|t| Ok(t.execute(update, [kind, subject])? > 0))
+    let update = "UPDATE jobs SET state = 'cancelled', phase = NULL WHERE kind = ?1 AND subject = ?2 \
+                  AND state IN ('queued', 'running') RETURNING *";
+    database.write(|t| {
+        let cancelled = t.query_row(update, [kind, subject], job).optional()?;
+        cancelled.iter().try_for_each(|job| webhooks::ended(t, job))?;
+        Ok(cancelled.is_some())
+    })
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use crate::database::{Database, hex, now, random};
 use crate::error::ApiError;
 use model_runtime::text::Datanet;
 use rusqlite::{OptionalExtension, params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use steps::error::{Failure, While};
+use utoipa::ToSchema;
 
 /// What a key begins with, so that it's recognised where it was pasted by mistake.
 const PREFIX: &str = "poa_";
@@ -15,7 +16,7 @@ const PREFIX: &str = "poa_";
 const SESSION: i64 = 24 * 3600;
 
 /// What a key may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Everything.
@@ -58,9 +59,16 @@ pub struct Caller {
     pub key: i64,
     /// What it may do.
     pub scope: Scope,
+    /// The number of this call, where it has an idempotency key.
+    pub call: Option<i64>,
 }
 
 impl Caller {
+    /// Whoever has a key.
+    pub fn new(key: i64, scope: Scope) -> Self {
+        Self { key, scope, call: None }
+    }
+
     /// Whether what a key has made is theirs to see.
     pub fn sees(self, key: i64) -> bool {
         self.scope == Scope::Admin || self.key == key
@@ -96,7 +104,8 @@ impl Session {
 }
 
 /// A key as it's listed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Key)]
 pub struct Listed {
     /// Its number.
     pub id: i64,
@@ -150,7 +159,7 @@ pub fn make_first(database: &Database) -> Result<Option<String>, Failure> {
 pub fn first_admin(database: &Database) -> rusqlite::Result<Option<Caller>> {
     let query = "SELECT id FROM keys WHERE scope = 'admin' AND revoked IS NULL ORDER BY id LIMIT 1";
     let key = database.read(|c| c.query_row(query, [], |r| r.get(0)).optional())?;
-    Ok(key.map(|key| Caller { key, scope: Scope::Admin }))
+    Ok(key.map(|key| Caller::new(key, Scope::Admin)))
 }
 
 /// Whose key it is; nobody's if it's unknown or revoked.
@@ -158,7 +167,13 @@ pub fn find(database: &Database, key: &str) -> rusqlite::Result<Option<Caller>> 
     let query = "SELECT id, scope FROM keys WHERE hash = ?1 AND revoked IS NULL";
     let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get::<_, String>(1)?));
     let found = database.read(|c| c.query_row(query, [hash(key)], row).optional())?;
-    Ok(found.and_then(|(key, scope)| Some(Caller { key, scope: Scope::named(&scope)? })))
+    Ok(found.and_then(|(key, scope)| Some(Caller::new(key, Scope::named(&scope)?))))
+}
+
+/// Whether a key is one, and isn't revoked.
+pub fn is_valid(database: &Database, id: i64) -> rusqlite::Result<bool> {
+    let query = "SELECT EXISTS (SELECT 1 FROM keys WHERE id = ?1 AND revoked IS NULL)";
+    database.read(|c| c.query_row(query, [id], |r| r.get(0)))
 }
 
 /// What a key was called; a contributor's samples are under that name.
@@ -200,7 +215,7 @@ pub fn session(database: &Database, secret: &str) -> rusqlite::Result<Option<Ses
                  WHERE sessions.hash = ?1 AND sessions.expires >= ?2 AND keys.revoked IS NULL";
     let row = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get::<_, String>(1)?, r.get(2)?, r.get(3)?));
     let found = database.read(|c| c.query_row(query, params![hash(secret), now()], row).optional())?;
-    Ok(found.and_then(|(key, scope, name, form_token)| Some(Session { caller: Caller { key, scope: Scope::named(&scope)? }, name, form_token })))
+    Ok(found.and_then(|(key, scope, name, form_token)| Some(Session { caller: Caller::new(key, Scope::named(&scope)?), name, form_token })))
 }
 
 /// Ends a session.
@@ -246,7 +261,7 @@ mod tests {
 
     #[test]
     fn others_requests_are_not_seen() {
-        let user = Caller { key: 2, scope: Scope::User };
-        assert!(user.sees(2) && !user.sees(1) && Caller { key: 1, scope: Scope::Admin }.sees(2));
+        let user = Caller::new(2, Scope::User);
+        assert!(user.sees(2) && !user.sees(1) && Caller::new(1, Scope::Admin).sees(2));
     }
 }

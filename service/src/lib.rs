@@ -12,33 +12,46 @@
 
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+mod adapters;
 mod answers;
 mod api;
 mod attributions;
 pub mod backup;
 mod catalog;
+mod chats;
+mod connections;
 mod contributors;
 mod database;
 mod datanet_api;
 mod datanets;
 mod decoder;
+mod deliveries;
 mod error;
+mod events;
 mod explore;
 mod files;
+mod idempotency;
 mod jobs;
 mod keys;
 mod metrics;
 mod openai;
+mod openapi;
+mod orders;
 mod pages;
 mod proofs;
 mod registrations;
 mod requests;
 mod server;
+mod shapes;
+mod templates;
 mod training_api;
 mod trainings;
 mod uploads;
+mod webhooks;
 mod why;
 mod worker;
 
 pub use catalog::Place;
+pub use chats::Chat;
 pub use server::{Settings, Started, serve};
+pub use templates::{ChatTemplate, Message, Prompt};

@@ -52,6 +52,13 @@ fn text(service: &Service) -> Result<String, ApiError> {
 }
 
 /// The figures; an admin's, since they tell of everyone.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "service",
+    operation_id = "metrics",
+    responses((status = 200, description = "Prometheus' text format", body = String))
+)]
 pub async fn metrics(State(service): State<Arc<Service>>, caller: Caller) -> Result<Response, ApiError> {
     caller.admin()?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text(&service)?).into_response())

@@ -2,13 +2,14 @@
 //!
 //! What a call says is honoured or refused by name. Answers are greedy, since only those can be proven.
 
-use crate::answers::{Answer, Finish, Question, answer, check};
+use crate::answers::{Answer, Finish, Question, answer, chat_prompt, check};
 use crate::catalog::Served;
 use crate::database::now;
 use crate::error::ApiError;
 use crate::keys::Caller;
 use crate::requests;
 use crate::server::Service;
+use crate::templates::Message;
 use axum::Json;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
@@ -35,13 +36,22 @@ const OTHER_EVENTS: usize = 4;
 /// Characters of a refused value that are said back.
 const QUOTED: usize = 100;
 
+/// What a model is asked with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Asked {
+    /// A text to go on with.
+    Text(String),
+    /// A chat.
+    Chat(Vec<Message>),
+}
+
 /// A call as it was understood.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Call {
     /// The model's name.
     pub model: String,
     /// The prompt.
-    pub prompt: String,
+    pub prompt: Asked,
     /// Most tokens of the answer.
     pub max_tokens: Option<usize>,
     /// Whether that number gives way where there is less room: OpenAI's default does, what was asked for doesn't.
@@ -64,8 +74,8 @@ fn text(value: &Value, name: &str) -> Result<String, ApiError> {
     value.as_str().map(str::to_owned).ok_or_else(|| ApiError::parameter(name, format!("{name}: expected a text, found {}", quoted(value))))
 }
 
-/// The prompt of a chat: its messages' texts in order. A model without a template of its own reads nothing else.
-fn chat_prompt(messages: &Value) -> Result<String, ApiError> {
+/// A chat's messages.
+fn chat(messages: &Value) -> Result<Vec<Message>, ApiError> {
     let wrong = |what: String| ApiError::parameter("messages", what);
     let list = messages.as_array().filter(|list| !list.is_empty()).ok_or_else(|| wrong("messages: expected at least one".into()))?;
     let content = |(i, message): (usize, &Value)| {
@@ -73,18 +83,18 @@ fn chat_prompt(messages: &Value) -> Result<String, ApiError> {
         if let Some(other) = message.keys().find(|key| !["role", "content"].contains(&key.as_str())) {
             return Err(wrong(format!("messages[{i}].{other} isn't supported")));
         }
-        if !message.get("role").and_then(Value::as_str).is_some_and(|role| ["system", "developer", "user", "assistant"].contains(&role)) {
-            return Err(wrong(format!("messages[{i}].role: expected system, developer, user or assistant")));
-        }
-        match message.get("content") {
+        let role = message.get("role").and_then(Value::as_str).filter(|role| ["system", "developer", "user", "assistant"].contains(role));
+        let role = role.ok_or_else(|| wrong(format!("messages[{i}].role: expected system, developer, user or assistant")))?;
+        let content = match message.get("content") {
             Some(Value::String(text)) => Ok(text.clone()),
             Some(Value::Array(parts)) => {
                 parts.iter().map(|part| part_text(part).ok_or_else(|| wrong(format!("messages[{i}].content: expected parts of type text")))).collect()
             }
             _ => Err(wrong(format!("messages[{i}].content: expected a text"))),
-        }
+        }?;
+        Ok(Message { role: role.to_owned(), content })
     };
-    Ok(list.iter().enumerate().map(content).collect::<Result<Vec<_>, _>>()?.join("\n"))
+    list.iter().enumerate().map(content).collect()
 }
 
 fn part_text(part: &Value) -> Option<String> {
@@ -98,7 +108,7 @@ impl Call {
     ///
     /// Names what isn't understood, or can't be honoured.
     pub fn read(shape: Shape, body: &Map<String, Value>) -> Result<Self, ApiError> {
-        let (model, prompt, stop) = (String::new(), String::new(), vec![]);
+        let (model, prompt, stop) = (String::new(), Asked::Text(String::new()), vec![]);
         let mut call = Self { model, prompt, max_tokens: None, cut_to_room: false, stop, stream: false, include_usage: false };
         let (mut has_model, mut has_prompt) = (false, false);
         for (name, value) in body.iter().filter(|(_, value)| !value.is_null()) {
@@ -106,8 +116,8 @@ impl Call {
             let neutral = |value: &Value, than: f64| value.as_f64() == Some(than);
             match (name.as_str(), shape) {
                 ("model", _) => (call.model, has_model) = (text(value, name)?, true),
-                ("prompt", Shape::Text) => (call.prompt, has_prompt) = (text(value, name)?, true),
-                ("messages", Shape::Chat) => (call.prompt, has_prompt) = (chat_prompt(value)?, true),
+                ("prompt", Shape::Text) => (call.prompt, has_prompt) = (Asked::Text(text(value, name)?), true),
+                ("messages", Shape::Chat) => (call.prompt, has_prompt) = (Asked::Chat(chat(value)?), true),
                 ("max_tokens", _) | ("max_completion_tokens", Shape::Chat) => match value.as_u64() {
                     Some(most) => call.max_tokens = Some(usize::try_from(most).unwrap_or(usize::MAX)),
                     None => return refused("must be a whole number"),
@@ -252,11 +262,23 @@ pub async fn ask(service: &Arc<Service>, caller: Caller, served: &Arc<Served>, q
     kept(service.clone(), caller, served.clone(), question.prompt, answer).await
 }
 
+/// What a model reads: a text and, where that says not all of it, its tokens.
+pub async fn prompt(served: &Arc<Served>, asked: Asked) -> Result<(String, Option<Vec<u32>>), ApiError> {
+    match asked {
+        Asked::Text(text) => Ok((text, None)),
+        Asked::Chat(messages) => {
+            let served = served.clone();
+            tokio::task::spawn_blocking(move || chat_prompt(&served, &messages)).await?
+        }
+    }
+}
+
 /// Answers a call.
 pub async fn complete(service: Arc<Service>, caller: Caller, shape: Shape, body: Map<String, Value>) -> Result<Response, ApiError> {
     let call = Call::read(shape, &body)?;
     let served = model(&service, &call.model).await?;
-    let question = Question { prompt: call.prompt, max_tokens: call.max_tokens, cut_to_room: call.cut_to_room, stop: call.stop };
+    let (prompt, tokens) = prompt(&served, call.prompt).await?;
+    let question = Question { prompt, tokens, max_tokens: call.max_tokens, cut_to_room: call.cut_to_room, stop: call.stop };
     let prefix = if shape == Shape::Text { "cmpl" } else { "chatcmpl" };
     let id = format!("{prefix}-{}", &crate::database::hex(&crate::database::random()?)[..24]);
     let head = Head { shape, id, created: now(), served: served.clone() };
@@ -320,7 +342,8 @@ mod tests {
         let call = read(Shape::Chat, json!({ "model": "m", "messages": [{ "role": "user", "content": "a" }, { "role": "user", "content": [{ "type": "text", "text": "b" }] }],
             "stop": "x", "max_completion_tokens": 5, "temperature": 0, "top_p": 1, "n": 1, "stream": true, "stream_options": { "include_usage": true }, "tools": null }))
         .unwrap();
-        let (model, prompt, stop) = ("m".into(), "a\nb".into(), vec!["x".into()]);
+        let said = |content: &str| Message { role: "user".into(), content: content.into() };
+        let (model, prompt, stop) = ("m".into(), Asked::Chat(vec![said("a"), said("b")]), vec!["x".into()]);
         let expected = Call { model, prompt, max_tokens: Some(5), cut_to_room: false, stop, stream: true, include_usage: true };
         assert_eq!(call, expected);
         let room = |call: Call| (call.max_tokens, call.cut_to_room);

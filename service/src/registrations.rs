@@ -2,7 +2,7 @@
 //!
 //! A registration is of an index, by its pin: whatever is called like the model later has none until its own index is registered.
 
-use crate::api::reads;
+use crate::api::{Answered, Shared, reads};
 use crate::catalog::Served;
 use crate::database::Database;
 use crate::datanets;
@@ -12,11 +12,10 @@ use crate::keys::{Caller, Scope};
 use crate::openai::model;
 use crate::server::Service;
 use crate::trainings;
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::response::IntoResponse;
 use circuits::registration::Known;
 use circuits::statement::Digest;
 use serde_json::{Value, json};
@@ -26,21 +25,17 @@ use std::sync::Arc;
 use steps::error::{Failure, While};
 use steps::progress::Observer;
 use steps::registration::{CHUNK_LOG, Registered, RegistrationDir, Source, differs_from_datanet, register};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
 /// The kind of job that registers an index.
 pub const REGISTER: &str = "register";
 
-type Shared = State<Arc<Service>>;
-type Answered = Result<Response, ApiError>;
-
 /// The routes.
-pub fn routes() -> Router<Arc<Service>> {
-    Router::new().route("/v1/models/{id}/registration", get(one).post(begin).delete(cancel)).route(
-        "/v1/models/{id}/registration.zip",
-        get(|State(service): Shared, caller: Caller, Path(id): Path<String>| async move { files(&service, caller, &id).await }),
-    )
+pub fn routes() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::new().routes(routes!(one, begin, cancel)).routes(routes!(archive))
 }
 
 /// The index' pin: what a registration is of.
@@ -135,22 +130,62 @@ fn found(service: &Service, id: &str) -> Result<Job, ApiError> {
     find(&service.database, index_of(service, id)?)?.ok_or_else(|| ApiError::not_found("registration"))
 }
 
+/// How far the registration of a model's index is.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{id}/registration",
+    tag = "models",
+    operation_id = "registration",
+    params(("id" = String, Path, description = "`base+adapter`")),
+    responses((status = 200, description = "the registration's job", body = Job))
+)]
 async fn one(State(service): Shared, _: Caller, Path(id): Path<String>) -> Answered {
     Ok(Json(told(&found(&service, &id)?)).into_response())
 }
 
+/// Has every row of a model's index proven; asking twice is asking once.
+#[utoipa::path(
+    post,
+    path = "/v1/models/{id}/registration",
+    tag = "models",
+    operation_id = "register",
+    params(("id" = String, Path, description = "`base+adapter`"), ("idempotency-key" = Option<String>, Header, description = "A text of 1 to 255 visible ASCII characters: the call is done once, however often it is sent")),
+    responses((status = 200, description = "it is over already", body = Job), (status = 202, description = "it will be made", body = Job))
+)]
 async fn begin(State(service): Shared, caller: Caller, Path(id): Path<String>) -> Answered {
     let job = enqueue(&service, caller, &id)?;
     let status = if job.is_over() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(told(&job))).into_response())
 }
 
+/// Cancels a registration; proofs that were made are kept.
+#[utoipa::path(
+    delete,
+    path = "/v1/models/{id}/registration",
+    tag = "models",
+    operation_id = "cancel_registration",
+    params(("id" = String, Path, description = "`base+adapter`")),
+    responses((status = 200, description = "the cancelled job", body = Job))
+)]
 async fn cancel(State(service): Shared, caller: Caller, Path(id): Path<String>) -> Answered {
     check_owner(&service, caller, &id)?;
     if !jobs::cancel(&service.database, REGISTER, &index_of(&service, &id)?.to_string())? {
         return Err(ApiError::conflict("the registration is neither waiting nor being made"));
     }
     Ok(Json(told(&found(&service, &id)?)).into_response())
+}
+
+/// A model's registration, as an archive.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{id}/registration.zip",
+    tag = "models",
+    operation_id = "registration_files",
+    params(("id" = String, Path, description = "`base+adapter`")),
+    responses((status = 200, description = "what `poa verify --registration` reads, unpacked", body = Vec<u8>, content_type = "application/zip"))
+)]
+async fn archive(State(service): Shared, caller: Caller, Path(id): Path<String>) -> Answered {
+    files(&service, caller, &id).await
 }
 
 /// What `poa verify --registration` reads, for those who may read the samples: their tokens are in it.

@@ -4,6 +4,7 @@ use crate::answers::Answer;
 use crate::catalog::{Generation, Served};
 use crate::database::{Database, now};
 use crate::error::ApiError;
+use crate::idempotency::made;
 use crate::keys::Caller;
 use circuits::statement::Digest;
 use rusqlite::{OptionalExtension, Row, params};
@@ -11,9 +12,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use steps::run::random_id;
 use steps::store::RunInfo;
+use utoipa::ToSchema;
 
 /// An answered request.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Request {
     /// Its id, which its proof is tied to.
     pub id: String,
@@ -67,7 +69,10 @@ pub fn keep(database: &Database, caller: Caller, served: &Served, prompt: &str, 
     let (generation, tokens) = (json!(served.generation).to_string(), json!(answer.tokens).to_string());
     let finish = answer.finish.name();
     let values = params![id, caller.key, now(), served.id, generation, prompt, answer.text, tokens, answer.prompt_len as i64, finish];
-    database.write(|t| t.execute(insert, values))?;
+    database.write(|t| {
+        t.execute(insert, values)?;
+        made(t, caller, &format!("/v1/requests/{id}"))
+    })?;
     Ok(id)
 }
 

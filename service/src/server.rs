@@ -1,17 +1,17 @@
 //! The server: what it is started with, what every call shares, how it ends.
 
 use crate::catalog::{Catalog, Place};
-use crate::database::Database;
+use crate::database::{Database, hex, random};
 use crate::decoder::TOGETHER;
-use crate::error::ApiError;
+use crate::error::{ApiError, in_form};
+use crate::events::Readers;
 use crate::files::Files;
-use crate::{api, datanet_api, datanets, keys, pages, registrations, training_api, worker};
+use crate::{connections, datanets, idempotency, keys, openapi, pages, worker};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::serve::ListenerExt;
 use model_runtime::demo::DATANET_FILE;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,8 @@ pub struct Settings {
     pub adapter_memory: u64,
     /// Bytes that prompts which were read may take in memory, for each base.
     pub prefix_memory: usize,
+    /// Whether webhooks may be of this machine or a private network.
+    pub private_webhooks: bool,
 }
 
 /// What every call shares.
@@ -60,6 +62,10 @@ pub struct Service {
     pub(crate) files: Files,
     pub(crate) catalog: Catalog,
     pub(crate) show_samples: bool,
+    pub(crate) private_webhooks: bool,
+    /// Tells this run of the service from others.
+    pub(crate) process: String,
+    pub(crate) readers: Readers,
     pub(crate) ending: AtomicBool,
     pub(crate) on: Arc<dyn Observer>,
     /// Cores, for what takes one: attribution.
@@ -131,7 +137,9 @@ async fn guarded(request: Request, next: Next) -> Response {
     if from_elsewhere && !request.method().is_safe() {
         return ApiError::forbidden("this comes from another site's page").into_response();
     }
+    let is_api = request.uri().path().starts_with("/v1/");
     let mut response = match tokio::time::timeout(PATIENCE, next.run(request)).await {
+        Ok(response) if is_api => in_form(response).await,
         Ok(response) => response,
         Err(_) => ApiError::slow().into_response(),
     };
@@ -146,11 +154,9 @@ async fn guarded(request: Request, next: Next) -> Response {
 
 fn router(service: Arc<Service>) -> Router {
     Router::new()
-        .merge(api::routes())
-        .merge(datanet_api::routes())
-        .merge(training_api::routes())
-        .merge(registrations::routes())
+        .merge(openapi::router())
         .merge(pages::routes())
+        .layer(middleware::from_fn_with_state(service.clone(), idempotency::once))
         .layer(middleware::from_fn(guarded))
         .layer(DefaultBodyLimit::max(BODY))
         .with_state(service)
@@ -192,6 +198,9 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
         files,
         catalog,
         show_samples: settings.show_samples || settings.demo.is_some(),
+        private_webhooks: settings.private_webhooks,
+        process: hex(&random()?[..8]),
+        readers: Readers::default(),
         ending: AtomicBool::new(false),
         on,
         cores: Arc::new(Semaphore::new(cores)),
@@ -214,24 +223,22 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
             ends.notify_one();
         }
     };
-    let served = runtime.block_on(async {
-        // A stream's pieces go out as they come.
-        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        let serving = axum::serve(listener, router(service.clone())).with_graceful_shutdown(ended);
+    runtime.block_on(async {
+        let serving = connections::serve(listener, router(service.clone()), ended);
         // Who doesn't read what they asked for can't keep the service from ending.
         let cut_off = async {
             ends.notified().await;
             tokio::time::sleep(GRACE).await;
         };
         tokio::select! {
-            served = serving => served,
-            () = cut_off => Ok(()),
+            () = serving => {}
+            () = cut_off => {}
         }
     });
     service.ending.store(true, Ordering::Relaxed);
     workers.into_iter().for_each(|worker| drop(worker.join()));
     runtime.shutdown_timeout(GRACE);
-    served.during("serving")
+    Ok(())
 }
 
 /// Publishes the bundled datanet, where it isn't there yet and its first admin's key is.

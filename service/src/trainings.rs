@@ -1,13 +1,16 @@
 //! Training: settings and what they will take, a job that goes on where it was left, the curve, and the model that comes of it.
 
+use crate::adapters::{self, ADOPT};
 use crate::catalog::{Base, Place};
 use crate::database::{Database, hex, now, random};
 use crate::datanets::{self, Datanet, Version};
 use crate::error::ApiError;
+use crate::idempotency::made;
 use crate::jobs::{self, Claim, Job};
 use crate::keys::{Caller, Scope};
 use crate::server::Service;
 use model_runtime::int::index::IndexOptions;
+use model_runtime::shape::FloatAdapter;
 use model_runtime::text::Datanet as Samples;
 use model_runtime::train::{Epoch, HoldOut, LoraConfig, Phase, Schedule};
 use rusqlite::{OptionalExtension, Row, params};
@@ -21,6 +24,7 @@ use steps::progress::{Event, Observer};
 use steps::store::{absolute, create_parent, read_json, write_json};
 use steps::texts::{Prepared, Window, Windows, prepare};
 use steps::train::{Estimate, Quantised, Trained, estimate, quantised, trained};
+use utoipa::ToSchema;
 
 /// The kind of job that trains an adapter.
 pub const TRAIN: &str = "train";
@@ -32,7 +36,7 @@ const BATCH: usize = 1024;
 const EPOCHS: usize = 1000;
 
 /// How an adapter is trained; what isn't said is as `poa train` has it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// LoRA rank.
@@ -52,6 +56,7 @@ pub struct Settings {
     /// Most tokens of a sample.
     pub max_tokens: Option<usize>,
     /// What becomes of longer ones.
+    #[schema(value_type = String)]
     pub windows: Windows,
     /// Seed of initialisation and shuffles.
     pub seed: u64,
@@ -106,7 +111,7 @@ pub struct Order {
 }
 
 /// A training.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Training {
     /// Its id.
     pub id: String,
@@ -184,6 +189,12 @@ pub fn of_model(database: &Database, model: &str) -> rusqlite::Result<Option<Tra
     Ok(named.filter(|t| t.job.as_ref().is_some_and(|job| job.state == "done")))
 }
 
+/// The number of the datanet that a model was trained on, or is indexed with.
+pub fn datanet_of(database: &Database, model: &str) -> rusqlite::Result<Option<i64>> {
+    let trained = of_model(database, model)?.map(|training| training.datanet_id);
+    Ok(trained.or(adapters::of_model(database, model)?.and_then(|adapter| adapter.indexed())))
+}
+
 /// The training of that name, whatever came of it.
 fn by_name(database: &Database, model: &str) -> rusqlite::Result<Option<Training>> {
     database.read(|c| c.query_row(&format!("{SELECT} WHERE trainings.base || '+' || trainings.name = ?1"), [model], training).optional())
@@ -192,8 +203,10 @@ fn by_name(database: &Database, model: &str) -> rusqlite::Result<Option<Training
 /// Models trained on a datanet, with the version each was trained on.
 pub fn models_of(database: &Database, datanet: i64) -> rusqlite::Result<Vec<(String, i64)>> {
     let query = "SELECT base || '+' || trainings.name, version FROM trainings JOIN jobs ON jobs.kind = 'train' AND jobs.subject = trainings.id \
-                 WHERE datanet = ?1 AND jobs.state = 'done' ORDER BY trainings.created";
-    database.read(|c| c.prepare(query)?.query_map([datanet], |r| Ok((r.get(0)?, r.get(1)?)))?.collect())
+                 WHERE datanet = ?1 AND jobs.state = 'done' \
+                 UNION ALL SELECT base || '+' || adapters.name, version FROM adapters JOIN jobs ON jobs.kind = ?2 AND jobs.subject = adapters.id \
+                 WHERE datanet = ?1 AND jobs.state = 'done' ORDER BY 1";
+    database.read(|c| c.prepare(query)?.query_map(params![datanet, ADOPT], |r| Ok((r.get(0)?, r.get(1)?)))?.collect())
 }
 
 /// A training's epochs so far, in order.
@@ -225,25 +238,32 @@ struct Checked {
     version: Version,
 }
 
+/// Refuses a name that a model has, or one that is being made.
+pub fn check_free(service: &Service, base: &str, name: &str) -> Result<(), ApiError> {
+    datanets::check_name("name", name)?;
+    let model = format!("{base}+{name}");
+    let place = Place::new(&service.data, base).adapted(name);
+    let trains = |t: &Training| t.job.as_ref().is_none_or(|job| job.state != "failed" && job.state != "cancelled");
+    let training = by_name(&service.database, &model)?.map(|t| with_job(&service.database, t)).transpose()?;
+    let uploaded = adapters::of_model(&service.database, &model)?;
+    if place.exists() || training.as_ref().is_some_and(trains) || uploaded.is_some_and(|adapter| !adapter.is_given_up()) {
+        let error = ApiError::parameter("name", format!("name: there is a model {model} already, or one is being made"));
+        return Err(ApiError { hint: Some("choose another name".into()), ..error });
+    }
+    Ok(())
+}
+
 fn check(service: &Service, caller: Caller, order: &Order) -> Result<Checked, ApiError> {
     if !caller.owns() {
         return Err(ApiError::forbidden("this needs an owner's or an admin's key"));
     }
     let base = service.catalog.base(&order.base).ok_or_else(|| ApiError::parameter("base", format!("base: no base {:?} is served", order.base)))?;
-    datanets::check_name("name", &order.name)?;
     let datanet = datanets::find(&service.database, &order.datanet)?;
     if !datanet.is_read_by(caller) {
         return Err(ApiError::forbidden(format!("the texts of {} aren't public", datanet.name)));
     }
     let version = datanets::find_version(&service.database, &datanet, order.version)?;
-    let model = format!("{}+{}", order.base, order.name);
-    let place = Place::new(&service.data, &order.base).adapted(&order.name);
-    let taken = |t: &Training| t.job.as_ref().is_none_or(|job| job.state != "failed" && job.state != "cancelled");
-    let before = by_name(&service.database, &model)?.map(|t| with_job(&service.database, t)).transpose()?;
-    if place.exists() || before.as_ref().is_some_and(taken) {
-        let error = ApiError::parameter("name", format!("name: there is a model {model} already, or one is being trained"));
-        return Err(ApiError { hint: Some("choose another name".into()), ..error });
-    }
+    check_free(service, &order.base, &order.name)?;
     for (name, value, most) in
         [("batch", order.settings.batch, BATCH), ("max_epochs", order.settings.max_epochs.max(order.settings.epochs.unwrap_or(0)), EPOCHS)]
     {
@@ -305,6 +325,7 @@ pub fn start(service: &Service, caller: Caller, order: &Order) -> Result<Trainin
             return Ok(None);
         }
         jobs::enqueue_in(t, TRAIN, &id)?;
+        made(t, caller, &format!("/v1/training-jobs/{id}"))?;
         Ok(Some(old))
     })?;
     let old = started
@@ -325,7 +346,10 @@ pub fn resume(service: &Service, caller: Caller, id: &str) -> Result<Training, A
     if training.job.as_ref().is_some_and(|job| !job.is_over() || job.state == "done") {
         return Err(ApiError::conflict("the training neither failed nor was cancelled"));
     }
-    jobs::enqueue(&service.database, TRAIN, id)?;
+    service.database.write(|t| {
+        jobs::enqueue_in(t, TRAIN, id)?;
+        made(t, caller, &format!("/v1/training-jobs/{id}"))
+    })?;
     find(&service.database, caller, id)
 }
 
@@ -382,28 +406,67 @@ impl Observer for Kept<'_> {
     }
 }
 
+/// Which job makes which model.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// The training's or the upload's id.
+    pub id: &'a str,
+    /// On which base.
+    pub base: &'a str,
+    /// What the adapter is called.
+    pub name: &'a str,
+}
+
+/// What a model is assembled from.
+pub struct Parts<'a> {
+    /// The adapter.
+    pub float: FloatAdapter,
+    /// What it's quantised with.
+    pub tokens: &'a [Vec<u32>],
+    /// How samples were cut.
+    pub window: Window,
+    /// What it's indexed with: the samples, which of them each row is of, the datanet's version.
+    pub index: Option<(Samples, Vec<usize>, u64)>,
+}
+
 /// Trains, indexes and serves: what a job does. Begun again after it was broken off, it makes what isn't there yet.
 pub fn work(service: &Service, claim: &Claim, on: &dyn Observer) -> Result<Value, Failure> {
     let id = claim.subject.as_str();
     let training = any(&service.database, id).during("reading the training")?.ok_or_else(|| Failure::input("there is no such training"))?;
     let base = service.catalog.base(&training.base).ok_or_else(|| Failure::input(format!("no base {} is served", training.base)))?;
-    let (at, to) = (place(service, id), Place::new(&service.data, &training.base).adapted(&training.name));
+    let origin = Origin { id, base: &training.base, name: &training.name };
+    served(service, claim, origin, on, |at| make(service, &training, &base, at, &Kept { database: &service.database, id, on }))
+}
+
+/// Serves what `make` leaves in a directory, unless it's there already.
+pub fn served(
+    service: &Service,
+    claim: &Claim,
+    origin: Origin<'_>,
+    on: &dyn Observer,
+    make: impl FnOnce(&Path) -> Result<(), Failure>,
+) -> Result<Value, Failure> {
+    let (at, to) = (place(service, origin.id), Place::new(&service.data, origin.base).adapted(origin.name));
     if !to.exists() {
-        make(service, &training, &base, &at, &Kept { database: &service.database, id, on })?;
+        fs::create_dir_all(&at).during_path("creating", &at)?;
+        make(&at)?;
         create_parent(&to)?;
-        let moved = jobs::while_owned(&service.database, claim, || fs::rename(at.join("adapted"), &to)).during("reading the job")?;
+        let moved = jobs::while_owned(&service.database, claim, || fs::rename(at.join(ADAPTED), &to)).during("reading the job")?;
         moved.ok_or_else(Failure::stopped)?.during_path("moving the adapter to", &to)?;
     }
-    // Whatever lies there is served under this training's name only if it is this training's.
+    // Whatever lies there is served under this job's name only if it is this job's.
     let made: Made = read_json(&to.join(Made::FILE)).map_err(|f| f.hint("another adapter has this name"))?;
-    if made.training != id {
-        return Err(Failure::input(format!("{} is another training's", to.display())).hint("train under another name"));
+    if made.training != origin.id {
+        return Err(Failure::input(format!("{} is another training's", to.display())).hint("choose another name"));
     }
     on.tell(Event::Begun("committing"));
-    let generation = service.catalog.add(&training.base, &training.name, on)?;
+    let generation = service.catalog.add(origin.base, origin.name, on)?;
     let _ = fs::remove_dir_all(&at);
-    Ok(json!({ "model": training.model(), "generation": generation, "fidelity": made.fidelity }))
+    Ok(json!({ "model": format!("{}+{}", origin.base, origin.name), "generation": generation, "fidelity": made.fidelity }))
 }
+
+/// The directory that a model is assembled in, within a job's.
+const ADAPTED: &str = "adapted";
 
 /// Makes the adapter and its index in a directory of its own.
 fn make(service: &Service, training: &Training, base: &Base, at: &Path, on: &dyn Observer) -> Result<(), Failure> {
@@ -412,27 +475,33 @@ fn make(service: &Service, training: &Training, base: &Base, at: &Path, on: &dyn
     let samples = datanets::samples(&service.files, &version)?;
     let (window, Prepared { datanet: samples, sample_of_row, tokens, .. }) = prepared(base, samples, &training.settings, on)?;
     let (config, hold_out) = training.settings.config(window);
-    let model = base.model();
-    let (staged, checkpoint) = (at.join("adapted"), at.join("checkpoint"));
-    fs::create_dir_all(at).during_path("creating", at)?;
-    let Trained { adapter, .. } = trained(&model.float, &tokens, &config, hold_out, Some(&checkpoint), on)?;
+    let Trained { adapter: float, .. } = trained(&base.model().float, &tokens, &config, hold_out, Some(&at.join("checkpoint")), on)?;
     on.tell(Event::Begun("quantising"));
-    let Quantised { adapter, fidelity } = quantised(model, adapter, &tokens, on)?;
+    let origin = Origin { id: &training.id, base: &training.base, name: &training.name };
+    let index = Some((samples, sample_of_row, training.version as u64));
+    assemble(service, base, origin, Parts { float, tokens: &tokens, window, index }, at, on)
+}
+
+/// Quantises an adapter and indexes it, in a job's directory.
+pub fn assemble(service: &Service, base: &Base, origin: Origin<'_>, parts: Parts<'_>, at: &Path, on: &dyn Observer) -> Result<(), Failure> {
+    let Parts { float, tokens, window, index } = parts;
+    let (model, staged) = (base.model(), at.join(ADAPTED));
+    let Quantised { adapter, fidelity } = quantised(model, float, tokens, on)?;
     fs::create_dir_all(&staged).during_path("creating", &staged)?;
-    adapter.save(&staged.join("adapter"), &model.float, &training.base)?;
+    adapter.save(&staged.join("adapter"), &model.float, origin.base)?;
     window.save(&staged.join("adapter"))?;
-    on.tell(Event::Begun("indexing"));
-    let place = Place::new(&service.data, &training.base);
-    // Where the adapter will be, once it's whole.
-    let paths = (
-        absolute(&place.model())?,
-        absolute(&service.data)?.join("models").join(&training.base).join("adapters").join(&training.name).join("adapter"),
-    );
-    let how =
-        Indexing { options: IndexOptions::default(), max_tokens: window.max_tokens, noise_floor: None, beacon: None, paths: (&paths.0, &paths.1) };
-    let mut index = index(model, &adapter, &samples, how, on)?;
-    (index.info.datanet_version, index.info.sample_of_row) = (training.version as u64, sample_of_row);
-    index.save(&staged.join("index"))?;
+    if let Some((samples, sample_of_row, version)) = index {
+        on.tell(Event::Begun("indexing"));
+        let place = Place::new(&service.data, origin.base);
+        // Where the adapter will be, once it's whole.
+        let paths =
+            (absolute(&place.model())?, absolute(&service.data)?.join("models").join(origin.base).join("adapters").join(origin.name).join("adapter"));
+        let max_tokens = window.max_tokens;
+        let how = Indexing { options: IndexOptions::default(), max_tokens, noise_floor: None, beacon: None, paths: (&paths.0, &paths.1) };
+        let mut index = self::index(model, &adapter, &samples, how, on)?;
+        (index.info.datanet_version, index.info.sample_of_row) = (version, sample_of_row);
+        index.save(&staged.join("index"))?;
+    }
     let told = json!({ "greedy_agreement": fidelity.greedy_agreement, "perplexity_ratio": fidelity.perplexity_ratio() });
-    write_json(&staged.join(Made::FILE), &Made { training: training.id.clone(), fidelity: told })
+    write_json(&staged.join(Made::FILE), &Made { training: origin.id.to_owned(), fidelity: told })
 }

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use steps::texts::remarks;
+use utoipa::ToSchema;
 
 /// Most bytes that an archive may unpack to.
 const UNPACKED: u64 = 256 << 20;
@@ -36,7 +37,7 @@ pub struct Upload {
 }
 
 /// What is to be said of an upload.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Report {
     /// Samples.
     pub samples: usize,
@@ -51,11 +52,12 @@ pub struct Report {
     /// The first of them.
     pub copied: Vec<Copied>,
     /// Its first samples.
+    #[schema(value_type = Vec<crate::shapes::Sample>)]
     pub preview: Vec<Sample>,
 }
 
 /// A sample that copies an earlier one.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Copied {
     /// Its number in the upload.
     pub sample: usize,

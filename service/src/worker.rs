@@ -1,6 +1,8 @@
 //! Threads that work: each takes jobs of one kind from the table, one at a time, with a second thread that keeps the lease alive.
 
+use crate::adapters::{self, ADOPT};
 use crate::database::Database;
+use crate::deliveries::{self, DELIVER, SENDERS};
 use crate::jobs::{self, Claim, LEASE};
 use crate::proofs::{self, PROVE};
 use crate::registrations::{self, REGISTER};
@@ -70,7 +72,7 @@ pub fn start(service: &Arc<Service>) -> Result<Vec<JoinHandle<()>>, Failure> {
         let service = service.clone();
         std::thread::Builder::new().name(kind.into()).spawn(move || work(&service, kind)).during("starting a worker")
     };
-    [PROVE, REGISTER, TRAIN].into_iter().map(worker).collect()
+    [PROVE, REGISTER, TRAIN, ADOPT].into_iter().chain([DELIVER; SENDERS]).map(worker).collect()
 }
 
 /// Works until the service ends.
@@ -106,18 +108,22 @@ fn attempt(service: &Service, claim: &Claim) {
         let told = Told { database: &service.database, claim, lost: &lost, ending: &service.ending, told: Mutex::new(None) };
         // A defect in a job must not end the worker.
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match claim.kind.as_str() {
-            TRAIN => trainings::work(service, claim, &told),
-            REGISTER => registrations::work(service, &claim.subject, &told),
-            _ => proofs::work(service, &claim.subject, &told),
+            TRAIN => trainings::work(service, claim, &told).map(Some),
+            REGISTER => registrations::work(service, &claim.subject, &told).map(Some),
+            ADOPT => adapters::work(service, claim, &told).map(Some),
+            DELIVER => deliveries::work(service, claim, &told).map(|()| None),
+            _ => proofs::work(service, &claim.subject, &told).map(Some),
         }));
         over.store(true, Ordering::Relaxed);
         done.unwrap_or_else(|_| Err(Failure::input("the work broke off; this is a defect of poa")))
     });
     let kept = match done {
-        Ok(result) => jobs::finish(&service.database, claim, &result),
+        // It said itself what came of it.
+        Ok(None) => Ok(true),
+        Ok(Some(result)) => jobs::finish(&service.database, claim, &result),
         Err(failure) if failure.kind == Kind::Stopped => jobs::release(&service.database, claim),
         // What doesn't fit now won't fit later; whoever mends what was in the way has it resumed.
-        Err(failure) if claim.kind == TRAIN => {
+        Err(failure) if [TRAIN, ADOPT].contains(&claim.kind.as_str()) => {
             let problem = failure.hint.map_or(failure.message.clone(), |hint| format!("{}; {hint}", failure.message));
             jobs::fail_for_good(&service.database, claim, &problem)
         }

@@ -7,6 +7,7 @@ use model_runtime::import::{ImportOptions, load_model, samples};
 use model_runtime::int::Headroom;
 use model_runtime::text::Tokenizer;
 use serde_json::{Value, json};
+use service::{Chat, ChatTemplate};
 use std::path::PathBuf;
 use steps::error::{Failure, While};
 use steps::import::{Imported, import};
@@ -60,12 +61,15 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     };
     say("quantising and measuring …");
     let imported = import(float, tokenizer, texts, args.headroom.map_or(Headroom::Auto, Headroom::Bits), &terminal)?;
+    let chat = chat(&args, &imported.model.tokenizer)?;
     imported.model.save(&args.out)?;
+    chat.iter().try_for_each(|chat| chat.save(&args.out))?;
     let int = &imported.model.int;
     let shelves = Shelves { model: Some(&args.out), ..Shelves::default() };
     let commitment = commit(Group::Base, &int.semantics, None, &int.tensors, shelves, &terminal)?;
     if json {
         let mut summary = summary(&imported);
+        summary["chat_template"] = json!(chat.is_some());
         summary["commitment"] = json!(commitment);
         println!("{summary}");
     } else {
@@ -74,6 +78,19 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         show::print_fidelity(&imported.fidelity);
     }
     Ok(0)
+}
+
+/// The model's chat template, if it has one that can be followed.
+fn chat(args: &Args, tokenizer: &Tokenizer) -> Result<Option<Chat>, Failure> {
+    let beside = args.tokenizer.as_ref().and_then(|path| if path.is_dir() { Some(path.as_path()) } else { path.parent() });
+    let dir = if args.model.is_dir() { Some(args.model.as_path()) } else { beside };
+    let found = dir.map(Chat::read).transpose()?.flatten();
+    let problem = found.as_ref().and_then(|chat| ChatTemplate::new(chat, tokenizer).err());
+    if let Some(problem) = problem {
+        say(format!("note: its chat template can't be followed: {problem}; chats will be read line by line"));
+        return Ok(None);
+    }
+    Ok(found)
 }
 
 fn summary(imported: &Imported) -> Value {

@@ -30,6 +30,9 @@ pub struct Args {
     /// Let everyone with a key read samples' texts (default: admins; with --demo everyone).
     #[arg(long)]
     show_samples: bool,
+    /// Send webhooks to addresses of this machine and of private networks, too.
+    #[arg(long)]
+    private_webhooks: bool,
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
@@ -41,6 +44,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         show_samples: args.show_samples,
         adapter_memory: args.adapter_memory << 20,
         prefix_memory: args.prefix_memory << 20,
+        private_webhooks: args.private_webhooks,
     };
     let started = |started: &Started| {
         if json {

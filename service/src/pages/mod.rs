@@ -8,10 +8,11 @@ use crate::catalog::Served;
 use crate::error::ApiError;
 use crate::jobs::{self, Job};
 use crate::keys::{self, Session};
-use crate::openai::{Shape, ask, complete, model};
+use crate::openai::{Asked, Shape, ask, complete, model, prompt as prompt_of};
 use crate::proofs::PROVE;
 use crate::requests::{self, Request};
 use crate::server::Service;
+use crate::templates::Message;
 use askama::Template;
 use axum::Router;
 use axum::extract::{Form, FromRequestParts, Path, Query, State};
@@ -217,18 +218,20 @@ impl Ask {
         if prompt.is_empty() {
             return Err(ApiError::parameter("prompt", "the question is empty"));
         }
-        Ok((served, Question { prompt, max_tokens: Some(TOKENS), stop: vec![], cut_to_room: true }))
+        let message = Message { role: "user".into(), content: prompt };
+        let (prompt, tokens) = prompt_of(&served, Asked::Chat(vec![message])).await?;
+        Ok((served, Question { prompt, tokens, max_tokens: Some(TOKENS), stop: vec![], cut_to_room: true }))
     }
 }
 
 /// The answer as the API streams it.
 async fn ask_stream(State(service): Shared, session: Session, Form(form): Form<Ask>) -> Result<Response, ApiError> {
     let (served, question) = form.question(&service, &session).await?;
-    let prompt = question.prompt.clone();
     let (_, room) = tokio::task::spawn_blocking(move || check(&served, &question)).await??;
-    let call = json!({ "model": form.model, "prompt": prompt, "max_tokens": room, "stream": true });
+    let messages = json!([{ "role": "user", "content": form.prompt.trim() }]);
+    let call = json!({ "model": form.model, "messages": messages, "max_tokens": room, "stream": true });
     let call = call.as_object().cloned().unwrap_or_default();
-    complete(service, session.caller, Shape::Text, call).await
+    complete(service, session.caller, Shape::Chat, call).await
 }
 
 async fn ask_page(State(service): Shared, session: Session, Form(form): Form<Ask>) -> Result<Response, PageError> {

@@ -1,0 +1,153 @@
+//! The API's description in OpenAPI's form: what routes say of themselves, and what all of them have.
+
+use crate::api::{Answered, Shared};
+use crate::server::Service;
+use crate::shapes::ErrorBody;
+use crate::{adapters, api, datanet_api, registrations, training_api};
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use std::sync::Arc;
+use utoipa::OpenApi;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Components, Content, Ref, RefOr, Response};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The name of the one way to say who calls.
+const KEY: &str = "key";
+/// Where the description is.
+pub const PATH: &str = "/v1/openapi.json";
+
+/// What is said of the API as a whole.
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "poa", description = "Answers, their attribution, and proofs of it. docs/service.md says how it is used."),
+    components(schemas(ErrorBody)),
+    security(("key" = []))
+)]
+struct Whole;
+
+/// Adds what all routes have: the key that they need, and errors of one form.
+fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("a key of the service")).build();
+    document.components.get_or_insert_with(Components::new).add_security_scheme(KEY, SecurityScheme::Http(scheme));
+    for path in document.paths.paths.values_mut() {
+        for operation in [&mut path.get, &mut path.post, &mut path.delete].into_iter().flatten() {
+            refusals(operation);
+        }
+    }
+    document
+}
+
+fn refusals(operation: &mut Operation) {
+    let error = |description: &str| {
+        let mut response = Response::new(description);
+        response.content.insert("application/json".into(), RefOr::T(Content::new(Some(Ref::from_schema_name("ErrorBody")))));
+        RefOr::T(response)
+    };
+    let responses = &mut operation.responses.responses;
+    if operation.security.is_none() {
+        responses.insert("401".into(), error("no key, or none that is known"));
+    }
+    responses.insert("default".into(), error("refused or failed, with what to do"));
+}
+
+/// All routes of the API, with their description.
+fn described() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::with_openapi(Whole::openapi())
+        .merge(api::routes())
+        .merge(datanet_api::routes())
+        .merge(training_api::routes())
+        .merge(adapters::routes())
+        .merge(registrations::routes())
+        .routes(routes!(description))
+}
+
+/// The API's description.
+pub fn document() -> utoipa::openapi::OpenApi {
+    finished(described().split_for_parts().1)
+}
+
+/// The API's routes.
+pub fn router() -> Router<Arc<Service>> {
+    described().split_for_parts().0
+}
+
+/// This description.
+#[utoipa::path(get, path = "/v1/openapi.json", tag = "service", security(()), responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
+async fn description(State(_): Shared) -> Answered {
+    Ok(Json(document()).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// Methods and paths of a router, as it prints itself.
+    fn of_router(router: &Router<Arc<Service>>) -> BTreeSet<(String, String)> {
+        let printed = format!("{router:?}");
+        let quoted = |text: &str| text.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+        let (routes, node) = printed.split_once("node: Node").unwrap();
+        let paths: Vec<(usize, String)> = node
+            .split("RouteId(")
+            .skip(1)
+            .filter_map(|part| Some((part.split(')').next()?.parse().ok()?, quoted(part).into_iter().next()?)))
+            .collect();
+        let methods: Vec<(usize, Vec<String>)> = routes
+            .split("RouteId(")
+            .skip(1)
+            .filter_map(|part| {
+                let allowed = part.split("allow_header: ").nth(1)?;
+                let names = allowed.split("b\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("*");
+                Some((part.split(')').next()?.parse().ok()?, names.split(',').map(str::to_owned).collect()))
+            })
+            .collect();
+        let mut all = BTreeSet::new();
+        for (id, path) in &paths {
+            for (_, names) in methods.iter().filter(|(of, _)| of == id) {
+                all.extend(names.iter().filter(|name| *name != "HEAD").map(|name| (name.clone(), path.clone())));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_route_is_described_and_nothing_else() {
+        let mut routes = of_router(&router());
+        assert!(routes.contains(&("POST".into(), "/v1/completions".into())), "{routes:?}");
+        // What is no route gets an error of the one form.
+        routes.retain(|(_, path)| path != "/v1/{*rest}");
+        let document: Value = serde_json::to_value(document()).unwrap();
+        let described: BTreeSet<(String, String)> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, item)| item.as_object().unwrap().keys().map(move |method| (method.to_uppercase(), path.clone())))
+            .collect();
+        assert_eq!(routes.symmetric_difference(&described).collect::<Vec<_>>(), Vec::<&(String, String)>::new());
+        let mut ids = BTreeSet::new();
+        for operation in document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values()) {
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id.to_owned()), "two operations are called {id}");
+            assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{id} says nothing of itself");
+        }
+    }
+
+    /// `POA_BLESS=1` writes it anew.
+    #[test]
+    fn the_description_in_the_tree_is_this_one() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
+        let text = serde_json::to_string_pretty(&document()).unwrap() + "\n";
+        if std::env::var_os("POA_BLESS").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(kept == text, "{} is another one: look at the difference, then write it anew with POA_BLESS=1", path.display());
+    }
+}
