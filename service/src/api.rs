@@ -11,6 +11,7 @@ use crate::openai::{Shape, complete, model};
 use crate::proofs::PROVE;
 use crate::requests::{self, Request};
 use crate::server::Service;
+use crate::settlement_api;
 use crate::trainings;
 use axum::body::Bytes;
 use axum::extract::{FromRequestParts, Path, State};
@@ -105,6 +106,9 @@ async fn one_model(State(service): Shared, _: Caller, Path(id): Path<String>) ->
 fn request_json(service: &Service, request: &Request) -> Result<Value, ApiError> {
     let mut value = json!(request);
     value["proof"] = json!(jobs::find(&service.database, PROVE, &request.id)?);
+    for (name, state) in settlement_api::states(service, &request.id)? {
+        value[name] = state;
+    }
     Ok(value)
 }
 

@@ -5,6 +5,7 @@
 //!                │    │                ▲                                  ▲
 //!                │    │                └─────── trainings ◄──┐            │
 //!                │    └──► jobs (a table) ──► worker ────────┴► proofs ───┴──► files (by content)
+//!                │                              └► settlements ──► ledger (the chain: a table, and the EVM that it makes)
 //!                └──► uploads ──► datanets (submissions, versions)
 //! ```
 //!
@@ -26,12 +27,17 @@ mod explore;
 mod files;
 mod jobs;
 mod keys;
+mod ledger;
+mod making;
 mod metrics;
 mod openai;
 mod pages;
+mod policies;
 mod proofs;
 mod requests;
 mod server;
+mod settlement_api;
+mod settlements;
 mod training_api;
 mod trainings;
 mod uploads;
@@ -40,3 +46,4 @@ mod worker;
 
 pub use catalog::Place;
 pub use server::{Settings, Started, serve};
+pub use settlements::Fee;

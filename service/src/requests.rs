@@ -5,6 +5,7 @@ use crate::catalog::{Generation, Served};
 use crate::database::{Database, now};
 use crate::error::ApiError;
 use crate::keys::Caller;
+use crate::policies;
 use circuits::statement::Digest;
 use rusqlite::{OptionalExtension, Row, params};
 use serde::Serialize;
@@ -67,7 +68,10 @@ pub fn keep(database: &Database, caller: Caller, served: &Served, prompt: &str, 
     let (generation, tokens) = (json!(served.generation).to_string(), json!(answer.tokens).to_string());
     let finish = answer.finish.name();
     let values = params![id, caller.key, now(), served.id, generation, prompt, answer.text, tokens, answer.prompt_len as i64, finish];
-    database.write(|t| t.execute(insert, values))?;
+    database.write(|t| {
+        t.execute(insert, values)?;
+        policies::apply(t, &id, &served.id, served.index().is_some())
+    })?;
     Ok(id)
 }
 

@@ -4,7 +4,10 @@ use crate::catalog::{Catalog, Place};
 use crate::database::Database;
 use crate::error::ApiError;
 use crate::files::Files;
-use crate::{api, datanet_api, datanets, keys, pages, training_api, worker};
+use crate::ledger::Ledger;
+use crate::making::Keys;
+use crate::settlements::Fee;
+use crate::{api, datanet_api, datanets, keys, pages, settlement_api, training_api, worker};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, header};
@@ -47,6 +50,12 @@ pub struct Settings {
     pub show_samples: bool,
     /// Bytes that adapters may take in memory.
     pub adapter_memory: u64,
+    /// What is paid for an answer that is settled.
+    pub fee: Fee,
+    /// Where keys of outer proofs are; beneath the data directory unless said.
+    pub keys: Option<PathBuf>,
+    /// Their reference string; one for trials unless said.
+    pub srs: Option<PathBuf>,
 }
 
 /// What every call shares.
@@ -55,6 +64,9 @@ pub struct Service {
     pub(crate) database: Database,
     pub(crate) files: Files,
     pub(crate) catalog: Catalog,
+    pub(crate) ledger: Ledger,
+    pub(crate) fee: Fee,
+    pub(crate) keys: Keys,
     pub(crate) show_samples: bool,
     pub(crate) ending: AtomicBool,
     pub(crate) on: Arc<dyn Observer>,
@@ -137,6 +149,7 @@ fn router(service: Arc<Service>) -> Router {
         .merge(api::routes())
         .merge(datanet_api::routes())
         .merge(training_api::routes())
+        .merge(settlement_api::routes())
         .merge(pages::routes())
         .layer(middleware::from_fn(guarded))
         .layer(DefaultBodyLimit::max(BODY))
@@ -167,6 +180,7 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
     }
     let catalog = Catalog::load(data, settings.adapter_memory, &*on)?;
     let database = Database::open(&data.join("poa.db"))?;
+    let ledger = Ledger::load(&database)?;
     let admin_key = keys::make_first(&database)?;
     let files = Files::new(data.join("files"));
     if let Some(assets) = &settings.demo {
@@ -178,6 +192,9 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
         database,
         files,
         catalog,
+        ledger,
+        fee: settings.fee,
+        keys: Keys { keys: settings.keys.clone().unwrap_or_else(|| data.join("keys")), srs: settings.srs.clone() },
         show_samples: settings.show_samples || settings.demo.is_some(),
         ending: AtomicBool::new(false),
         on,

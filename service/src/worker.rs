@@ -4,6 +4,7 @@ use crate::database::Database;
 use crate::jobs::{self, Claim, LEASE};
 use crate::proofs::{self, PROVE};
 use crate::server::Service;
+use crate::settlements::{self, SETTLE};
 use crate::trainings::{self, TRAIN};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,7 +70,7 @@ pub fn start(service: &Arc<Service>) -> Result<Vec<JoinHandle<()>>, Failure> {
         let service = service.clone();
         std::thread::Builder::new().name(kind.into()).spawn(move || work(&service, kind)).during("starting a worker")
     };
-    [PROVE, TRAIN].into_iter().map(worker).collect()
+    [PROVE, TRAIN, SETTLE].into_iter().map(worker).collect()
 }
 
 /// Works until the service ends.
@@ -84,6 +85,11 @@ fn work(service: &Service, kind: &str) {
             }
         }
     }
+}
+
+/// What went wrong, and what to do.
+fn problem(failure: &Failure) -> String {
+    failure.hint.as_ref().map_or_else(|| failure.message.clone(), |hint| format!("{}; {hint}", failure.message))
 }
 
 fn attempt(service: &Service, claim: &Claim) {
@@ -106,6 +112,7 @@ fn attempt(service: &Service, claim: &Claim) {
         // A defect in a job must not end the worker.
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match claim.kind.as_str() {
             TRAIN => trainings::work(service, claim, &told),
+            SETTLE => settlements::work(service, claim, &told),
             _ => proofs::work(service, &claim.subject, &told),
         }));
         over.store(true, Ordering::Relaxed);
@@ -115,11 +122,8 @@ fn attempt(service: &Service, claim: &Claim) {
         Ok(result) => jobs::finish(&service.database, claim, &result),
         Err(failure) if failure.kind == Kind::Stopped => jobs::release(&service.database, claim),
         // What doesn't fit now won't fit later; whoever mends what was in the way has it resumed.
-        Err(failure) if claim.kind == TRAIN => {
-            let problem = failure.hint.map_or(failure.message.clone(), |hint| format!("{}; {hint}", failure.message));
-            jobs::fail_for_good(&service.database, claim, &problem)
-        }
-        Err(failure) => jobs::fail(&service.database, claim, &failure.message),
+        Err(failure) if claim.kind == TRAIN => jobs::fail_for_good(&service.database, claim, &problem(&failure)),
+        Err(failure) => jobs::fail(&service.database, claim, &problem(&failure)),
     };
     if let Err(error) = kept {
         service.on.note(format!("the database: {error}"));
