@@ -609,7 +609,7 @@ mod tests {
     use steps::evm_proof::SrsMark;
     use steps::progress::Unwatched;
 
-    const FEE: Fee = Fee { amount: 1_000_000, shares: [500, 2000, 500, 7000], window: 100 };
+    const FEE: Fee = Fee { amount: 1_000_000, shares: [500, 2000, 500, 7000], window: 1000 };
     const KEY: &[u8] = include_bytes!("../../assets/demo/outer.vk");
     const TOKENS_ASKED: [u32; 4] = [1, 2, 3, 4];
     const CONTRIBUTORS: usize = 5;

@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, default_value = "500,2000,500,7000", value_parser = shares)]
     shares: [u16; 4],
     /// Hours in which a proof can earn it; then it goes back.
-    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=8760))]
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=2159))]
     fee_hours: u64,
     /// Where keys of outer proofs are kept (default: keys in the data directory).
     #[arg(long)]

@@ -256,7 +256,13 @@ struct Line {
 impl Line {
     fn of(credit: &Credit) -> Self {
         let percent = format!("{:.1}", f64::from(credit.bps) / 100.0);
-        Self { request: credit.request.clone(), when: moment(credit.created), model: credit.model.clone(), percent, paid: credit.paid.as_deref().map(ether) }
+        Self {
+            request: credit.request.clone(),
+            when: moment(credit.created),
+            model: credit.model.clone(),
+            percent,
+            paid: credit.paid.as_deref().map(ether),
+        }
     }
 }
 
@@ -264,5 +270,12 @@ async fn contributor(State(service): Shared, session: Session, Path(name): Path<
     let account = account(&service, session.caller, name).await?;
     let lines = |of: &[Credit]| of.iter().take(SHOWN).map(Line::of).collect();
     let (credits, without) = (lines(&account.credits), lines(&account.without));
-    Ok(page(&ContributorPage { total: format!("{:.2}", account.total()), credits, without, paid: ether(&account.paid().to_string()), account, session }))
+    Ok(page(&ContributorPage {
+        total: format!("{:.2}", account.total()),
+        credits,
+        without,
+        paid: ether(&account.paid().to_string()),
+        account,
+        session,
+    }))
 }
