@@ -2,14 +2,11 @@
 
 use crate::commands::keys_directory;
 use crate::meter::{Terminal, say};
-use alloy::primitives::Bytes;
-use chain::deploy::{RawVerifier, VERIFIER_GAS};
-use chain::devnet;
+use chain::deploy::RawVerifier;
 use chain::request::{Conditions, Settlement};
+use chain::{bundled, devnet};
 use circuits::statement::{Digest, Statement};
-use light_client::OuterKey;
 use prover::srs::Srs;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 use steps::error::{Failure, While};
@@ -21,15 +18,6 @@ use verifier::profile::Evm;
 
 /// Rows of the demo's circuit: `2^19`.
 const K: u32 = 19;
-/// The demo relation's verifying key over the insecure reference string, and the contract compiled from it.
-const KEY: &[u8] = include_bytes!("../assets/demo/outer.vk");
-const CONTRACT: &str = include_str!("../contracts/artifacts/raw/DemoVerifier.json");
-
-#[derive(Deserialize)]
-struct Artifact {
-    bytecode: Bytes,
-}
-
 /// What the demo's payer pays for: an answer to this prompt, whatever it is.
 pub struct Paid {
     /// The prompt with its salt.
@@ -43,8 +31,7 @@ impl Paid {
     /// A payment for a prompt to a model whose relation has room for so many tokens.
     pub fn new(tokens: Vec<u32>, capacity: usize, text: &str) -> Result<Self, Failure> {
         let prompt = Prompt::new(tokens, capacity, Some(text.to_owned()))?;
-        let key = OuterKey::decode(KEY).map(|key| Digest(key.digest())).unwrap_or_default();
-        let request_id = devnet::request_id(Conditions { prompt: prompt.digest, ..Conditions::default() }, key);
+        let request_id = devnet::request_id(Conditions { prompt: prompt.digest, ..Conditions::default() }, bundled::key_digest());
         Ok(Self { prompt, request_id })
     }
 }
@@ -89,24 +76,16 @@ fn wrap(statement: &Statement, bytes: &[u8], out: &Path) -> Result<Wrapped, Fail
 
 /// The bundled contract, if it is this key's.
 fn raw_verifier(wrapped: &Wrapped, out: &Path) -> Result<RawVerifier, Failure> {
-    let bundled = OuterKey::decode(KEY).ok().map(|key| key.digest());
-    if bundled != Some(wrapped.key.digest()) {
-        let problem = format!("this relation's key is {}, the bundled verifier contract is for another", wrapped.proof.key_digest);
-        let hint = format!(
-            "its source is in {0}: compile it (npm run verifier in contracts/), then `poa deploy --verifier`; \
-             or make it the bundled one: npm run demo -- {0} in contracts/",
-            steps::store::absolute(out)?.display()
-        );
-        return Err(Failure::input(problem).hint(hint));
+    if let Some(raw) = bundled::verifier(&wrapped.key)? {
+        return Ok(raw);
     }
-    let artifact: Artifact = serde_json::from_str(CONTRACT).during("the bundled verifier contract")?;
-    Ok(RawVerifier {
-        code: artifact.bytecode,
-        key_digest: wrapped.proof.key_digest,
-        proof_bytes: wrapped.proof.proof_bytes,
-        insecure_srs: wrapped.proof.srs.insecure,
-        gas_limit: VERIFIER_GAS,
-    })
+    let problem = format!("this relation's key is {}, the bundled verifier contract is for another", wrapped.proof.key_digest);
+    let hint = format!(
+        "its source is in {0}: compile it (npm run verifier in contracts/), then `poa deploy --verifier`; \
+         or make it the bundled one: npm run demo -- {0} in contracts/",
+        steps::store::absolute(out)?.display()
+    );
+    Err(Failure::input(problem).hint(hint))
 }
 
 impl Settled {

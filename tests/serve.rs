@@ -380,3 +380,127 @@ fn a_backup_serves_in_its_place() {
     server.trained(&key, &training);
     assert_eq!(server.call(&key, "POST", "/v1/completions", &question(&json!({ "model": "demo+later" }))).status, 200);
 }
+
+/// An answer is asked for, proven, paid: killed in the middle of each, and by nobody twice. What the chain took is checked with the files alone.
+#[test]
+#[ignore = "takes ten minutes and more, and 5 GB: .ci/run runs it"]
+fn an_answer_is_paid_for() {
+    let (dir, mut server, key) = fresh("serve-settlement");
+    let answer = server.call(&key, "POST", "/v1/completions", &question(&json!({}))).json();
+    let id = answer["poa"]["request"].as_str().unwrap().to_owned();
+    let path = format!("/v1/requests/{id}");
+    let (mut killed, start) = (vec![], Instant::now());
+    assert_eq!(server.call(&key, "POST", &format!("{path}/settlement"), &Value::Null).status, 202);
+    let settlement = loop {
+        let settlement = server.get(&key, &format!("{path}/settlement")).json();
+        let phase = settlement["job"]["phase"].as_str().unwrap_or_default().to_owned();
+        assert!(["queued", "running", "done"].contains(&settlement["job"]["state"].as_str().unwrap()), "{settlement}");
+        if settlement["state"] == "paid" && settlement["job"]["state"] == "done" {
+            break settlement;
+        }
+        // Once while the key is made, once after the fee is escrowed, once while the proof is wrapped.
+        let stage = if settlement["steps"]["proven"].is_object() { 2 } else { usize::from(settlement["steps"]["escrowed"].is_object()) };
+        if !phase.is_empty() && !killed.contains(&stage) {
+            std::thread::sleep(Duration::from_secs(5));
+            let states = server.get(&key, &path).json();
+            let expected = [("proving", "queued"), ("proving", "escrowed"), ("wrapping", "escrowed")][stage];
+            assert_eq!((&states["execution"]["state"], &states["settlement"]["state"]), (&json!(expected.0), &json!(expected.1)), "{states}");
+            assert_eq!(server.call(&key, "DELETE", &format!("{path}/settlement"), &Value::Null).status == 409, stage > 0);
+            if stage == 0 {
+                assert_eq!(server.call(&key, "POST", &format!("{path}/settlement"), &Value::Null).status, 202, "cancelled, and asked for again");
+            }
+            killed.push(stage);
+            server.kill();
+            server = Server::start(&dir);
+        }
+        assert!(start.elapsed() < Duration::from_secs(3600), "{settlement}");
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    assert_eq!(killed, [0, 1, 2]);
+    let states = server.get(&key, &path).json();
+    assert_eq!([&states["fulfilment"], &states["execution"], &states["settlement"]].map(|s| s["state"].clone()), ["answered", "wrapped", "paid"]);
+    let gas = settlement["steps"]["settled"]["gas_used"].as_u64().unwrap();
+    assert!((400_000..600_000).contains(&gas), "{settlement}");
+    // Seven tenths of the fee, but for what rounding leaves.
+    let amount = |p: &Value| p["amount"].as_str().unwrap().parse::<u128>().unwrap();
+    let payouts = settlement["payouts"].as_array().unwrap();
+    let paid: u128 = payouts.iter().map(amount).sum();
+    assert!((699_999_999_999_900..=700_000_000_000_000).contains(&paid), "{settlement}");
+    let attribution = server.get(&key, &format!("{path}/attribution")).json();
+    assert_eq!(attribution["weights"][0]["contributor"], payouts[0]["contributor"], "the first contributor gets most");
+    let account = server.get(&key, &format!("/v1/contributors/{}", payouts[0]["contributor"].as_str().unwrap())).json();
+    assert_eq!(account["credits"][0]["paid"], payouts[0]["amount"], "{account}");
+    // Asked for again, it is what it is.
+    assert_eq!(server.call(&key, "POST", &format!("{path}/settlement"), &Value::Null).status, 200);
+    assert_eq!(server.get(&key, "/v1/settlements").json()["data"][0]["payouts"], settlement["payouts"]);
+    let file = |step: &str, name: &str| {
+        let hash = settlement["steps"][step][name].as_str().unwrap();
+        dir.join("files").join(&hash[..2]).join(hash)
+    };
+    let (proof, statement, vk) = (file("wrapped", "outer_proof"), file("proven", "statement"), file("wrapped", "key"));
+    let verified = poa(["verify", &text(&proof), "--statement", &text(&statement), "--key", &text(&vk)]).success();
+    assert_eq!((&verified["valid"], &verified["insecure_srs"]), (&json!(true), &json!(true)), "{verified}");
+    let published: Value = serde_json::from_str(&server.get(&key, &format!("{path}/outer-statement.json")).body).unwrap();
+    assert!(published["requests"][0]["tokens"].get("public").is_none() && !published.to_string().contains("Skarn"), "{published}");
+    // A second answer needs no key, contracts or registration; a policy asks for it.
+    let policy = |model: &str, body: Value| server.call(&key, "PUT", &format!("/v1/policies/{model}"), &body).status;
+    assert_eq!(policy("demo+facts", json!({ "settlement_bps": 10_000 })), 200);
+    let second = server.call(&key, "POST", "/v1/completions", &question(&json!({}))).json();
+    let second = second["poa"]["request"].as_str().unwrap();
+    assert_ne!(server.get(&key, &format!("/v1/requests/{second}/settlement")).json()["state"], "none");
+}
+
+/// Who may have what settled, what policies are, and what is refused.
+#[test]
+fn settlements_and_policies_are_refused_by_name() {
+    let (_, server, admin) = fresh("serve-policies");
+    let made = |name: &str| server.call(&admin, "POST", "/v1/keys", &json!({ "name": name })).json()["key"].as_str().unwrap().to_owned();
+    let (one, two) = (made("one"), made("two"));
+    let ask = |model: &str| {
+        let answer = server.call(&one, "POST", "/v1/completions", &question(&json!({ "model": model }))).json();
+        answer["poa"]["request"].as_str().unwrap().to_owned()
+    };
+    let policy = |key: &str, model: &str, body: Value| {
+        let response = server.call(key, "PUT", &format!("/v1/policies/{model}"), &body);
+        (response.status, response.json()["error"]["param"].clone())
+    };
+    assert_eq!(policy(&one, "demo+facts", json!({ "proof_bps": 1 })).0, 403);
+    assert_eq!(policy(&admin, "other", json!({ "proof_bps": 1 })).0, 404);
+    for (model, name, value) in [
+        ("demo+facts", "proof_bps", json!(10_001)),
+        ("demo+facts", "share", json!(1)),
+        ("demo", "settlement_bps", json!(1)),
+        ("demo", "proof_bps", json!(-1)),
+    ] {
+        assert_eq!(policy(&admin, model, json!({ name: value })), (400, json!(name)));
+    }
+    let bare = ask("demo");
+    let settle = |key: &str, id: &str| server.call(key, "POST", &format!("/v1/requests/{id}/settlement"), &Value::Null);
+    let refused = settle(&one, &bare);
+    assert!(refused.status == 409 && refused.body.contains("nobody to pay"), "{}", refused.body);
+    let answered = ask("demo+facts");
+    let path = format!("/v1/requests/{answered}");
+    let states = server.get(&one, &path).json();
+    let names = ["fulfilment", "execution", "settlement"].map(|name| states[name]["state"].as_str().unwrap().to_owned());
+    assert_eq!(names, ["answered", "none", "none"]);
+    assert_eq!([settle(&two, &answered).status, server.get(&one, &format!("{path}/settlement")).status], [404, 404]);
+    let unknown = server.call(&one, "POST", &format!("{path}/settlement"), &json!({ "amount": 1 }));
+    assert_eq!((unknown.status, &unknown.json()["error"]["param"]), (400, &json!("amount")));
+    assert_eq!(settle(&one, &answered).status, 202);
+    for path in [format!("{path}/settlement"), format!("/v1/settlements/{answered}"), format!("{path}/outer-proof.json")] {
+        assert_eq!(server.get(&two, &path).status, 404, "{path}");
+    }
+    assert_eq!(server.get(&one, &format!("{path}/outer-proof.json")).status, 409, "it isn't made yet");
+    assert_eq!(server.get(&two, "/v1/settlements").json()["data"], json!([]));
+    assert_eq!(server.get(&admin, "/v1/settlements").json()["data"][0]["id"], json!(answered));
+    let cancelled = server.call(&one, "DELETE", &format!("{path}/settlement"), &Value::Null);
+    assert_eq!((cancelled.status, cancelled.json()["state"].clone()), (200, json!("cancelled")), "nothing is paid while the key is made");
+    assert_eq!(server.call(&one, "DELETE", &format!("{path}/settlement"), &Value::Null).status, 409);
+    // Every answer, from now on; a policy outlives the service.
+    assert_eq!(policy(&admin, "demo+facts", json!({ "proof_bps": 10_000 })).0, 200);
+    assert_eq!(server.get(&admin, "/v1/policies/demo+facts").json(), json!({ "model": "demo+facts", "proof_bps": 10_000, "settlement_bps": 0 }));
+    let proven = ask("demo+facts");
+    server.proven(&one, &proven);
+    assert_eq!(server.get(&one, &format!("/v1/requests/{proven}")).json()["execution"]["state"], "proven");
+    assert_eq!(server.get(&one, &format!("/v1/requests/{proven}/settlement")).status, 404);
+}

@@ -1,4 +1,6 @@
 //! The EVM in this process: no node, no keys, gas is free. And the meter of a verification's gas, for any chain.
+//!
+//! The same transactions at the same times come to the same state: whoever keeps them has the chain ([`Evm::carry_out`], [`Evm::state_digest`]).
 
 use crate::abi::AttributionVerifier;
 use crate::{Call, Chain, ChainError, Found, Receipt, Search, read};
@@ -6,6 +8,7 @@ use alloy::primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
 use alloy::sol_types::SolCall;
 use revm::context::result::{EVMError, ExecutionResult, HaltReason, Output};
 use revm::context::{CfgEnv, TxEnv};
+use revm::database::in_memory_db::DbAccount;
 use revm::database::{CacheDB, EmptyDB};
 use revm::handler::{MainnetContext, MainnetEvm};
 use revm::primitives::hardfork::SpecId;
@@ -23,7 +26,11 @@ const METER_RULES: SpecId = SpecId::CANCUN;
 
 /// A chain in memory. Every transaction is a block.
 pub struct Evm {
-    evm: MainnetEvm<MainnetContext<CacheDB<EmptyDB>>>,
+    database: CacheDB<EmptyDB>,
+    chain_id: u64,
+    rules: SpecId,
+    /// Number and time of the newest block.
+    newest: (u64, u64),
     receipts: Vec<Receipt>,
 }
 
@@ -34,32 +41,73 @@ impl Evm {
     }
 
     fn with_rules(chain_id: u64, time: u64, rules: SpecId) -> Self {
-        let context = Context::mainnet().with_db(CacheDB::<EmptyDB>::default()).with_cfg(CfgEnv::new_with_spec(rules));
-        let context = context.modify_cfg_chained(|c| c.chain_id = chain_id).modify_block_chained(|b| {
-            b.number = U256::ZERO;
+        Self { database: CacheDB::default(), chain_id, rules, newest: (0, time), receipts: vec![] }
+    }
+
+    /// What executes, in a block of that number and time.
+    fn machine(&mut self, (number, time): (u64, u64)) -> MainnetEvm<MainnetContext<&mut CacheDB<EmptyDB>>> {
+        let context = Context::mainnet().with_db(&mut self.database).with_cfg(CfgEnv::new_with_spec(self.rules));
+        let context = context.modify_cfg_chained(|c| c.chain_id = self.chain_id).modify_block_chained(|b| {
+            b.number = U256::from(number);
             b.timestamp = U256::from(time);
             b.basefee = 0;
         });
-        Self { evm: context.build_mainnet(), receipts: vec![] }
+        context.build_mainnet()
     }
 
     /// Gives an account ether.
     pub fn give(&mut self, account: Address, wei: U256) {
         let mut info = self.info(account);
         info.balance += wei;
-        self.evm.ctx.modify_db(|db| db.insert_account_info(account, info));
+        self.database.insert_account_info(account, info);
     }
 
     /// Puts code at an address.
     fn place(&mut self, address: Address, code: Bytes) {
-        let info = AccountInfo::from_bytecode(Bytecode::new_raw(code));
-        self.evm.ctx.modify_db(|db| db.insert_account_info(address, info));
+        self.database.insert_account_info(address, AccountInfo::from_bytecode(Bytecode::new_raw(code)));
+    }
+
+    /// The earliest time of the next block.
+    pub fn next_time(&self) -> u64 {
+        self.newest.1 + BLOCK_TIME
+    }
+
+    /// Carries out a transaction in a block of that time. The outer error: nothing has happened, not even a block; the inner one: what happened
+    /// had no effect but on the sender's nonce and the time.
+    pub fn carry_out(&mut self, call: &Call, time: u64) -> Result<Result<Receipt, ChainError>, ChainError> {
+        if time <= self.newest.1 {
+            return Err(ChainError::Refused { problem: format!("a block of time {time} can't follow one of time {}", self.newest.1) });
+        }
+        let environment = self.transaction(call);
+        let block = self.receipts.len() as u64 + 1;
+        let transaction = keccak256(block.to_be_bytes());
+        let result = self.machine((block, time)).transact_commit(environment).map_err(refused)?;
+        self.newest = (block, time);
+        Ok(outcome(result, transaction).map(|(gas_used, _, created, logs)| {
+            let receipt = Receipt { transaction, block, gas_used, created, logs };
+            self.receipts.push(receipt.clone());
+            receipt
+        }))
+    }
+
+    /// A digest of every account that there is: balance, nonce, code and storage.
+    pub fn state_digest(&self) -> B256 {
+        let of_account = |(address, account): (&Address, &DbAccount)| {
+            let info = account.info().filter(|info| !info.is_empty())?;
+            let mut slots: Vec<(U256, U256)> = account.storage.iter().map(|(k, v)| (*k, *v)).filter(|(_, v)| !v.is_zero()).collect();
+            slots.sort_unstable();
+            let slots: Vec<u8> = slots.iter().flat_map(|(k, v)| [k.to_be_bytes::<32>(), v.to_be_bytes::<32>()].concat()).collect();
+            let parts: [&[u8]; 5] =
+                [&address[..], &info.balance.to_be_bytes::<32>(), &info.nonce.to_be_bytes(), &info.code_hash[..], &keccak256(slots)[..]];
+            Some(parts.concat())
+        };
+        let mut accounts: Vec<Vec<u8>> = self.database.cache.accounts.iter().filter_map(of_account).collect();
+        accounts.sort_unstable();
+        keccak256(accounts.concat())
     }
 
     fn info(&mut self, account: Address) -> AccountInfo {
-        let mut info = None;
-        self.evm.ctx.modify_db(|db| info = db.basic(account).ok().flatten());
-        info.unwrap_or_default()
+        self.database.basic(account).ok().flatten().unwrap_or_default()
     }
 
     fn transaction(&mut self, call: &Call) -> TxEnv {
@@ -94,19 +142,16 @@ fn outcome(result: ExecutionResult, transaction: B256) -> Result<(u64, Bytes, Op
 
 impl Chain for Evm {
     fn chain_id(&self) -> u64 {
-        self.evm.ctx.cfg.chain_id
+        self.chain_id
     }
 
     fn newest(&mut self) -> Result<(u64, u64), ChainError> {
-        let block = &self.evm.ctx.block;
-        Ok((block.number.saturating_to(), block.timestamp.saturating_to()))
+        Ok(self.newest)
     }
 
     fn code(&mut self, account: Address) -> Result<Bytes, ChainError> {
         let hash = self.info(account).code_hash;
-        let mut code = None;
-        self.evm.ctx.modify_db(|db| code = db.code_by_hash(hash).ok());
-        Ok(code.map(|c| c.original_bytes()).unwrap_or_default())
+        Ok(self.database.code_by_hash(hash).map(|c| c.original_bytes()).unwrap_or_default())
     }
 
     fn nonce(&mut self, account: Address) -> Result<u64, ChainError> {
@@ -119,21 +164,13 @@ impl Chain for Evm {
 
     fn call(&mut self, call: &Call) -> Result<Bytes, ChainError> {
         let transaction = self.transaction(call);
-        let result = self.evm.transact(transaction).map_err(refused)?.result;
+        let result = self.machine(self.newest).transact(transaction).map_err(refused)?.result;
         Ok(outcome(result, B256::ZERO)?.1)
     }
 
     fn send(&mut self, call: Call) -> Result<Receipt, ChainError> {
-        let environment = self.transaction(&call);
-        let block = self.receipts.len() as u64 + 1;
-        let time = self.evm.ctx.block.timestamp + U256::from(BLOCK_TIME);
-        self.evm.ctx.modify_block(|b| (b.number, b.timestamp) = (U256::from(block), time));
-        let transaction = keccak256(block.to_be_bytes());
-        let result = self.evm.transact_commit(environment).map_err(refused)?;
-        let (gas_used, _, created, logs) = outcome(result, transaction)?;
-        let receipt = Receipt { transaction, block, gas_used, created, logs };
-        self.receipts.push(receipt.clone());
-        Ok(receipt)
+        let time = self.next_time();
+        self.carry_out(&call, time)?
     }
 
     fn logs(&mut self, search: &Search) -> Result<Vec<Found>, ChainError> {
@@ -166,6 +203,6 @@ pub fn verify_gas(chain: &mut impl Chain, verifier: Address, inputs: &[U256; INP
     let data = AttributionVerifier::verifyCall { publicInputs: *inputs, proof: proof.to_vec().into() }.abi_encode();
     let intrinsic = 21_000 + data.iter().map(|b| if *b == 0 { 4 } else { 16 }).sum::<u64>();
     let environment = meter.transaction(&Call { to: Some(verifier), data: data.into(), ..Call::default() });
-    let result = meter.evm.transact(environment).map_err(refused)?.result;
+    let result = meter.machine((0, 0)).transact(environment).map_err(refused)?.result;
     Ok(outcome(result, B256::ZERO)?.0 - intrinsic)
 }

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod abi;
+pub mod bundled;
 pub mod deploy;
 pub mod devnet;
 pub mod error;

@@ -49,7 +49,8 @@ pub enum Status {
 }
 
 impl Status {
-    pub(super) fn of(code: u8) -> Self {
+    /// By its code in the contract.
+    pub fn of(code: u8) -> Self {
         [Self::None, Self::Escrowed, Self::Settled, Self::Refunded].get(usize::from(code)).copied().unwrap_or(Self::None)
     }
 }

@@ -13,6 +13,7 @@ use crate::openai::{Shape, complete, model};
 use crate::proofs::PROVE;
 use crate::requests::{self, Request};
 use crate::server::Service;
+use crate::settlement_api;
 use crate::shapes::{ChatCall, ChatCompletion, Completion, CompletionCall, KeptRequest, List, LoraName, MadeKey, Model, NewKey, ProofJob};
 use crate::trainings;
 use crate::webhooks;
@@ -166,6 +167,9 @@ async fn one_model(State(service): Shared, _: Caller, Path(id): Path<String>) ->
 fn request_json(service: &Service, request: &Request) -> Result<Value, ApiError> {
     let mut value = json!(request);
     value["proof"] = json!(jobs::find(&service.database, PROVE, &request.id)?);
+    for (name, state) in settlement_api::states(service, &request.id)? {
+        value[name] = state;
+    }
     Ok(value)
 }
 

@@ -20,11 +20,16 @@ pub struct Copied {
     pub trainings: usize,
 }
 
-/// Files that a database names: uploads, versions, proofs, statements.
+/// Files that a database names: uploads, versions, proofs, statements, keys.
 fn named(database: &Path) -> rusqlite::Result<Vec<String>> {
     let query = "SELECT file FROM submissions UNION SELECT file FROM versions UNION SELECT file FROM adapters \
                  UNION SELECT result ->> 'proof' FROM jobs WHERE kind = 'prove' AND state = 'done' \
-                 UNION SELECT result ->> 'statement' FROM jobs WHERE kind = 'prove' AND state = 'done'";
+                 UNION SELECT result ->> 'statement' FROM jobs WHERE kind = 'prove' AND state = 'done' \
+                 UNION SELECT outcome ->> 'statement' FROM settlement_steps WHERE step = 'proven' \
+                 UNION SELECT outcome ->> 'inner_proof' FROM settlement_steps WHERE step = 'proven' \
+                 UNION SELECT outcome ->> 'outer_proof' FROM settlement_steps WHERE step = 'wrapped' \
+                 UNION SELECT outcome ->> 'key' FROM settlement_steps WHERE step = 'wrapped' \
+                 UNION SELECT statement FROM outer_keys UNION SELECT key FROM outer_keys UNION SELECT trial FROM outer_keys WHERE trial IS NOT NULL";
     Connection::open(database)?.prepare(query)?.query_map([], |r| r.get(0))?.collect()
 }
 

@@ -6,7 +6,8 @@ use crate::datanets::{self, Datanet};
 use crate::error::ApiError;
 use crate::files::Files;
 use crate::keys::{self, Caller, Scope};
-use crate::trainings;
+use crate::{settlements, trainings};
+use alloy::primitives::U256;
 use rusqlite::Row;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,8 @@ pub struct Credit {
     pub model: String,
     /// The share, in basis points.
     pub bps: u32,
+    /// What the share was credited with on the chain, in wei, once the answer was paid for.
+    pub paid: Option<String>,
 }
 
 /// A contributor's account.
@@ -60,6 +63,11 @@ pub struct Account {
 }
 
 impl Account {
+    /// All that was credited on the chain, in wei.
+    pub fn paid(&self) -> U256 {
+        self.credits.iter().filter_map(|credit| credit.paid.as_ref()?.parse::<U256>().ok()).fold(U256::ZERO, U256::saturating_add)
+    }
+
     /// All shares together, in answers.
     pub fn total(&self) -> f64 {
         self.credits.iter().map(|credit| f64::from(credit.bps)).sum::<f64>() / 10_000.0
@@ -160,9 +168,11 @@ pub fn account(database: &Database, files: &Files, caller: Caller, name: &str) -
     }
     let found: Vec<Found> = found.into_iter().filter(|f| seen[&f.model]).collect();
     let attributed = found.len();
+    let paid = settlements::credited(database, name)?;
     let credit = |f: Found| {
         let bps = f.attributed.weights.iter().find(|share| share.contributor == name).map_or(0, |share| share.bps);
-        Credit { request: f.request, created: f.created, model: f.model, bps }
+        let paid = paid.get(&f.request).cloned();
+        Credit { request: f.request, created: f.created, model: f.model, bps, paid }
     };
     let (credits, without): (Vec<Credit>, Vec<Credit>) = found.into_iter().map(credit).partition(|credit| credit.bps > 0);
     let without = without.into_iter().filter(|credit| concerned.contains(&credit.model)).collect();

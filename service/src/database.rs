@@ -7,7 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use steps::error::{Failure, While};
 
 /// The schema, step by step; a database says how many it has seen.
-const MIGRATIONS: [&str; 3] = [include_str!("../migrations/1.sql"), include_str!("../migrations/2.sql"), include_str!("../migrations/3.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("../migrations/1.sql"),
+    include_str!("../migrations/2.sql"),
+    include_str!("../migrations/3.sql"),
+    include_str!("../migrations/4.sql"),
+];
 /// How long to wait for another process.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -78,13 +78,14 @@ fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
     })
 }
 
-fn of_subject(connection: &Connection, kind: &str, subject: &str) -> rusqlite::Result<Option<Job>> {
+/// [`find`] as a part of something larger.
+pub fn find_in(connection: &Connection, kind: &str, subject: &str) -> rusqlite::Result<Option<Job>> {
     connection.query_row("SELECT * FROM jobs WHERE kind = ?1 AND subject = ?2", [kind, subject], job).optional()
 }
 
 /// The job of a kind for a subject.
 pub fn find(database: &Database, kind: &str, subject: &str) -> rusqlite::Result<Option<Job>> {
-    database.read(|c| of_subject(c, kind, subject))
+    database.read(|c| find_in(c, kind, subject))
 }
 
 /// A job by its number.
@@ -103,16 +104,19 @@ pub fn enqueue_in(connection: &Connection, kind: &str, subject: &str) -> rusqlit
                   ON CONFLICT (kind, subject) DO UPDATE SET state = 'queued', attempts = 0, not_before = 0, problem = NULL, phase = NULL \
                   WHERE state IN ('failed', 'cancelled')";
     connection.execute(insert, params![kind, subject, now()])?;
-    of_subject(connection, kind, subject)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+    find_in(connection, kind, subject)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }
 
 /// Does something that can't be undone, if a job is still the claim's; nobody takes or cancels it meanwhile. Nothing when it isn't.
 pub fn while_owned<T>(database: &Database, claim: &Claim, f: impl FnOnce() -> T) -> rusqlite::Result<Option<T>> {
-    database.write(|t| {
-        let query = "SELECT 1 FROM jobs WHERE id = ?1 AND fence = ?2 AND state = 'running'";
-        let owned: Option<i64> = t.query_row(query, params![claim.id, claim.fence], |r| r.get(0)).optional()?;
-        Ok(owned.map(|_| f()))
-    })
+    database.write(|t| Ok(is_owned(t, claim)?.then(f)))
+}
+
+/// Whether a job is still the claim's; what is written in the same write, an old claim doesn't write.
+pub fn is_owned(connection: &Connection, claim: &Claim) -> rusqlite::Result<bool> {
+    let query = "SELECT 1 FROM jobs WHERE id = ?1 AND fence = ?2 AND state = 'running'";
+    let owned: Option<i64> = connection.query_row(query, params![claim.id, claim.fence], |r| r.get(0)).optional()?;
+    Ok(owned.is_some())
 }
 
 /// Takes the oldest job of a kind that waits, or whose worker has gone silent.

@@ -5,6 +5,7 @@
 //!                │    │                ▲                                  ▲
 //!                │    │                └─────── trainings ◄──┐            │
 //!                │    └──► jobs (a table) ──► worker ────────┴► proofs ───┴──► files (by content)
+//!                │                              └► settlements ──► ledger (the chain: a table, and the EVM that it makes)
 //!                └──► uploads ──► datanets (submissions, versions)
 //! ```
 //!
@@ -33,15 +34,20 @@ mod files;
 mod idempotency;
 mod jobs;
 mod keys;
+mod ledger;
+mod making;
 mod metrics;
 mod openai;
 mod openapi;
 mod orders;
 mod pages;
+mod policies;
 mod proofs;
 mod registrations;
 mod requests;
 mod server;
+mod settlement_api;
+mod settlements;
 mod shapes;
 mod templates;
 mod training_api;
@@ -54,4 +60,5 @@ mod worker;
 pub use catalog::Place;
 pub use chats::Chat;
 pub use server::{Settings, Started, serve};
+pub use settlements::Fee;
 pub use templates::{ChatTemplate, Message, Prompt};

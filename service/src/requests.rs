@@ -6,6 +6,7 @@ use crate::database::{Database, now};
 use crate::error::ApiError;
 use crate::idempotency::made;
 use crate::keys::Caller;
+use crate::policies;
 use circuits::statement::Digest;
 use rusqlite::{OptionalExtension, Row, params};
 use serde::Serialize;
@@ -71,6 +72,7 @@ pub fn keep(database: &Database, caller: Caller, served: &Served, prompt: &str, 
     let values = params![id, caller.key, now(), served.id, generation, prompt, answer.text, tokens, answer.prompt_len as i64, finish];
     database.write(|t| {
         t.execute(insert, values)?;
+        policies::apply(t, &id, &served.id, served.index().is_some())?;
         made(t, caller, &format!("/v1/requests/{id}"))
     })?;
     Ok(id)

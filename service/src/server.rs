@@ -6,7 +6,10 @@ use crate::decoder::TOGETHER;
 use crate::error::{ApiError, in_form};
 use crate::events::Readers;
 use crate::files::Files;
-use crate::{connections, datanets, idempotency, keys, openapi, pages, worker};
+use crate::ledger::Ledger;
+use crate::making::Keys;
+use crate::settlements::Fee;
+use crate::{connections, datanets, idempotency, keys, openapi, pages, settlement_api, worker};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, header};
@@ -53,6 +56,12 @@ pub struct Settings {
     pub prefix_memory: usize,
     /// Whether webhooks may be of this machine or a private network.
     pub private_webhooks: bool,
+    /// What is paid for an answer that is settled.
+    pub fee: Fee,
+    /// Where keys of outer proofs are; beneath the data directory unless said.
+    pub keys: Option<PathBuf>,
+    /// Their reference string; one for trials unless said.
+    pub srs: Option<PathBuf>,
 }
 
 /// What every call shares.
@@ -61,6 +70,9 @@ pub struct Service {
     pub(crate) database: Database,
     pub(crate) files: Files,
     pub(crate) catalog: Catalog,
+    pub(crate) ledger: Ledger,
+    pub(crate) fee: Fee,
+    pub(crate) keys: Keys,
     pub(crate) show_samples: bool,
     pub(crate) private_webhooks: bool,
     /// Tells this run of the service from others.
@@ -155,6 +167,7 @@ async fn guarded(request: Request, next: Next) -> Response {
 fn router(service: Arc<Service>) -> Router {
     Router::new()
         .merge(openapi::router())
+        .merge(settlement_api::routes())
         .merge(pages::routes())
         .layer(middleware::from_fn_with_state(service.clone(), idempotency::once))
         .layer(middleware::from_fn(guarded))
@@ -186,6 +199,7 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
     }
     let catalog = Catalog::load(data, settings.adapter_memory, settings.prefix_memory, &*on)?;
     let database = Database::open(&data.join("poa.db"))?;
+    let ledger = Ledger::load(&database)?;
     let admin_key = keys::make_first(&database)?;
     let files = Files::new(data.join("files"));
     if let Some(assets) = &settings.demo {
@@ -197,6 +211,9 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
         database,
         files,
         catalog,
+        ledger,
+        fee: settings.fee,
+        keys: Keys { keys: settings.keys.clone().unwrap_or_else(|| data.join("keys")), srs: settings.srs.clone() },
         show_samples: settings.show_samples || settings.demo.is_some(),
         private_webhooks: settings.private_webhooks,
         process: hex(&random()?[..8]),

@@ -7,6 +7,7 @@ use crate::jobs::{self, Claim, LEASE};
 use crate::proofs::{self, PROVE};
 use crate::registrations::{self, REGISTER};
 use crate::server::Service;
+use crate::settlements::{self, SETTLE};
 use crate::trainings::{self, TRAIN};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -72,7 +73,7 @@ pub fn start(service: &Arc<Service>) -> Result<Vec<JoinHandle<()>>, Failure> {
         let service = service.clone();
         std::thread::Builder::new().name(kind.into()).spawn(move || work(&service, kind)).during("starting a worker")
     };
-    [PROVE, REGISTER, TRAIN, ADOPT].into_iter().chain([DELIVER; SENDERS]).map(worker).collect()
+    [PROVE, REGISTER, SETTLE, TRAIN, ADOPT].into_iter().chain([DELIVER; SENDERS]).map(worker).collect()
 }
 
 /// Works until the service ends.
@@ -87,6 +88,11 @@ fn work(service: &Service, kind: &str) {
             }
         }
     }
+}
+
+/// What went wrong, and what to do.
+fn problem(failure: &Failure) -> String {
+    failure.hint.as_ref().map_or_else(|| failure.message.clone(), |hint| format!("{}; {hint}", failure.message))
 }
 
 fn attempt(service: &Service, claim: &Claim) {
@@ -110,6 +116,7 @@ fn attempt(service: &Service, claim: &Claim) {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match claim.kind.as_str() {
             TRAIN => trainings::work(service, claim, &told).map(Some),
             REGISTER => registrations::work(service, &claim.subject, &told).map(Some),
+            SETTLE => settlements::work(service, claim, &told).map(Some),
             ADOPT => adapters::work(service, claim, &told).map(Some),
             DELIVER => deliveries::work(service, claim, &told).map(|()| None),
             _ => proofs::work(service, &claim.subject, &told).map(Some),
@@ -123,11 +130,8 @@ fn attempt(service: &Service, claim: &Claim) {
         Ok(Some(result)) => jobs::finish(&service.database, claim, &result),
         Err(failure) if failure.kind == Kind::Stopped => jobs::release(&service.database, claim),
         // What doesn't fit now won't fit later; whoever mends what was in the way has it resumed.
-        Err(failure) if [TRAIN, ADOPT].contains(&claim.kind.as_str()) => {
-            let problem = failure.hint.map_or(failure.message.clone(), |hint| format!("{}; {hint}", failure.message));
-            jobs::fail_for_good(&service.database, claim, &problem)
-        }
-        Err(failure) => jobs::fail(&service.database, claim, &failure.message),
+        Err(failure) if [TRAIN, ADOPT].contains(&claim.kind.as_str()) => jobs::fail_for_good(&service.database, claim, &problem(&failure)),
+        Err(failure) => jobs::fail(&service.database, claim, &problem(&failure)),
     };
     if let Err(error) = kept {
         service.on.note(format!("the database: {error}"));

@@ -41,7 +41,8 @@ fn wei(text: &str, unit: &str) -> Result<u128, String> {
     if amount.is_negative() { Err("it is negative".into()) } else { u128::try_from(amount.get_absolute()).map_err(|e| e.to_string()) }
 }
 
-fn wei_of_ether(text: &str) -> Result<u128, String> {
+/// An amount of ether, in wei.
+pub fn wei_of_ether(text: &str) -> Result<u128, String> {
     wei(text, "ether")
 }
 

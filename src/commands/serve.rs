@@ -1,8 +1,9 @@
 //! `poa serve`: answers, attributions and proofs over HTTP.
 
+use super::node_args::wei_of_ether;
 use crate::meter::Terminal;
 use serde_json::json;
-use service::{Settings, Started, serve};
+use service::{Fee, Settings, Started, serve};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,12 +28,35 @@ pub struct Args {
     /// MiB that prompts and answers which were read may take in memory, for each base; a prompt that begins like one is read from where they differ.
     #[arg(long, default_value_t = 64)]
     prefix_memory: usize,
+    /// What is paid for an answer that is settled, in ether. It is paid by a development account on a chain in this process.
+    #[arg(long, default_value = "0.001", value_parser = wei_of_ether)]
+    fee: u128,
+    /// Its division in basis points: platform, model's owner, stakers, contributors.
+    #[arg(long, default_value = "500,2000,500,7000", value_parser = shares)]
+    shares: [u16; 4],
+    /// Hours in which a proof can earn it; then it goes back.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=2159))]
+    fee_hours: u64,
+    /// Where keys of outer proofs are kept (default: keys in the data directory).
+    #[arg(long)]
+    keys: Option<PathBuf>,
+    /// Directory of their reference string (poa srs; default: one for trials, whose secret is published).
+    #[arg(long)]
+    srs: Option<PathBuf>,
     /// Let everyone with a key read samples' texts (default: admins; with --demo everyone).
     #[arg(long)]
     show_samples: bool,
     /// Send webhooks to addresses of this machine and of private networks, too.
     #[arg(long)]
     private_webhooks: bool,
+}
+
+/// Four parts of a fee.
+fn shares(text: &str) -> Result<[u16; 4], String> {
+    let parts: Vec<u16> = text.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|e| format!("expected four numbers: {e}"))?;
+    let sum: u32 = parts.iter().map(|part| u32::from(*part)).sum();
+    let shares: [u16; 4] = parts.try_into().map_err(|_| "expected four numbers".to_owned())?;
+    if sum == 10_000 { Ok(shares) } else { Err(format!("they are {sum} basis points together, expected 10000")) }
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
@@ -45,6 +69,9 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         adapter_memory: args.adapter_memory << 20,
         prefix_memory: args.prefix_memory << 20,
         private_webhooks: args.private_webhooks,
+        fee: Fee { amount: args.fee, shares: args.shares, window: 3600 * args.fee_hours },
+        keys: args.keys,
+        srs: args.srs,
     };
     let started = |started: &Started| {
         if json {

@@ -65,6 +65,28 @@ pub fn recording(statement: &Statement, bytes: &[u8]) -> Result<(Recording, [Dig
     Ok((recording, public))
 }
 
+/// Sizes of circuits that are tried, as logarithms of their rows.
+const SIZES: std::ops::RangeInclusive<u32> = 19..=23;
+
+/// The smallest circuit with room for the verification of a proof of one request, as the logarithm of its rows.
+pub fn smallest(statement: &Statement, bytes: &[u8]) -> Result<u32, Failure> {
+    let (recording, _) = recording(statement, bytes)?;
+    let fits = |k: &u32| OuterCircuit::without_values(&recording.program, *k).is_ok();
+    let none = || Failure::input(format!("verifying this proof takes a circuit of more than 2^{} rows", SIZES.end()));
+    SIZES.into_iter().find(fits).ok_or_else(none)
+}
+
+/// The key that a proof of one request is wrapped with, and its verifier's source; makes keys that aren't there yet.
+pub fn key(statement: &Statement, bytes: &[u8], srs: &Srs, keys: &Path, on: &dyn Observer) -> Result<(OuterKey, String), Failure> {
+    let (recording, public) = recording(statement, bytes)?;
+    on.note("keys: reading, or making them once (minutes) …");
+    let (keys_found, _) = Keys::cached(srs.params(), &recording.program, keys).during("making the outer keys")?;
+    let key = outer_key(srs.params(), keys_found.verifying(), &[public.len()]).during("describing the key")?;
+    crate::store::write_file(&key_path(keys, &key.digest()), key.encoding())?;
+    let solidity = outer::solidity(srs.params(), &keys_found).during("writing the verifier's contract")?;
+    Ok((key, solidity))
+}
+
 /// Wraps an inner proof.
 pub fn wrap(statement: &Statement, bytes: &[u8], srs: &Srs, keys: &Path, on: &dyn Observer) -> Result<Wrapped, Failure> {
     let meter = Meter::start();

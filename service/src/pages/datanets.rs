@@ -1,5 +1,6 @@
 //! Pages about datanets and contributors: submit, decide, publish, take back, see what became of samples.
 
+use super::settlements::ether;
 use super::{PageError, Shared, Token, moment, page};
 use crate::contributors::{Account, Credit};
 use crate::datanet_api::{UPLOAD, account, published, taken_back, uploaded};
@@ -240,6 +241,7 @@ struct ContributorPage {
     total: String,
     credits: Vec<Line>,
     without: Vec<Line>,
+    paid: String,
 }
 
 /// An attributed answer.
@@ -248,12 +250,19 @@ struct Line {
     when: String,
     model: String,
     percent: String,
+    paid: Option<String>,
 }
 
 impl Line {
     fn of(credit: &Credit) -> Self {
         let percent = format!("{:.1}", f64::from(credit.bps) / 100.0);
-        Self { request: credit.request.clone(), when: moment(credit.created), model: credit.model.clone(), percent }
+        Self {
+            request: credit.request.clone(),
+            when: moment(credit.created),
+            model: credit.model.clone(),
+            percent,
+            paid: credit.paid.as_deref().map(ether),
+        }
     }
 }
 
@@ -261,5 +270,12 @@ async fn contributor(State(service): Shared, session: Session, Path(name): Path<
     let account = account(&service, session.caller, name).await?;
     let lines = |of: &[Credit]| of.iter().take(SHOWN).map(Line::of).collect();
     let (credits, without) = (lines(&account.credits), lines(&account.without));
-    Ok(page(&ContributorPage { total: format!("{:.2}", account.total()), credits, without, account, session }))
+    Ok(page(&ContributorPage {
+        total: format!("{:.2}", account.total()),
+        credits,
+        without,
+        paid: ether(&account.paid().to_string()),
+        account,
+        session,
+    }))
 }

@@ -27,8 +27,11 @@ use std::time::Duration;
 
 mod datanets;
 mod explore;
+mod settlements;
 mod trainings;
 mod verify;
+
+use settlements::Payment;
 
 const COOKIE: &str = "poa_session";
 /// How long a wrong key waits for its answer.
@@ -58,6 +61,7 @@ pub fn routes() -> Router<Arc<Service>> {
         .merge(explore::routes())
         .merge(trainings::routes())
         .merge(verify::routes())
+        .merge(settlements::routes())
         .fallback(|| async { PageError::from(ApiError::not_found("page")) })
 }
 
@@ -298,6 +302,7 @@ struct RequestPage {
     job: Option<Job>,
     waits: bool,
     figures: Option<String>,
+    payment: Payment,
 }
 
 fn shown(attributed: Attributed) -> (Vec<Shown>, Vec<Slice>) {
@@ -329,10 +334,12 @@ async fn request_page(State(service): Shared, session: Session, Path(id): Path<S
         Err(error) => return Err(error.into()),
     };
     let job = jobs::find(&service.database, PROVE, &id)?;
-    let waits = job.as_ref().is_some_and(|job| !job.is_over());
+    let settlement = crate::settlements::find(&service.database, &id)?;
+    let payment = Payment::of(settlement.as_ref(), !shares.is_empty());
+    let waits = payment.waits || job.as_ref().is_some_and(|job| !job.is_over());
     let cut = request.finish_reason == Finish::Length.name();
     let figures = job.as_ref().and_then(figures);
-    Ok(page(&RequestPage { session, request, cut, samples, shares, nothing, job, waits, figures }))
+    Ok(page(&RequestPage { session, request, cut, samples, shares, nothing, job, waits, figures, payment }))
 }
 
 async fn prove_page(State(service): Shared, session: Session, Path(id): Path<String>, Form(form): Form<Token>) -> Result<Response, PageError> {
