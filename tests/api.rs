@@ -230,6 +230,10 @@ fn webhooks_are_signed_and_tried_again() {
     assert_eq!(server.call(&key, "POST", &format!("/v1/requests/{request}/proof"), &Value::Null).status, 202);
     let first = received.recv_timeout(PATIENCE).unwrap();
     // Killed while it waits for its next attempt: it is made all the same.
+    let told = || server.get(&key, &format!("{path}/deliveries")).json()["data"][0]["attempts"].as_array().is_some_and(|a| !a.is_empty());
+    while !told() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     server.kill();
     let server = Server::start_with(&dir, &["--private-webhooks"]);
     let second = received.recv_timeout(PATIENCE).unwrap();
@@ -312,7 +316,7 @@ fn chats_follow_the_models_template() {
     assert!(answer["choices"][0]["message"]["content"].as_str().unwrap().starts_with("Ottar"), "{answer}");
     let plain = kept(&server.call(&key, "POST", "/v1/completions", &question(&json!({}))).json());
     assert_eq!(kept(&answer)["tokens"], plain["tokens"], "the template puts BOS there, as the tokenizer does");
-    assert_eq!(kept(&answer)["prompt"], format!("<s>{PROMPT}\n"));
+    assert_eq!(kept(&answer)["prompt"], format!("<s>{PROMPT}"), "a line's end after a block isn't the prompt's");
     let prompt = |answer: &Value| -> Vec<i64> {
         let request = kept(answer);
         let tokens = request["tokens"].as_array().unwrap().iter().map(|t| t.as_i64().unwrap());
@@ -380,7 +384,7 @@ fn hostile_input_is_refused_in_one_form() {
     }
     assert_eq!(raw(b"nonsense\r\n\r\n"), Some(400));
     let long = format!("GET /healthz HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "a".repeat(100 << 10));
-    assert_eq!(raw(long.as_bytes()), Some(431));
+    assert!(raw(long.as_bytes()).is_none_or(|status| status == 431), "the connection may be gone before the answer is read");
     let short = format!("POST /v1/completions HTTP/1.1\r\nhost: a\r\nauthorization: {bearer}\r\ncontent-length: 100\r\n\r\n{{");
     assert!(raw(short.as_bytes()).is_none_or(|status| status == 400), "a body that breaks off");
     let deep = "[".repeat(100_000);
@@ -482,7 +486,7 @@ fn adapters_are_given_out_and_taken_in() {
         (refused(&with(&configuration, &huge)), "a header of"),
         (refused(&with(&configuration, &long)), "a header of"),
         (refused(&with(&configuration, &weights[..weights.len() / 2])), "adapter_model.safetensors"),
-        (refused(&with(&configuration, &infinite)), "isn't finite"),
+        (refused(&with(&configuration, &infinite)), "finite"),
         (changed("r", json!(3)), "lora_"),
         (changed("r", json!(100_000)), "at most 256"),
         (changed("use_dora", json!(true)), "use_dora"),
