@@ -1,4 +1,7 @@
-"""Schemathesis over the description that a running service gives: calls as described and calls that aren't, for two minutes at most."""
+"""Schemathesis over the description that a running service gives: calls as described and calls that aren't, for two minutes at most.
+
+That nothing is done without a key is tested in tests/serve.rs: `--header` puts the key in every call here, so that such a check would only find itself.
+"""
 
 import subprocess
 import sys
@@ -13,7 +16,6 @@ CHECKS = [
     "response_schema_conformance",
     "negative_data_rejection",
     "unsupported_method",
-    "ignored_auth",
 ]
 SECONDS = 120
 
@@ -24,6 +26,8 @@ def main():
             str(Path(sys.executable).with_name("schemathesis")), "run", f"{served.url}/v1/openapi.json",
             "--header", f"authorization: Bearer {served.key}",
             "--checks", ",".join(CHECKS), "--max-time", str(SECONDS), "--request-timeout", "60", "--seed", "1",
+            # It can't write archives; tests/api.rs uploads them, whole and broken.
+            "--exclude-operation-id", "upload_adapter",
             "--phases", "examples,coverage,fuzzing,stateful", "--continue-on-failure", "--warnings", "off",
             *sys.argv[1:],
         ]
