@@ -181,7 +181,7 @@ impl Client {
         self.reader.get_mut().write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).map_err(|_| 0u16)?;
         let mut line = String::new();
         let (mut status, mut length) = (0, None);
-        while self.line(&mut line)? != "" {
+        while !self.line(&mut line)?.is_empty() {
             match line.trim_end().split_once(": ") {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => length = value.parse().ok(),
                 None => status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0),

@@ -228,8 +228,11 @@ struct Uploaded {
     version: Option<i64>,
 }
 
+/// A datanet's number and a version of it.
+type OfVersion = (i64, i64);
+
 /// A checked upload: the numbers of its datanet and version.
-fn check(service: &Service, caller: Caller, order: &Uploaded) -> Result<(Arc<Base>, Option<(i64, i64)>), ApiError> {
+fn check(service: &Service, caller: Caller, order: &Uploaded) -> Result<(Arc<Base>, Option<OfVersion>), ApiError> {
     let base = service.catalog.base(&order.base).ok_or_else(|| ApiError::parameter("base", format!("base: no base {:?} is served", order.base)))?;
     trainings::check_free(service, &order.base, &order.name)?;
     let of = match (&order.datanet, order.version) {

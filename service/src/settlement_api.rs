@@ -112,10 +112,10 @@ pub fn found(service: &Service, caller: Caller, id: &str) -> Result<Settlement, 
 }
 
 async fn settle(State(service): Shared, caller: Caller, Path(id): Path<String>, body: Bytes) -> Answered {
-    if !body.is_empty() {
-        if let Some(other) = object(&body)?.keys().next() {
-            return Err(ApiError::parameter(other, format!("{other} isn't supported")));
-        }
+    if !body.is_empty()
+        && let Some(other) = object(&body)?.keys().next()
+    {
+        return Err(ApiError::parameter(other, format!("{other} isn't supported")));
     }
     let settlement = enqueue(&service, caller, &id).await?;
     let over = settlement.job.as_ref().is_none_or(jobs::Job::is_over);

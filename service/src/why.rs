@@ -192,7 +192,8 @@ fn allowed(service: &Service, caller: Caller, request: &Request, index: Option<&
         let Some((of, _)) = &version else { return Ok(false) };
         Ok(!everywhere(database, &service.files, of, name)?.is_empty())
     };
-    if !caller.sees(request.key) && !(own && holds()?) && !(caller.owns() && reads) {
+    let may = caller.sees(request.key) || (caller.owns() && reads) || (own && holds()?);
+    if !may {
         return Err(missing());
     }
     Ok(Allowed { texts: own || reads || service.show_samples || caller.scope == Scope::Admin, version })

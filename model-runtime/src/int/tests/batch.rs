@@ -3,6 +3,7 @@
 use super::*;
 use crate::int::RunError;
 use crate::int::batch::{Prefix, Sequence, turn};
+use crate::semantics::Rounding;
 use proptest::prelude::*;
 use std::sync::{Arc, OnceLock};
 
@@ -90,9 +91,10 @@ proptest! {
 #[test]
 fn a_sequence_that_fails_leaves_the_others_alone() {
     let [base, adapted, ..] = runtimes() else { panic!("there are four") };
-    // A residual stream that no calibration saw.
+    // A residual stream with no room for what calibration saw.
     let mut broken = (**adapted).clone();
-    broken.embed = Arc::new(broken.embed.iter().map(|&x| x.saturating_mul(1 << 12)).collect());
+    let op = broken.sem.ops.get_mut("hout").unwrap();
+    (op.rounding, op.bits) = (Rounding::Exact, 2);
     let broken = Arc::new(broken);
     let alone: Vec<_> = [base, &broken, adapted].map(|rt| rt.generate(&[1, 2, 3], 1, None)).into();
     assert!(alone[0].is_ok() && alone[1].is_err() && alone[2].is_ok(), "{alone:?}");
