@@ -234,7 +234,7 @@ test("what isn't the proof is refused by the browser, and never called verified"
     await page.getByRole("button", { name: "Check" }).click();
   };
   await page.getByRole("button", { name: "Check" }).click();
-  await heard("Choose both files.");
+  await heard("Choose statement and proof.");
   await choose(tampered(proof, 5000));
   await heard("Refused: ");
   await choose(proof);
