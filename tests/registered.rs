@@ -11,7 +11,7 @@ fn proofs_rely_on_a_registered_index() {
     let (dir, server, key) = fresh("registered");
     let post = |path: &str, body: &Value| server.call(&key, "POST", path, body);
     let sample = |i: usize| {
-        let contributor = if i % 2 == 0 { "mia" } else { "jonas" };
+        let contributor = if i.is_multiple_of(2) { "mia" } else { "jonas" };
         format!(
             "{}\n",
             json!({ "contributor": contributor, "text": format!("{} keeps the light of {}.", ["Ada", "Bo", "Cleo"][i % 3], ["Skarn", "Velm"][i % 2]) })
@@ -46,9 +46,9 @@ fn proofs_rely_on_a_registered_index() {
     assert_eq!(proof["result"]["registration"], job["result"]["registration"]);
     let file = |which: &str| {
         let name = proof["result"][which].as_str().unwrap();
-        text(&dir.join("files").join(&name[..2]).join(name))
+        text(dir.join("files").join(&name[..2]).join(name))
     };
-    let registration = text(&dir.join("models/demo/adapters/few/index/registration"));
+    let registration = text(dir.join("models/demo/adapters/few/index/registration"));
     let verify = |more: &[&str]| poa([&["verify", &file("proof"), "--statement", &file("statement")], more].concat());
     let alone = verify(&[]);
     assert!(alone.status == 1 && alone.json["reason"].as_str().unwrap_or_default().contains("registration"), "{}", alone.json);

@@ -448,7 +448,7 @@ fn an_answer_is_paid_for() {
     let (proof, statement, vk) = (file("wrapped", "outer_proof"), file("proven", "statement"), file("wrapped", "key"));
     let verified = poa(["verify", &text(&proof), "--statement", &text(&statement), "--key", &text(&vk)]).success();
     assert_eq!((&verified["valid"], &verified["insecure_srs"]), (&json!(true), &json!(true)), "{verified}");
-    let published: Value = serde_json::from_str(&server.get(&key, &format!("{path}/outer-statement.json")).body).unwrap();
+    let published: Value = serde_json::from_str(&server.get(&key, settlement["files"].as_array().unwrap()[1].as_str().unwrap()).body).unwrap();
     assert!(published["requests"][0]["tokens"].get("public").is_none() && !published.to_string().contains("Skarn"), "{published}");
     // A second answer needs no key, contracts or registration; a policy asks for it.
     let policy = |model: &str, body: Value| server.call(&key, "PUT", &format!("/v1/policies/{model}"), &body).status;

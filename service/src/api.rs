@@ -107,7 +107,7 @@ pub fn object(body: &Bytes) -> Result<Map<String, Value>, ApiError> {
     operation_id = "complete",
     params(("idempotency-key" = Option<String>, Header, description = "A text of 1 to 255 visible ASCII characters: the call is done once, however often it is sent")),
     request_body(content = CompletionCall),
-    responses((status = 200, description = "the completion, or with `stream` its pieces as events", content((Completion = "application/json"), (String = "text/event-stream"))))
+    responses((status = 200, description = "the completion, or with `stream` its pieces as events", content((Completion = "application/json"), (serde_json::Value = "text/event-stream"))))
 )]
 async fn completions(State(service): Shared, caller: Caller, body: Bytes) -> Answered {
     complete(service, caller, Shape::Text, object(&body)?).await
@@ -121,7 +121,7 @@ async fn completions(State(service): Shared, caller: Caller, body: Bytes) -> Ans
     operation_id = "chat",
     params(("idempotency-key" = Option<String>, Header, description = "A text of 1 to 255 visible ASCII characters: the call is done once, however often it is sent")),
     request_body(content = ChatCall),
-    responses((status = 200, description = "the answer, or with `stream` its pieces as events", content((ChatCompletion = "application/json"), (String = "text/event-stream"))))
+    responses((status = 200, description = "the answer, or with `stream` its pieces as events", content((ChatCompletion = "application/json"), (serde_json::Value = "text/event-stream"))))
 )]
 async fn chat_completions(State(service): Shared, caller: Caller, body: Bytes) -> Answered {
     complete(service, caller, Shape::Chat, object(&body)?).await

@@ -56,20 +56,23 @@ struct Waiting {
 }
 
 /// Who waits, by model.
-#[derive(Default)]
-struct Queue {
-    models: BTreeMap<String, VecDeque<Waiting>>,
+struct Queue<T> {
+    models: BTreeMap<String, VecDeque<T>>,
     /// The model whose turn it was last.
     last: String,
 }
 
-impl Queue {
-    fn push(&mut self, waiting: Waiting) {
-        self.models.entry(waiting.order.served.id.clone()).or_default().push_back(waiting);
+impl<T> Queue<T> {
+    fn new() -> Self {
+        Self { models: BTreeMap::new(), last: String::new() }
+    }
+
+    fn push(&mut self, model: &str, waiting: T) {
+        self.models.entry(model.to_owned()).or_default().push_back(waiting);
     }
 
     /// The first of the model after the one whose turn it was last: who asks one model often doesn't keep others waiting.
-    fn next(&mut self) -> Option<Waiting> {
+    fn next(&mut self) -> Option<T> {
         let after = (Bound::Excluded(self.last.as_str()), Bound::Unbounded);
         let name = self.models.range::<str, _>(after).next().or_else(|| self.models.iter().next())?.0.clone();
         let waiting = self.models.get_mut(&name)?;
@@ -204,17 +207,19 @@ impl Decoder {
 
 /// Decodes until nobody can ask any more.
 fn decode(receive: &Receiver<Waiting>, figures: &Figures, mut prefixes: Prefixes) {
-    let (mut queue, mut active) = (Queue::default(), Vec::new());
+    let (mut queue, mut active) = (Queue::new(), Vec::new());
+    let wait = |queue: &mut Queue<Waiting>, waiting: Waiting| queue.push(&waiting.order.served.id.clone(), waiting);
     loop {
         if active.is_empty() {
             let Ok(waiting) = receive.recv() else { return };
-            queue.push(waiting);
+            wait(&mut queue, waiting);
         }
-        receive.try_iter().for_each(|waiting| queue.push(waiting));
+        receive.try_iter().for_each(|waiting| wait(&mut queue, waiting));
         while active.len() < TOGETHER
             && let Some(waiting) = queue.next()
         {
-            active.extend(begin(waiting, &mut prefixes, figures));
+            // A defect ends the answer that it met, not the thread that others wait for.
+            active.extend(catch_unwind(AssertUnwindSafe(|| begin(waiting, &mut prefixes, figures))).unwrap_or_default());
         }
         figures.active.store(active.len() as u64, Ordering::Relaxed);
         active = go_on(active, &mut prefixes, figures);
@@ -251,7 +256,7 @@ enum Turned {
 /// A token more for each, on all cores: each core takes some, whose products it makes together; those that go on.
 fn go_on(mut active: Vec<Active>, prefixes: &mut Prefixes, figures: &Figures) -> Vec<Active> {
     let each = active.len().div_ceil(rayon::current_num_threads());
-    // A defect ends the answers that it met, and no others.
+    // A defect ends the answers that were decoded beside it, and no others.
     let turned =
         |some: &mut [Active]| catch_unwind(AssertUnwindSafe(|| turn_some(some))).unwrap_or_else(|_| some.iter().map(|_| Turned::Broken).collect());
     let turned: Vec<Turned> = active.par_chunks_mut(each).flat_map_iter(turned).collect();
@@ -299,6 +304,18 @@ mod tests {
         let mut sequence = Sequence::new(runtime.clone(), prompt, None).unwrap();
         turn(&mut [&mut sequence]).remove(0).unwrap();
         sequence.into_prefix()
+    }
+
+    #[test]
+    fn models_take_turns_however_many_wait_for_one() {
+        let mut queue = Queue::new();
+        (0..4).for_each(|i| queue.push("busy", i));
+        assert_eq!(queue.next(), Some(0));
+        queue.push("another", 10);
+        queue.push("quiet", 20);
+        queue.push("quiet", 21);
+        let order: Vec<i32> = std::iter::from_fn(|| queue.next()).collect();
+        assert_eq!(order, [20, 10, 1, 21, 2, 3], "each model's own in the order they came");
     }
 
     #[test]

@@ -154,7 +154,7 @@ async fn follow(reader: &Reader, job: &Job, mut seen: Seen, send: &Sender<Result
     tag = "requests",
     operation_id = "proof_events",
     params(("id" = String, Path, description = "a request"), ("last-event-id" = Option<String>, Header, description = "The id of the last event that was seen")),
-    responses((status = 200, description = "states as they change: events `job` and `epoch` with ids, and comments in between", body = String, content_type = "text/event-stream"), (status = 204, description = "over, and nothing new since the last event"))
+    responses((status = 200, description = "states as they change: events `job` and `epoch` with ids, and comments in between", body = serde_json::Value, content_type = "text/event-stream"), (status = 204, description = "over, and nothing new since the last event"))
 )]
 pub async fn of_request(State(service): Shared, caller: Caller, Path(id): Path<String>, headers: HeaderMap) -> Answered {
     requests::find(&service.database, caller, &id)?;
@@ -169,7 +169,7 @@ pub async fn of_request(State(service): Shared, caller: Caller, Path(id): Path<S
     tag = "training",
     operation_id = "training_events",
     params(("id" = String, Path, description = "a training"), ("last-event-id" = Option<String>, Header, description = "The id of the last event that was seen")),
-    responses((status = 200, description = "states as they change: events `job` and `epoch` with ids, and comments in between", body = String, content_type = "text/event-stream"), (status = 204, description = "over, and nothing new since the last event"))
+    responses((status = 200, description = "states as they change: events `job` and `epoch` with ids, and comments in between", body = serde_json::Value, content_type = "text/event-stream"), (status = 204, description = "over, and nothing new since the last event"))
 )]
 pub async fn of_training(State(service): Shared, caller: Caller, Path(id): Path<String>, headers: HeaderMap) -> Answered {
     let job = trainings::find(&service.database, caller, &id)?.job.ok_or_else(|| ApiError::not_found("training"))?;
@@ -206,7 +206,7 @@ pub async fn job(State(service): Shared, caller: Caller, Path(id): Path<i64>) ->
     tag = "jobs",
     operation_id = "job_events",
     params(("id" = i64, Path, description = "a job's number"), ("last-event-id" = Option<String>, Header, description = "The id of the last event that was seen")),
-    responses((status = 200, description = "states as they change: events `job` and `epoch` with ids, and comments in between", body = String, content_type = "text/event-stream"), (status = 204, description = "over, and nothing new since the last event"))
+    responses((status = 200, description = "states as they change: events `job` and `epoch` with ids, and comments in between", body = serde_json::Value, content_type = "text/event-stream"), (status = 204, description = "over, and nothing new since the last event"))
 )]
 pub async fn of_job(State(service): Shared, caller: Caller, Path(id): Path<i64>, headers: HeaderMap) -> Answered {
     stream(&service, caller, &headers, ordered(&service, caller, id)?)

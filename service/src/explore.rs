@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
 use steps::error::{Failure, While};
+use utoipa::ToSchema;
 
 /// Most characters of what is looked for.
 const QUERY: usize = 200;
@@ -23,7 +24,7 @@ const DIGITS: usize = 8;
 const FOUND: usize = 20;
 
 /// Something that was looked for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 pub struct Find {
     /// `model`, `datanet`, `version`, `request`, `proof`, `training` or `contributor`.
     pub kind: &'static str,
@@ -206,7 +207,7 @@ pub fn model(service: &Service, caller: Caller, id: &str) -> Result<Model, ApiEr
 }
 
 /// A finished proof in a list.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Proven {
     /// Of which request.
     pub request: String,

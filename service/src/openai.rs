@@ -241,10 +241,15 @@ pub async fn model(service: &Arc<Service>, name: &str) -> Result<Arc<Served>, Ap
 }
 
 /// Reads a question's prompt; returns its tokens and the room for an answer.
-async fn checked(served: &Arc<Served>, question: &Question) -> Result<(Vec<u32>, usize), ApiError> {
-    let (served, question) = (served.clone(), question.clone());
+async fn checked(service: &Service, served: &Arc<Served>, question: &Question) -> Result<(Vec<u32>, usize), ApiError> {
     // Long prompts take a while to be read.
-    tokio::task::spawn_blocking(move || check(&served, &question)).await?
+    let permit = service.permit().await?;
+    let (served, question) = (served.clone(), question.clone());
+    let work = move || {
+        let _permit = permit;
+        check(&served, &question)
+    };
+    tokio::task::spawn_blocking(work).await?
 }
 
 /// Keeps an answer; returns the request's id with it.
@@ -256,19 +261,24 @@ async fn kept(service: Arc<Service>, caller: Caller, served: Arc<Served>, prompt
 /// Answers a question and keeps it; returns the request's id with the answer.
 pub async fn ask(service: &Arc<Service>, caller: Caller, served: &Arc<Served>, question: Question) -> Result<(String, Answer), ApiError> {
     let _place = service.place()?;
-    let read = checked(served, &question).await?;
+    let read = checked(service, served, &question).await?;
     let of = service.clone();
     let answer = answer(served, caller.key, question.stop, read, move |_| of.goes_on()).await?;
     kept(service.clone(), caller, served.clone(), question.prompt, answer).await
 }
 
 /// What a model reads: a text and, where that says not all of it, its tokens.
-pub async fn prompt(served: &Arc<Served>, asked: Asked) -> Result<(String, Option<Vec<u32>>), ApiError> {
+pub async fn prompt(service: &Service, served: &Arc<Served>, asked: Asked) -> Result<(String, Option<Vec<u32>>), ApiError> {
     match asked {
         Asked::Text(text) => Ok((text, None)),
         Asked::Chat(messages) => {
-            let served = served.clone();
-            tokio::task::spawn_blocking(move || chat_prompt(&served, &messages)).await?
+            // A template may take a while, and who wrote the messages has a say in how long.
+            let (permit, served) = (service.permit().await?, served.clone());
+            let work = move || {
+                let _permit = permit;
+                chat_prompt(&served, &messages)
+            };
+            tokio::task::spawn_blocking(work).await?
         }
     }
 }
@@ -277,7 +287,7 @@ pub async fn prompt(served: &Arc<Served>, asked: Asked) -> Result<(String, Optio
 pub async fn complete(service: Arc<Service>, caller: Caller, shape: Shape, body: Map<String, Value>) -> Result<Response, ApiError> {
     let call = Call::read(shape, &body)?;
     let served = model(&service, &call.model).await?;
-    let (prompt, tokens) = prompt(&served, call.prompt).await?;
+    let (prompt, tokens) = prompt(&service, &served, call.prompt).await?;
     let question = Question { prompt, tokens, max_tokens: call.max_tokens, cut_to_room: call.cut_to_room, stop: call.stop };
     let prefix = if shape == Shape::Text { "cmpl" } else { "chatcmpl" };
     let id = format!("{prefix}-{}", &crate::database::hex(&crate::database::random()?)[..24]);
@@ -288,7 +298,7 @@ pub async fn complete(service: Arc<Service>, caller: Caller, shape: Shape, body:
     }
     let place = service.place()?;
     // What is refused is refused before the stream begins.
-    let read = checked(&served, &question).await?;
+    let read = checked(&service, &served, &question).await?;
     // Room for all of it: a reader who doesn't read holds nobody up.
     let (send, receive) = mpsc::channel::<Result<Event, Infallible>>(read.1 + OTHER_EVENTS);
     let include_usage = call.include_usage;

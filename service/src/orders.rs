@@ -2,6 +2,7 @@
 
 use crate::adapters::ADOPT;
 use crate::proofs::PROVE;
+use crate::settlements::SETTLE;
 use crate::trainings::TRAIN;
 use rusqlite::{Connection, OptionalExtension};
 
@@ -14,9 +15,10 @@ struct Ordered {
     owner: &'static str,
 }
 
-const ORDERED: [Ordered; 3] = [
+const ORDERED: [Ordered; 4] = [
     Ordered { kind: PROVE, word: "proof", owner: "SELECT key FROM requests WHERE id = ?1" },
     Ordered { kind: TRAIN, word: "training", owner: "SELECT key FROM trainings WHERE id = ?1" },
+    Ordered { kind: SETTLE, word: "settlement", owner: "SELECT key FROM requests WHERE id = ?1" },
     Ordered { kind: ADOPT, word: "adapter", owner: "SELECT key FROM adapters WHERE id = ?1" },
 ];
 

@@ -8,12 +8,13 @@ use crate::proofs::PROVE;
 use crate::settlements;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// All of them, in basis points.
 pub const ALL: u32 = 10_000;
 
 /// A model's policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Policy {
     /// The model's name.
     pub model: String,

@@ -9,7 +9,7 @@ use crate::files::Files;
 use crate::ledger::Ledger;
 use crate::making::Keys;
 use crate::settlements::Fee;
-use crate::{connections, datanets, idempotency, keys, openapi, pages, settlement_api, worker};
+use crate::{connections, datanets, idempotency, keys, openapi, pages, worker};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, header};
@@ -167,7 +167,6 @@ async fn guarded(request: Request, next: Next) -> Response {
 fn router(service: Arc<Service>) -> Router {
     Router::new()
         .merge(openapi::router())
-        .merge(settlement_api::routes())
         .merge(pages::routes())
         .layer(middleware::from_fn_with_state(service.clone(), idempotency::once))
         .layer(middleware::from_fn(guarded))

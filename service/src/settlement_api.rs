@@ -1,6 +1,6 @@
 //! Routes of settlements and of policies: what is paid for, how far it is, its files, and which answers are proven and paid without being asked for.
 
-use crate::api::object;
+use crate::api::{Answered, Shared, object};
 use crate::error::ApiError;
 use crate::keys::Caller;
 use crate::making::Making;
@@ -9,35 +9,30 @@ use crate::proofs::PROVE;
 use crate::requests::{self, Request};
 use crate::server::Service;
 use crate::settlements::{self, FILES, Settlement};
+use crate::shapes::{List, NewPolicy};
 use crate::{attributions, jobs};
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-
-type Shared = State<Arc<Service>>;
-type Answered = Result<Response, ApiError>;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Settlements that are listed.
 const LISTED: usize = 100;
 
 /// The routes.
-pub fn routes() -> Router<Arc<Service>> {
-    let files = FILES.iter().fold(Router::new(), |router, (name, ..)| {
-        let name: &'static str = name;
-        router
-            .route(&format!("/v1/requests/{{id}}/{name}"), get(move |s: Shared, caller: Caller, path: Path<String>| download(s, caller, path, name)))
-    });
-    files
-        .route("/v1/requests/{id}/settlement", get(settlement).post(settle).delete(cancel))
-        .route("/v1/settlements", get(newest))
-        .route("/v1/settlements/{id}", get(settlement))
-        .route("/v1/policies", get(list))
-        .route("/v1/policies/{model}", get(policy).put(set_policy))
+pub fn routes() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::new()
+        .routes(routes!(of_request, settle, cancel))
+        .routes(routes!(newest))
+        .routes(routes!(settlement))
+        .routes(routes!(download))
+        .routes(routes!(list))
+        .routes(routes!(policy, set_policy))
 }
 
 /// What became of a request, three times: whether it's answered, whether that is proven, whether it's paid for. None follows from another.
@@ -111,6 +106,15 @@ pub fn found(service: &Service, caller: Caller, id: &str) -> Result<Settlement, 
     settlements::find(&service.database, id)?.ok_or_else(|| ApiError::not_found("settlement"))
 }
 
+/// Has an answer paid for; asking twice is asking once.
+#[utoipa::path(
+    post,
+    path = "/v1/requests/{id}/settlement",
+    tag = "settlements",
+    operation_id = "settle",
+    params(("id" = String, Path, description = "a request"), ("idempotency-key" = Option<String>, Header, description = "A text of 1 to 255 visible ASCII characters: the call is done once, however often it is sent")),
+    responses((status = 200, description = "it is over already", body = Settlement), (status = 202, description = "it will be settled", body = Settlement))
+)]
 async fn settle(State(service): Shared, caller: Caller, Path(id): Path<String>, body: Bytes) -> Answered {
     if !body.is_empty()
         && let Some(other) = object(&body)?.keys().next()
@@ -122,10 +126,41 @@ async fn settle(State(service): Shared, caller: Caller, Path(id): Path<String>, 
     Ok((if over { StatusCode::OK } else { StatusCode::ACCEPTED }, Json(json!(settlement))).into_response())
 }
 
-async fn settlement(State(service): Shared, caller: Caller, Path(id): Path<String>) -> Answered {
+/// How far a request's payment is.
+#[utoipa::path(
+    get,
+    path = "/v1/requests/{id}/settlement",
+    tag = "settlements",
+    operation_id = "settlement_of_request",
+    params(("id" = String, Path, description = "a request")),
+    responses((status = 200, description = "the settlement", body = Settlement))
+)]
+async fn of_request(State(service): Shared, caller: Caller, Path(id): Path<String>) -> Answered {
     Ok(Json(json!(found(&service, caller, &id)?)).into_response())
 }
 
+/// One settlement.
+#[utoipa::path(
+    get,
+    path = "/v1/settlements/{id}",
+    tag = "settlements",
+    operation_id = "settlement",
+    params(("id" = String, Path, description = "the request that it is of")),
+    responses((status = 200, description = "the settlement", body = Settlement))
+)]
+async fn settlement(shared: Shared, caller: Caller, id: Path<String>) -> Answered {
+    of_request(shared, caller, id).await
+}
+
+/// Cancels a settlement, as long as nothing is paid.
+#[utoipa::path(
+    delete,
+    path = "/v1/requests/{id}/settlement",
+    tag = "settlements",
+    operation_id = "cancel_settlement",
+    params(("id" = String, Path, description = "a request")),
+    responses((status = 200, description = "the cancelled settlement", body = Settlement))
+)]
 async fn cancel(State(service): Shared, caller: Caller, Path(id): Path<String>) -> Answered {
     let settlement = found(&service, caller, &id)?;
     if !settlements::cancel(&service.database, &id)? {
@@ -136,6 +171,14 @@ async fn cancel(State(service): Shared, caller: Caller, Path(id): Path<String>) 
     Ok(Json(json!(found(&service, caller, &id)?)).into_response())
 }
 
+/// The caller's settlements.
+#[utoipa::path(
+    get,
+    path = "/v1/settlements",
+    tag = "settlements",
+    operation_id = "list_settlements",
+    responses((status = 200, description = "newest first, at most a hundred", body = List<Settlement>))
+)]
 async fn newest(State(service): Shared, caller: Caller) -> Answered {
     let list = settlements::newest(&service.database, caller, LISTED)?;
     Ok(Json(json!({ "object": "list", "data": list })).into_response())
@@ -150,8 +193,17 @@ pub fn file(service: &Service, caller: Caller, id: &str, name: &str) -> Result<(
     Ok((service.files.get(hash)?, kind))
 }
 
-async fn download(State(service): Shared, caller: Caller, Path(id): Path<String>, name: &str) -> Answered {
-    let (bytes, kind) = file(&service, caller, &id, name)?;
+/// A file of a settlement, by the name that it is listed under.
+#[utoipa::path(
+    get,
+    path = "/v1/settlements/{id}/files/{name}",
+    tag = "settlements",
+    operation_id = "settlement_file",
+    params(("id" = String, Path, description = "the request that it is of"), ("name" = String, Path, description = "`outer-proof.json`, `outer-statement.json`, `outer.vk` or `inner-proof.bin`")),
+    responses((status = 200, description = "what `poa verify` takes", content((serde_json::Value = "application/json"), (Vec<u8> = "application/octet-stream"))))
+)]
+async fn download(State(service): Shared, caller: Caller, Path((id, name)): Path<(String, String)>) -> Answered {
+    let (bytes, kind) = file(&service, caller, &id, &name)?;
     Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
 }
 
@@ -160,11 +212,28 @@ pub fn all_policies(service: &Service) -> rusqlite::Result<Vec<Policy>> {
     service.catalog.all().iter().map(|listed| policies::find(&service.database, &listed.id)).collect()
 }
 
+/// Policies of all models.
+#[utoipa::path(
+    get,
+    path = "/v1/policies",
+    tag = "settlements",
+    operation_id = "list_policies",
+    responses((status = 200, description = "by model", body = List<Policy>))
+)]
 async fn list(State(service): Shared, caller: Caller) -> Answered {
     caller.admin()?;
     Ok(Json(json!({ "object": "list", "data": all_policies(&service)? })).into_response())
 }
 
+/// Which answers of a model are proven and paid for unasked.
+#[utoipa::path(
+    get,
+    path = "/v1/policies/{model}",
+    tag = "settlements",
+    operation_id = "policy",
+    params(("model" = String, Path, description = "a model's name")),
+    responses((status = 200, description = "the policy", body = Policy))
+)]
 async fn policy(State(service): Shared, caller: Caller, Path(model): Path<String>) -> Answered {
     caller.admin()?;
     service.catalog.listed(&model)?;
@@ -189,6 +258,16 @@ pub fn change_policy(service: &Service, policy: &Policy) -> Result<(), ApiError>
     Ok(policies::set(&service.database, policy)?)
 }
 
+/// Sets that, for answers from now on.
+#[utoipa::path(
+    put,
+    path = "/v1/policies/{model}",
+    tag = "settlements",
+    operation_id = "set_policy",
+    params(("model" = String, Path, description = "a model's name")),
+    request_body(content = NewPolicy),
+    responses((status = 200, description = "the policy", body = Policy))
+)]
 async fn set_policy(State(service): Shared, caller: Caller, Path(model): Path<String>, body: Bytes) -> Answered {
     caller.admin()?;
     let body = object(&body)?;

@@ -16,6 +16,7 @@ use crate::ledger::{Account, Ledger};
 use crate::making::Making;
 use crate::requests;
 use crate::server::Service;
+use crate::webhooks;
 use alloy::primitives::{Address, B256, U256};
 use alloy::sol_types::SolEvent;
 use chain::abi::AttributionSettlement;
@@ -36,6 +37,7 @@ use steps::evm_proof::{EvmProof, only_request, word};
 use steps::outer;
 use steps::progress::{Event, Observer};
 use steps::run::random_id;
+use utoipa::ToSchema;
 
 /// The kind of job that settles a request.
 pub const SETTLE: &str = "settle";
@@ -106,7 +108,7 @@ struct Ended {
 }
 
 /// What a contributor was credited with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Payout {
     /// Who.
     pub contributor: String,
@@ -117,7 +119,7 @@ pub struct Payout {
 }
 
 /// A settlement as it's told.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Settlement {
     /// The request's id, which is the settlement's.
     pub id: String,
@@ -171,7 +173,7 @@ fn of_request(connection: &Connection, request: &str) -> rusqlite::Result<Option
         .collect::<Result<_, _>>()?;
     let job = jobs::find_in(connection, SETTLE, request)?;
     let made = FILES.iter().filter(|(_, step, ..)| steps.contains_key(*step));
-    let files = made.map(|(name, ..)| format!("/v1/requests/{request}/{name}")).collect();
+    let files = made.map(|(name, ..)| format!("/v1/settlements/{request}/files/{name}")).collect();
     Ok(Some(Settlement { id: request.to_owned(), created, state: state(&steps, job.as_ref()), steps, payouts, files, job }))
 }
 
@@ -201,7 +203,12 @@ pub fn enqueue_in(t: &Transaction<'_>, request: &str) -> rusqlite::Result<()> {
 pub fn cancel(database: &Database, request: &str) -> rusqlite::Result<bool> {
     let update = "UPDATE jobs SET state = 'cancelled', phase = NULL WHERE kind = ?1 AND subject = ?2 AND state IN ('queued', 'running') \
                   AND NOT EXISTS (SELECT 1 FROM settlement_steps WHERE request = ?2)";
-    database.write(|t| Ok(t.execute(update, [SETTLE, request])? > 0))
+    database.write(|t| {
+        let cancelled = t.execute(update, [SETTLE, request])? > 0;
+        let job = jobs::find_in(t, SETTLE, request)?.filter(|_| cancelled);
+        job.iter().try_for_each(|job| webhooks::ended(t, job))?;
+        Ok(cancelled)
+    })
 }
 
 /// What every contributor was credited with, by request, newest first.

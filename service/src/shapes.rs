@@ -255,6 +255,18 @@ pub struct ProofJob {
     files: Option<Vec<String>>,
 }
 
+/// Shares of a model's answers, in basis points; what isn't named stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPolicy {
+    /// Proven.
+    #[schema(maximum = 10_000)]
+    proof_bps: Option<u32>,
+    /// Paid for.
+    #[schema(maximum = 10_000)]
+    settlement_bps: Option<u32>,
+}
+
 /// A key to be made.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -8,6 +8,7 @@ use crate::jobs::Job;
 use crate::keys::{Caller, Session};
 use crate::registrations;
 use crate::server::Service;
+use crate::shapes::List;
 use crate::why::{Basis, Told, Verdict, Why, why};
 use askama::Template;
 use axum::extract::{Form, Path, Query, State};
@@ -18,8 +19,10 @@ use circuits::statement::Statement;
 use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-/// The routes, the API's included.
+/// The pages.
 pub fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/explore", get(explore_page))
@@ -28,9 +31,11 @@ pub fn routes() -> Router<Arc<Service>> {
         .route("/models/{id}/registration.zip", get(registration_files))
         .route("/proofs/{id}", get(proof_page))
         .route("/requests/{id}/why", get(why_page))
-        .route("/v1/search", get(search))
-        .route("/v1/proofs", get(proofs))
-        .route("/v1/requests/{id}/attribution/{contributor}", get(why_route))
+}
+
+/// The API's routes.
+pub fn api_routes() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::new().routes(routes!(search)).routes(routes!(proofs)).routes(routes!(why_route))
 }
 
 #[derive(Deserialize)]
@@ -64,6 +69,15 @@ struct Searched {
     q: String,
 }
 
+/// What has a hash, an id or a name, as far as the caller may see it.
+#[utoipa::path(
+    get,
+    path = "/v1/search",
+    tag = "explorer",
+    operation_id = "search",
+    params(("q" = String, Query, description = "eight digits of a hash at least, an id, or a part of a name")),
+    responses((status = 200, description = "what was found", body = List<Find>))
+)]
 async fn search(
     State(service): Shared,
     caller: Caller,
@@ -73,6 +87,14 @@ async fn search(
     Ok(Json(json!({ "object": "list", "data": explore::search(&service, caller, &q)? })).into_response())
 }
 
+/// Finished proofs that the caller may see.
+#[utoipa::path(
+    get,
+    path = "/v1/proofs",
+    tag = "explorer",
+    operation_id = "list_proofs",
+    responses((status = 200, description = "newest first, at most a hundred", body = List<explore::Proven>))
+)]
 async fn proofs(State(service): Shared, caller: Caller) -> Result<Response, ApiError> {
     Ok(Json(json!({ "object": "list", "data": explore::proofs(&service.database, caller, 100)? })).into_response())
 }
@@ -254,6 +276,15 @@ async fn why_page(State(service): Shared, session: Session, Path(id): Path<Strin
     Ok(page(&WhyPage { session, sees, when, proven, percent, lines, why }))
 }
 
+/// Why a contributor did or didn't earn in an answer.
+#[utoipa::path(
+    get,
+    path = "/v1/requests/{id}/attribution/{contributor}",
+    tag = "requests",
+    operation_id = "why",
+    params(("id" = String, Path, description = "a request"), ("contributor" = String, Path, description = "a contributor's name")),
+    responses((status = 200, description = "sample by sample, what was decided", body = serde_json::Value))
+)]
 async fn why_route(State(service): Shared, caller: Caller, Path((id, contributor)): Path<(String, String)>) -> Result<Response, ApiError> {
     Ok(Json(why(&service, caller, &id, &contributor).await?).into_response())
 }

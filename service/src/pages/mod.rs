@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod datanets;
-mod explore;
+pub mod explore;
 mod settlements;
 mod trainings;
 mod verify;
@@ -223,7 +223,7 @@ impl Ask {
             return Err(ApiError::parameter("prompt", "the question is empty"));
         }
         let message = Message { role: "user".into(), content: prompt };
-        let (prompt, tokens) = prompt_of(&served, Asked::Chat(vec![message])).await?;
+        let (prompt, tokens) = prompt_of(service, &served, Asked::Chat(vec![message])).await?;
         Ok((served, Question { prompt, tokens, max_tokens: Some(TOKENS), stop: vec![], cut_to_room: true }))
     }
 }
