@@ -5,7 +5,7 @@ use crate::meter::{Terminal, say};
 use chain::deploy::RawVerifier;
 use chain::request::{Conditions, Settlement};
 use chain::{bundled, devnet};
-use circuits::statement::{Digest, Statement};
+use circuits::statement::Digest;
 use prover::srs::Srs;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -22,8 +22,7 @@ const K: u32 = 19;
 pub struct Paid {
     /// The prompt with its salt.
     pub prompt: Prompt,
-    /// The request id that the demo's chain will give. It names the bundled contract's key, as the payment does: a new key is bundled first, and
-    /// the proof that settles is made after.
+    /// The request id that the demo's chain gives if the answer's key is the bundled one.
     pub request_id: Digest,
 }
 
@@ -31,8 +30,14 @@ impl Paid {
     /// A payment for a prompt to a model whose relation has room for so many tokens.
     pub fn new(tokens: Vec<u32>, capacity: usize, text: &str) -> Result<Self, Failure> {
         let prompt = Prompt::new(tokens, capacity, Some(text.to_owned()))?;
-        let request_id = devnet::request_id(Conditions { prompt: prompt.digest, ..Conditions::default() }, bundled::key_digest());
-        Ok(Self { prompt, request_id })
+        let paid = Self { prompt, request_id: Digest::default() };
+        let request_id = paid.request_id(bundled::key_digest());
+        Ok(Self { request_id, ..paid })
+    }
+
+    /// The request id that the demo's chain gives for a payment that names this key.
+    fn request_id(&self, key: Digest) -> Digest {
+        devnet::request_id(Conditions { prompt: self.prompt.digest, ..Conditions::default() }, key)
     }
 }
 
@@ -45,41 +50,51 @@ pub struct Settled {
 }
 
 /// Proves a job under the `evm` profile, wraps the proof and settles it. `out` keeps every file.
-pub fn settle(job: Job<'_>, out: &Path) -> Result<Settled, Failure> {
+pub fn settle(job: Job<'_>, paid: &Paid, out: &Path) -> Result<Settled, Failure> {
     say("proving again with the hash that the outer circuit knows …");
-    let proven = prove::<Evm>(job, &Terminal::new())?;
+    let srs = reference_string(out)?;
+    let mut proven = prove::<Evm>(job.clone(), &Terminal::new())?;
+    // Another processor trains another adapter, whose key is another one: the payment names it, so the proof that settles is made for it.
+    let (key, _) = outer::key(&proven.statement, &proven.bytes, &srs, &keys_directory(), &Terminal::new())?;
+    let request_id = paid.request_id(Digest(key.digest()));
+    if request_id != paid.request_id {
+        say("proving once more: this adapter has another key than the bundled one, and the payment names it …");
+        let requests = job.requests.into_iter().map(|(trace, _)| (trace, request_id)).collect();
+        proven = prove::<Evm>(Job { requests, ..job }, &Terminal::new())?;
+    }
     let statement_path = out.join("evm-statement.json");
     write_file(&out.join("evm-inner.bin"), &proven.bytes)?;
     write_json(&statement_path, &proven.statement)?;
     say("wrapping it into a zero-knowledge proof (the first time takes minutes for the keys) …");
-    let wrapped = wrap(&proven.statement, &proven.bytes, out)?;
+    let wrapped = outer::wrap(&proven.statement, &proven.bytes, &srs, &keys_directory(), &Terminal::new())?;
     wrapped.proof.save(&out.join("evm-proof.json"))?;
     write_file(&out.join("outer.vk"), wrapped.key.encoding())?;
     write_file(&out.join("Verifier.sol"), wrapped.solidity.as_bytes())?;
+    write_file(&out.join("VerifierTemplate.sol"), bundled::template(&wrapped.solidity, &wrapped.key).as_bytes())?;
     say("settling on an EVM in this process …");
     let settlement = devnet::settle_in_process(&proven.statement, &wrapped.proof, &raw_verifier(&wrapped, out)?)?;
     Ok(Settled { wrap: wrapped.figures, settlement })
 }
 
-fn wrap(statement: &Statement, bytes: &[u8], out: &Path) -> Result<Wrapped, Failure> {
+/// A reference string whose secret is published: for trials.
+fn reference_string(out: &Path) -> Result<Srs, Failure> {
     let directory = out.join("srs");
-    let srs = match Srs::load(&directory, K, &mut |what| say(what)) {
-        Ok(srs) => srs,
+    match Srs::load(&directory, K, &mut |what| say(what)) {
+        Ok(srs) => Ok(srs),
         Err(_) => {
             let srs = Srs::insecure(K).during("making an insecure reference string")?;
             srs.save(&directory).during_path("writing", &directory)?;
-            srs
+            Ok(srs)
         }
-    };
-    outer::wrap(statement, bytes, &srs, &keys_directory(), &Terminal::new())
+    }
 }
 
-/// The bundled contract, if it is this key's.
+/// The bundled contract with this key's literals.
 fn raw_verifier(wrapped: &Wrapped, out: &Path) -> Result<RawVerifier, Failure> {
     if let Some(raw) = bundled::verifier(&wrapped.key)? {
         return Ok(raw);
     }
-    let problem = format!("this relation's key is {}, the bundled verifier contract is for another", wrapped.proof.key_digest);
+    let problem = format!("this relation's key is {}, and the bundled verifier contract is for keys of another shape", wrapped.proof.key_digest);
     let hint = format!(
         "its source is in {0}: compile it (npm run verifier in contracts/), then `poa deploy --verifier`; \
          or make it the bundled one: npm run demo -- {0} in contracts/",

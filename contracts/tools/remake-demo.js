@@ -7,6 +7,7 @@ const { spawnSync } = require("child_process");
 const { root, forge } = require("./forge");
 
 const VERIFIER = "artifacts/raw/DemoVerifier.json";
+const TEMPLATE = "artifacts/raw/VerifierTemplate.json";
 const VECTOR = "test/vectors/proof-demo.json";
 const KEY = "../assets/demo/outer.vk";
 // What `poa deploy` gives the generated verifier unless said otherwise.
@@ -39,15 +40,17 @@ function require_ok(done, what) {
 function main(given) {
   const directory = path.resolve(process.cwd(), given ?? path.join(root, "..", "runs", "demo"));
   const file = (name) => path.join(directory, name);
-  const missing = ["evm-proof.json", "evm-statement.json", "outer.vk", "Verifier.sol"].filter((name) => !fs.existsSync(file(name)));
+  const missing = ["evm-proof.json", "evm-statement.json", "outer.vk", "Verifier.sol", "VerifierTemplate.sol"].filter((name) => !fs.existsSync(file(name)));
   if (missing.length > 0) throw new Error(`${directory} lacks ${missing.join(", ")}: run \`poa demo --out ${directory}\` first`);
   const [proof, statement] = ["evm-proof.json", "evm-statement.json"].map((name) => JSON.parse(fs.readFileSync(file(name), "utf8")));
   const made = vector(proof, statement);
-  const compiler = [path.join(__dirname, "compile-verifier.js"), file("Verifier.sol"), path.join(root, VERIFIER)];
-  require_ok(spawnSync(process.execPath, compiler, { stdio: "inherit" }), "compiling the verifier");
+  for (const [source, artifact] of [["Verifier.sol", VERIFIER], ["VerifierTemplate.sol", TEMPLATE]]) {
+    const compiler = [path.join(__dirname, "compile-verifier.js"), file(source), path.join(root, artifact)];
+    require_ok(spawnSync(process.execPath, compiler, { stdio: "inherit" }), `compiling ${source}`);
+  }
   fs.copyFileSync(file("outer.vk"), path.join(root, KEY));
   fs.writeFileSync(path.join(root, VECTOR), JSON.stringify(made, null, 1) + "\n");
-  console.error(`wrote ${VERIFIER}, ${VECTOR} and assets/demo/outer.vk, key ${proof.key_digest}; testing, which writes the snapshots`);
+  console.error(`wrote ${VERIFIER}, ${TEMPLATE}, ${VECTOR} and assets/demo/outer.vk, key ${proof.key_digest}; testing, which writes the snapshots`);
   require_ok(forge(["test"]), "testing");
 }
 

@@ -98,7 +98,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let verify_seconds = start.elapsed().as_secs_f64();
     let settled = match args.no_settlement {
         true => None,
-        false => Some(demo_settlement::settle(Job { private_tokens: true, prompt_salts: vec![Some(paid.prompt.salt)], ..job }, &args.out)?),
+        false => Some(demo_settlement::settle(Job { private_tokens: true, prompt_salts: vec![Some(paid.prompt.salt)], ..job }, &paid, &args.out)?),
     };
     let quality = args.queries.then(|| measure_queries(&args, &stage)).transpose()?;
     let shares = attribution_shares(&attribution, &stage.index);

@@ -5,10 +5,10 @@ use super::srs::INSECURE;
 use crate::meter::say;
 use alloy::primitives::Address;
 use chain::deploy::{RawVerifier, Settings, VERIFIER_GAS, bytecode, deploy_kept};
-use chain::devnet;
 use chain::journal::Journal;
 use chain::judges;
 use chain::rehearsal::rehearse;
+use chain::{bundled, devnet};
 use circuits::statement::Digest;
 use serde_json::json;
 use std::path::PathBuf;
@@ -18,16 +18,16 @@ use steps::store::{create_parent, write_json};
 
 /// Deploy verifier, registries, settlement, token and governance; addresses go to a file. Broken off, the same command goes on where it stopped.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  poa deploy --devnet --verifier raw.json --proof evm-proof.json --insecure-srs\n  \
+#[command(after_help = "Examples:\n  poa deploy --devnet --key outer.vk --proof evm-proof.json --insecure-srs\n  \
                         poa deploy --rpc-url https://node.example --private-key-file key --verifier raw.json --proof evm-proof.json --key outer.vk --holder 0x…")]
 pub struct Args {
     #[command(flatten)]
     node: NodeArgs,
     #[command(flatten)]
     account: KeyArgs,
-    /// The generated verifier's artifact.
-    #[arg(long)]
-    verifier: PathBuf,
+    /// The generated verifier's artifact (default: the bundled contract with the literals of --key, where its shape is the key's).
+    #[arg(long, required_unless_present = "key")]
+    verifier: Option<PathBuf>,
     /// A proof made with its key: says the key's digest, the proof's length, and whether the reference string is insecure. The verifier must
     /// accept it and refuse it tampered with, in this process, before anything is sent.
     #[arg(long)]
@@ -81,6 +81,7 @@ fn powers(deployer: Address, s: &Settings) -> Vec<String> {
 fn raw_verifier(args: &Args) -> Result<(RawVerifier, EvmProof), Failure> {
     let proof = EvmProof::load(&args.proof)?;
     let (key_digest, proof_bytes, mut insecure_srs) = (proof.key_digest, proof.proof_bytes, proof.srs.insecure);
+    let mut bundled = None;
     if let Some(path) = &args.key {
         let key = judges::read(path)?;
         if (Digest(key.digest()), key.proof_bytes()) != (key_digest, proof_bytes) {
@@ -88,8 +89,17 @@ fn raw_verifier(args: &Args) -> Result<(RawVerifier, EvmProof), Failure> {
             return Err(Failure::input(message).hint("give a proof made with this key"));
         }
         insecure_srs |= key.insecure();
+        bundled = bundled::verifier(&key)?.map(|raw| raw.code);
     }
-    let raw = RawVerifier { code: bytecode(&args.verifier)?, key_digest, proof_bytes, insecure_srs, gas_limit: args.verifier_gas };
+    let code = match &args.verifier {
+        Some(path) => bytecode(path)?,
+        None => bundled.ok_or_else(|| {
+            let message = "the bundled verifier contract is for keys of another shape (more rows)";
+            Failure::input(message)
+                .hint("compile this key's (`poa wrap --solidity`, then `npm run verifier` in contracts/), and give it with --verifier")
+        })?,
+    };
+    let raw = RawVerifier { code, key_digest, proof_bytes, insecure_srs, gas_limit: args.verifier_gas };
     Ok((raw, proof))
 }
 
