@@ -450,6 +450,11 @@ fn an_answer_is_paid_for() {
     assert_eq!((&verified["valid"], &verified["insecure_srs"]), (&json!(true), &json!(true)), "{verified}");
     let published: Value = serde_json::from_str(&server.get(&key, settlement["files"].as_array().unwrap()[1].as_str().unwrap()).body).unwrap();
     assert!(published["requests"][0]["tokens"].get("public").is_none() && !published.to_string().contains("Skarn"), "{published}");
+    // Who has the chain's request id, or the key, finds the payment.
+    for digits in [&settlement["steps"]["escrowed"]["request_id"], &settlement["steps"]["offered"]["key_digest"]] {
+        let found = server.get(&key, &format!("/v1/search?q={}", &digits.as_str().unwrap()[..12])).json();
+        assert!(found["data"].as_array().unwrap().iter().any(|find| find["kind"] == "settlement"), "{found}");
+    }
     // A second answer needs no key, contracts or registration; a policy asks for it.
     let policy = |model: &str, body: Value| server.call(&key, "PUT", &format!("/v1/policies/{model}"), &body).status;
     assert_eq!(policy("demo+facts", json!({ "settlement_bps": 10_000 })), 200);

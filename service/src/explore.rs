@@ -26,7 +26,7 @@ const FOUND: usize = 20;
 /// Something that was looked for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 pub struct Find {
-    /// `model`, `datanet`, `version`, `request`, `proof`, `training` or `contributor`.
+    /// `model`, `datanet`, `version`, `request`, `proof`, `settlement`, `training` or `contributor`.
     pub kind: &'static str,
     /// What it's called.
     pub title: String,
@@ -68,6 +68,11 @@ fn of_proof(id: &str, model: &str, what: &'static str) -> Find {
     Find { kind: "proof", title, what, page: format!("/proofs/{id}"), api: Some(format!("/v1/requests/{id}/proof")) }
 }
 
+fn of_settlement(id: &str, model: &str) -> Find {
+    let title = format!("payment for an answer of {model}, {}", id.get(..12).unwrap_or(id));
+    Find { kind: "settlement", title, what: "part of its steps", page: format!("/requests/{id}"), api: Some(format!("/v1/requests/{id}/settlement")) }
+}
+
 /// Digits of a hash as they are kept, where it's enough of one.
 fn digits(query: &str) -> Option<String> {
     let digits = query.strip_prefix("0x").unwrap_or(query).to_ascii_lowercase();
@@ -95,6 +100,16 @@ fn requests_where(database: &Database, caller: Caller, digits: &str, condition: 
     database.read(|c| c.prepare(&query)?.query_map(values, row)?.collect())
 }
 
+/// Settlements of requests that a caller may see, one of whose steps has something that begins so: the chain's request id, a key, a file.
+fn settlements(database: &Database, caller: Caller, digits: &str) -> rusqlite::Result<Vec<(String, String)>> {
+    let query = "SELECT DISTINCT requests.id, requests.model FROM settlement_steps JOIN requests ON requests.id = settlement_steps.request \
+                 WHERE (instr(outcome, '\"' || ?1) OR instr(outcome, '\"0x' || ?1)) AND (?2 OR requests.key = ?3) \
+                 ORDER BY requests.created DESC, requests.rowid DESC LIMIT ?4";
+    let values = params![digits, caller.scope == Scope::Admin, caller.key, FOUND as i64];
+    let row = |r: &Row<'_>| Ok((r.get(0)?, r.get(1)?));
+    database.read(|c| c.prepare(query)?.query_map(values, row)?.collect())
+}
+
 /// What begins with the digits of a hash.
 fn by_hash(service: &Service, caller: Caller, digits: &str) -> Result<Vec<Find>, ApiError> {
     let database = &service.database;
@@ -113,6 +128,7 @@ fn by_hash(service: &Service, caller: Caller, digits: &str) -> Result<Vec<Find>,
         let of = requests(&format!("json_extract(jobs.result, '$.{field}') GLOB ?1"))?;
         found.extend(of.iter().map(|(id, model)| of_proof(id, model, what)));
     }
+    found.extend(settlements(database, caller, digits)?.iter().map(|(id, model)| of_settlement(id, model)));
     for of in datanets::list(database)? {
         for version in datanets::versions(database, &of)? {
             if version.root.starts_with(digits) {

@@ -20,6 +20,7 @@ mod attributions;
 pub mod backup;
 mod catalog;
 mod chats;
+mod columns;
 mod connections;
 mod contributors;
 mod database;

@@ -1,5 +1,6 @@
 //! Uploaded samples: read by their file's name, and reported on, before anything is kept.
 
+use crate::columns;
 use crate::error::ApiError;
 use model_runtime::text::duplicates::{Canonical, words};
 use model_runtime::text::{Datanet, Notes, Sample};
@@ -12,7 +13,7 @@ use steps::texts::remarks;
 use utoipa::ToSchema;
 
 /// Most bytes that an archive may unpack to.
-const UNPACKED: u64 = 256 << 20;
+pub const UNPACKED: u64 = 256 << 20;
 /// Most files of an archive.
 const FILES: usize = 100_000;
 /// Most samples of an upload.
@@ -73,7 +74,8 @@ fn shortened(text: &str) -> String {
     if text.chars().count() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain(['…']).collect() }
 }
 
-fn wrong(message: impl Into<String>) -> ApiError {
+/// An upload that isn't taken.
+pub fn wrong(message: impl Into<String>) -> ApiError {
     ApiError::parameter("file", message)
 }
 
@@ -93,9 +95,14 @@ pub fn read(name: &str, bytes: &[u8], own: Option<&str>) -> Result<(Datanet, Not
             place
         }
         "zip" => unpack(name, bytes, directory.path())?,
+        "parquet" => {
+            let place = directory.path().join("upload.jsonl");
+            fs::write(&place, columns::jsonl(name, bytes)?).map_err(|e| wrong(format!("{name}: no room to read it: {e}")))?;
+            place
+        }
         "txt" => return lines(name, bytes, own),
         _ => {
-            let error = wrong(format!("{name}: samples come as .jsonl or .csv with `contributor` and `text`, as .txt or as .zip"));
+            let error = wrong(format!("{name}: samples come as .jsonl, .csv or .parquet with `contributor` and `text`, as .txt or as .zip"));
             return Err(ApiError { hint: Some("a .zip holds a folder for each contributor with a text file for each sample".into()), ..error });
         }
     };
