@@ -391,7 +391,7 @@ fn a_backup_serves_in_its_place() {
 
 /// An answer is asked for, proven, paid: killed in the middle of each, and by nobody twice. What the chain took is checked with the files alone.
 #[test]
-#[ignore = "takes ten minutes and more, 5 GB, and the bundled key, which models trained on other processors may not have"]
+#[ignore = "takes ten minutes and 5 GB"]
 fn an_answer_is_paid_for() {
     let (dir, mut server, key) = fresh("serve-settlement");
     let answer = server.call(&key, "POST", "/v1/completions", &question(&json!({}))).json();
@@ -500,10 +500,10 @@ fn settlements_and_policies_are_refused_by_name() {
     let unknown = server.call(&one, "POST", &format!("{path}/settlement"), &json!({ "amount": 1 }));
     assert_eq!((unknown.status, &unknown.json()["error"]["param"]), (400, &json!("amount")));
     assert_eq!(settle(&one, &answered).status, 202);
-    for path in [format!("{path}/settlement"), format!("/v1/settlements/{answered}"), format!("{path}/outer-proof.json")] {
+    for path in [format!("{path}/settlement"), format!("/v1/settlements/{answered}"), format!("/v1/settlements/{answered}/files/outer-proof.json")] {
         assert_eq!(server.get(&two, &path).status, 404, "{path}");
     }
-    assert_eq!(server.get(&one, &format!("{path}/outer-proof.json")).status, 409, "it isn't made yet");
+    assert_eq!(server.get(&one, &format!("/v1/settlements/{answered}/files/outer-proof.json")).status, 409, "it isn't made yet");
     assert_eq!(server.get(&two, "/v1/settlements").json()["data"], json!([]));
     assert_eq!(server.get(&admin, "/v1/settlements").json()["data"][0]["id"], json!(answered));
     let cancelled = server.call(&one, "DELETE", &format!("{path}/settlement"), &Value::Null);

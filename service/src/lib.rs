@@ -20,7 +20,6 @@ mod attributions;
 pub mod backup;
 mod catalog;
 mod chats;
-mod columns;
 mod connections;
 mod contributors;
 mod database;

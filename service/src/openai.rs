@@ -243,7 +243,7 @@ pub async fn model(service: &Arc<Service>, name: &str) -> Result<Arc<Served>, Ap
 /// Reads a question's prompt; returns its tokens and the room for an answer.
 async fn checked(service: &Service, served: &Arc<Served>, question: &Question) -> Result<(Vec<u32>, usize), ApiError> {
     // Long prompts take a while to be read.
-    let permit = service.permit().await?;
+    let permit = service.prompt_permit().await?;
     let (served, question) = (served.clone(), question.clone());
     let work = move || {
         let _permit = permit;
@@ -273,7 +273,7 @@ pub async fn prompt(service: &Service, served: &Arc<Served>, asked: Asked) -> Re
         Asked::Text(text) => Ok((text, None)),
         Asked::Chat(messages) => {
             // A template may take a while, and who wrote the messages has a say in how long.
-            let (permit, served) = (service.permit().await?, served.clone());
+            let (permit, served) = (service.prompt_permit().await?, served.clone());
             let work = move || {
                 let _permit = permit;
                 chat_prompt(&served, &messages)

@@ -82,6 +82,8 @@ pub struct Service {
     pub(crate) on: Arc<dyn Observer>,
     /// Cores, for what takes one: attribution.
     cores: Arc<Semaphore>,
+    /// Cores, for reading prompts: answers don't wait for attributions.
+    prompts: Arc<Semaphore>,
     /// Places for answers, under way and waiting.
     answers: Arc<Semaphore>,
     reading: Arc<Semaphore>,
@@ -111,6 +113,11 @@ impl Service {
         }
         let _waiting = Waiting(&self.waiting);
         self.cores.clone().acquire_owned().await.map_err(|_| ApiError::from(Failure::stopped()))
+    }
+
+    /// A core to read a prompt on; who asks waits for it.
+    pub(crate) async fn prompt_permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.prompts.clone().acquire_owned().await.map_err(|_| ApiError::from(Failure::stopped()))
     }
 
     /// Does slow work on samples on a thread of its own, one at a time: answers don't wait for it.
@@ -220,6 +227,7 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
         ending: AtomicBool::new(false),
         on,
         cores: Arc::new(Semaphore::new(cores)),
+        prompts: Arc::new(Semaphore::new(cores)),
         answers: Arc::new(Semaphore::new(TOGETHER + WAITING)),
         reading: Arc::new(Semaphore::new(1)),
         waiting: AtomicUsize::new(0),

@@ -233,7 +233,7 @@ pub trait Maker {
     fn key(&self, statement: &Statement, inner: &[u8], on: &dyn Observer) -> Result<OuterKey, Failure>;
     /// Wraps a proof, and verifies it.
     fn wrap(&self, statement: &Statement, inner: &[u8], on: &dyn Observer) -> Result<(EvmProof, OuterKey), Failure>;
-    /// The contract that verifies a key's proofs; a proof for trials where it isn't the bundled one, once it is wrapped.
+    /// The contract that verifies a key's proofs; none without a proof to try it with, where it has to be tried.
     fn verifier(&self, key: &OuterKey, trial: Option<&EvmProof>) -> Result<Option<RawVerifier>, Failure>;
     /// Root and contributors of versions of the datanet before the model's, from the first.
     fn earlier_versions(&self) -> Result<Vec<(Digest, Vec<String>)>, Failure>;
@@ -321,7 +321,7 @@ impl Desk<'_> {
                 let (statement, inner) = maker.prove(id, random_id()?, self.on)?;
                 self.begin("the model's key (once): making it")?;
                 let key = maker.key(&statement, &inner, self.on)?;
-                // What isn't bundled is tried before it's trusted with a fee.
+                // What has to be is tried before it's trusted with a fee.
                 let trial = match maker.verifier(&key, None)? {
                     Some(_) => None,
                     None => {

@@ -1,6 +1,5 @@
 //! Uploaded samples: read by their file's name, and reported on, before anything is kept.
 
-use crate::columns;
 use crate::error::ApiError;
 use model_runtime::text::duplicates::{Canonical, words};
 use model_runtime::text::{Datanet, Notes, Sample};
@@ -13,7 +12,7 @@ use steps::texts::remarks;
 use utoipa::ToSchema;
 
 /// Most bytes that an archive may unpack to.
-pub const UNPACKED: u64 = 256 << 20;
+const UNPACKED: u64 = 256 << 20;
 /// Most files of an archive.
 const FILES: usize = 100_000;
 /// Most samples of an upload.
@@ -74,8 +73,7 @@ fn shortened(text: &str) -> String {
     if text.chars().count() <= SHOWN { text.to_owned() } else { text.chars().take(SHOWN).chain(['…']).collect() }
 }
 
-/// An upload that isn't taken.
-pub fn wrong(message: impl Into<String>) -> ApiError {
+fn wrong(message: impl Into<String>) -> ApiError {
     ApiError::parameter("file", message)
 }
 
@@ -96,13 +94,12 @@ pub fn read(name: &str, bytes: &[u8], own: Option<&str>) -> Result<(Datanet, Not
         }
         "zip" => unpack(name, bytes, directory.path())?,
         "parquet" => {
-            let place = directory.path().join("upload.jsonl");
-            fs::write(&place, columns::jsonl(name, bytes)?).map_err(|e| wrong(format!("{name}: no room to read it: {e}")))?;
-            place
+            let error = wrong(format!("{name}: Parquet isn't read from uploads"));
+            return Err(ApiError { hint: Some("write JSON lines: df.to_json(path, orient=\"records\", lines=True)".into()), ..error });
         }
         "txt" => return lines(name, bytes, own),
         _ => {
-            let error = wrong(format!("{name}: samples come as .jsonl, .csv or .parquet with `contributor` and `text`, as .txt or as .zip"));
+            let error = wrong(format!("{name}: samples come as .jsonl or .csv with `contributor` and `text`, as .txt or as .zip"));
             return Err(ApiError { hint: Some("a .zip holds a folder for each contributor with a text file for each sample".into()), ..error });
         }
     };
@@ -270,6 +267,8 @@ mod tests {
         assert!(refused("a.txt", b" \n", Some("a")).contains("no text"));
         assert!(refused("a.exe", b"", None).contains(".zip"));
         assert!(refused("a.zip", b"PK", None).contains("not a zip archive"));
+        let parquet = read("a.parquet", b"PAR1", None).unwrap_err();
+        assert!(parquet.message.contains("Parquet") && parquet.hint.is_some_and(|hint| hint.contains("to_json")));
     }
 
     /// Neither a path that leads out of the archive nor a small file that unpacks to a huge one does harm.
