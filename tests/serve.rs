@@ -409,7 +409,7 @@ fn an_answer_is_paid_for() {
         // Once while the key is made, once after the fee is escrowed, once while the proof is wrapped.
         let stage = if settlement["steps"]["proven"].is_object() { 2 } else { usize::from(settlement["steps"]["escrowed"].is_object()) };
         if !phase.is_empty() && !killed.contains(&stage) {
-            std::thread::sleep(Duration::from_secs(5));
+            std::thread::sleep(Duration::from_secs(2));
             let states = server.get(&key, &path).json();
             let expected = [("proving", "queued"), ("proving", "escrowed"), ("wrapping", "escrowed")][stage];
             assert_eq!((&states["execution"]["state"], &states["settlement"]["state"]), (&json!(expected.0), &json!(expected.1)), "{states}");

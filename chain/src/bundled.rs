@@ -2,8 +2,8 @@
 //!
 //! A generated verifier is code that depends on the circuit's shape (rows, columns, queries, constraints), with what is a key's own, its
 //! commitments, as literals. Circuits of as many rows have one shape. The bundled contract was compiled with placeholders for the literals
-//! ([`template`]); filled with a key's own it is that key's verifier, without a compiler. Who deploys one tries it before
-//! ([`crate::rehearsal`]).
+//! ([`template`]); filled with a key's own it is that key's verifier, without a compiler. Where fees are
+//! more than trials it is tried before ([`crate::rehearsal`]).
 
 use crate::deploy::{RawVerifier, VERIFIER_GAS};
 use alloy::primitives::{Bytes, U256};

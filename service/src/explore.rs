@@ -101,7 +101,7 @@ fn requests_where(database: &Database, caller: Caller, digits: &str, condition: 
 }
 
 /// Settlements of requests that a caller may see, one of whose steps has something that begins so: the chain's request id, a key, a file.
-fn settlements(database: &Database, caller: Caller, digits: &str) -> rusqlite::Result<Vec<(String, String)>> {
+pub fn settlements(database: &Database, caller: Caller, digits: &str) -> rusqlite::Result<Vec<(String, String)>> {
     let query = "SELECT DISTINCT requests.id, requests.model FROM settlement_steps JOIN requests ON requests.id = settlement_steps.request, \
                  json_each(settlement_steps.outcome) AS part WHERE part.key IN ('key_digest', 'request_id', 'transaction', 'statement', 'statement_digest', \
                  'inner_proof', 'outer_proof', 'key') AND (part.value GLOB ?1 || '*' OR part.value GLOB '0x' || ?1 || '*') AND (?2 OR requests.key = ?3) \

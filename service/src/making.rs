@@ -98,6 +98,14 @@ impl<'a> Making<'a> {
     }
 }
 
+/// The bundled contract, filled in: as it is where fees are for trials, its key's secret being published; else tried.
+fn tried(raw: RawVerifier, trial: Option<&EvmProof>) -> Result<Option<RawVerifier>, Failure> {
+    if raw.insecure_srs {
+        return Ok(Some(raw));
+    }
+    trial.map(|trial| rehearse(&raw, trial).map(|()| raw)).transpose()
+}
+
 /// A compiled verifier of an operator's, tried with a proof of its key.
 fn compiled(artifact: &Path, source: &Path, key: &OuterKey, trial: &EvmProof) -> Result<RawVerifier, Failure> {
     if !artifact.exists() {
@@ -187,8 +195,7 @@ impl Maker for Making<'_> {
 
     fn verifier(&self, key: &OuterKey, trial: Option<&EvmProof>) -> Result<Option<RawVerifier>, Failure> {
         if let Some(raw) = bundled::verifier(key)? {
-            // Fees under a published secret are for trials; over a ceremony's string a contract that nobody tried gets none.
-            return if raw.insecure_srs { Ok(Some(raw)) } else { trial.map(|trial| rehearse(&raw, trial).map(|()| raw)).transpose() };
+            return tried(raw, trial);
         }
         trial.map(|trial| compiled(&self.source(key, "json"), &self.source(key, "sol"), key, trial)).transpose()
     }
@@ -210,6 +217,20 @@ impl Maker for Making<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Over a ceremony's reference string no contract gets a fee that hasn't taken a proof of its key.
+    #[test]
+    fn what_is_filled_in_is_tried_before_a_fee_depends_on_it() {
+        let verifier = |key: &[u8]| bundled::verifier(&OuterKey::decode(key).unwrap()).unwrap().unwrap();
+        let proof: EvmProof = serde_json::from_str(include_str!("../../chain/fixtures/other-proof.json")).unwrap();
+        let (right, wrong) = (verifier(include_bytes!("../../chain/fixtures/other.vk")), verifier(include_bytes!("../../assets/demo/outer.vk")));
+        assert!(right.insecure_srs && tried(right.clone(), None).unwrap().is_some());
+        let right = RawVerifier { insecure_srs: false, ..right };
+        assert!(tried(right.clone(), None).unwrap().is_none(), "a proof is made first");
+        assert!(tried(right.clone(), Some(&proof)).unwrap().is_some());
+        let wrong = RawVerifier { code: wrong.code, ..right };
+        assert!(tried(wrong, Some(&proof)).unwrap_err().message.contains("refuses a good proof"));
+    }
 
     #[test]
     fn sizes_are_few_and_have_room() {

@@ -606,6 +606,7 @@ mod fixture;
 mod tests {
     use super::fixture::{RAW, TOKENS, seal, statement};
     use super::*;
+    use crate::explore;
     use crate::keys::{self, Scope};
     use chain::Call;
     use circuits::statement::{TokenOpening, Tokens};
@@ -776,6 +777,16 @@ mod tests {
         }
         place.check(&ids);
         assert_eq!((maker.proofs.get(), maker.wraps.get()), (3, 2), "one more, for the model's key");
+        // Found by what names it, by whom it concerns; not by what it costs.
+        let steps = find(&place.database, &ids[0]).unwrap().unwrap().steps;
+        let found =
+            |scope: Scope, key: i64, digits: &str| explore::settlements(&place.database, Caller { key, scope, call: None }, digits).unwrap().len();
+        let digits = |step: &str, name: &str| steps[step][name].as_str().unwrap().trim_start_matches("0x")[..16].to_owned();
+        let (id, transaction, key) = (digits("escrowed", "request_id"), digits("settled", "transaction"), digits("offered", "key_digest"));
+        for (digits, count) in [(&id, 1), (&transaction, 1), (&digits("wrapped", "outer_proof"), 1), (&key, 2)] {
+            assert_eq!([found(Scope::Admin, 7, digits), found(Scope::User, 1, digits), found(Scope::User, 2, digits)], [count, count, 0], "{digits}");
+        }
+        assert_eq!(found(Scope::Admin, 7, &FEE.amount.to_string()), 0);
         // Asked again, it is done; done again, nothing is paid.
         place.database.write(|t| t.execute("UPDATE jobs SET state = 'failed'", [])).unwrap();
         place.database.write(|t| ids.iter().try_for_each(|id| enqueue_in(t, id))).unwrap();

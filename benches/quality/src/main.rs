@@ -329,8 +329,8 @@ mod tests {
     /// A bank, its seeds, those of training, and the least values.
     type Demanded = (&'static str, &'static [u64], &'static [u64], [f64; 5]);
 
-    /// What the issue that asked for the score demands, on seeds that no setting was chosen by, up to one standard error: trainings come to other
-    /// floats on other processors, and hard banks' top-1 to .736 and .76 over these nine.
+    /// What the issue that asked for the score demands, on seeds that no setting was chosen by; hard banks' top-1 up to one standard error: trainings
+    /// come to other floats on other processors, and it to .736 and .76 over these nine.
     #[test]
     fn the_proven_score_finds_what_answers_rest_on() {
         let demanded: [Demanded; 3] = [
@@ -340,8 +340,9 @@ mod tests {
         ];
         for (bank, seeds, train_seeds, least) in demanded {
             let (found, answers) = finding(bank, seeds, train_seeds);
-            let reached = |(found, least): (&f64, f64)| *found >= least - (least * (1.0 - least) / answers as f64).sqrt();
-            assert!(found.iter().zip(least).all(reached), "{bank}: {found:?} of {answers} answers, at least {least:?}");
+            let error = if bank == "hard" { (least[0] * (1.0 - least[0]) / answers as f64).sqrt() } else { 0.0 };
+            let least = [least[0] - error, least[1], least[2], least[3], least[4]];
+            assert!(found.iter().zip(least).all(|(found, least)| *found >= least), "{bank}: {found:?} of {answers} answers, at least {least:?}");
         }
     }
 }
