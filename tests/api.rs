@@ -384,7 +384,11 @@ fn hostile_input_is_refused_in_one_form() {
     }
     assert_eq!(raw(b"nonsense\r\n\r\n"), Some(400));
     let long = format!("GET /healthz HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "a".repeat(100 << 10));
-    assert!(raw(long.as_bytes()).is_none_or(|status| status == 431), "the connection may be gone before the answer is read");
+    // It comes in one piece or in several.
+    for _ in 0..50 {
+        let answered = raw(long.as_bytes());
+        assert!(answered.is_none_or(|status| status == 431), "{answered:?}; only the connection may be gone before the answer is read");
+    }
     let short = format!("POST /v1/completions HTTP/1.1\r\nhost: a\r\nauthorization: {bearer}\r\ncontent-length: 100\r\n\r\n{{");
     assert!(raw(short.as_bytes()).is_none_or(|status| status == 400), "a body that breaks off");
     let deep = "[".repeat(100_000);

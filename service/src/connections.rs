@@ -19,8 +19,9 @@ use tokio::time::Sleep;
 const CONNECTIONS: usize = 1024;
 /// How long a call's head may take, and a connection may be idle.
 const HEAD: Duration = Duration::from_secs(30);
-/// Most bytes of a call's head.
-const HEAD_BYTES: usize = 64 << 10;
+/// Most bytes of a call's head. Longer ones are refused when they come in pieces; one that is there whole in the first read is
+/// measured after it was parsed ([`crate::server`]).
+pub(crate) const HEAD_BYTES: usize = 64 << 10;
 /// How long a reader may take nothing of what is written to it.
 const STALLED: Duration = Duration::from_secs(60);
 /// After a connection that couldn't be taken, such as for want of files.

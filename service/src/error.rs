@@ -67,6 +67,12 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body is longer than {most} bytes"))
     }
 
+    /// A head beyond what is read.
+    pub fn head_too_large(most: usize) -> Self {
+        let message = format!("the call's line and headers are longer than {most} bytes");
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", message)
+    }
+
     /// Too many at once.
     pub fn busy() -> Self {
         Self::too_many("too many answers are being made; try again in a second")

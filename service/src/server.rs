@@ -1,6 +1,7 @@
 //! The server: what it is started with, what every call shares, how it ends.
 
 use crate::catalog::{Catalog, Place};
+use crate::connections::HEAD_BYTES;
 use crate::database::{Database, hex, random};
 use crate::decoder::TOGETHER;
 use crate::error::{ApiError, in_form};
@@ -149,8 +150,17 @@ impl Service {
 const POLICY: &str =
     "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
+/// How long a call's head is: its line and its headers.
+fn head_bytes(request: &Request) -> usize {
+    let line = request.method().as_str().len() + request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    request.headers().iter().fold(line, |bytes, (name, value)| bytes + name.as_str().len() + value.len())
+}
+
 /// Nothing comes from elsewhere, runs in a page unless it's this service's, or is framed by others; nothing takes for ever.
 async fn guarded(request: Request, next: Next) -> Response {
+    if head_bytes(&request) > HEAD_BYTES {
+        return ApiError::head_too_large(HEAD_BYTES).into_response();
+    }
     // Other sites' pages may not make a browser post here, signing in included.
     let from_elsewhere = request.headers().get("sec-fetch-site").is_some_and(|site| site == "cross-site");
     if from_elsewhere && !request.method().is_safe() {
