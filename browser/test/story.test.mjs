@@ -20,8 +20,8 @@ if (!chromium) {
 }
 const skip = chromium ? false : "no Chromium";
 let server, browser;
-/** A request of the admin's that is proven. */
-let proven;
+/** A request of the admin's that is proven, and the page of trainings side by side. */
+let proven, compared;
 
 before(async () => {
   if (skip) return;
@@ -253,6 +253,30 @@ test("one page is nobody's business but its reader's", { skip }, async () => {
   assert.equal(await user.getByRole("button", { name: "Approve" }).count(), 0);
 });
 
+test("trainings are compared by what differs", { skip }, async () => {
+  const order = { base: "demo", name: "bells-2", datanet: "bells", version: 1, settings: { rank: 4, epochs: 2 } };
+  const { status } = await server.call("POST", "/v1/training-jobs", order);
+  assert.equal(status, 202);
+  const page = await signedIn(server.key);
+  await page.goto(`${server.url}/trainings`);
+  await page.getByRole("button", { name: "Compare" }).click();
+  await says(page, "0 trainings are chosen: two to 6 can be compared");
+  await page.goBack();
+  await page.getByText("demo+bells-2").waitFor();
+  for (const name of ["Compare demo+bells", "Compare demo+bells-2"]) await page.getByLabel(name, { exact: true }).check();
+  await page.getByRole("button", { name: "Compare" }).click();
+  await page.getByRole("heading", { name: "Trainings side by side" }).waitFor();
+  compared = new URL(page.url()).pathname + new URL(page.url()).search;
+  for (let i = 0; (await page.locator("svg.plot polyline").count()) < 2; i++) {
+    assert.ok(i < 60, "the second training has no epoch after a minute");
+    await page.waitForTimeout(1000);
+    await page.reload();
+  }
+  assert.equal(await page.getByRole("row", { name: /^LoRA rank/ }).locator("td.state").count(), 2);
+  assert.equal(await page.getByRole("row", { name: /^Seed/ }).locator("td.state").count(), 0);
+  await page.context().close();
+});
+
 test("pages are readable at two widths and in both themes", { skip }, async () => {
   const admin = await server.call("GET", "/v1/training-jobs");
   const asked = await signedIn(server.key);
@@ -260,7 +284,7 @@ test("pages are readable at two widths and in both themes", { skip }, async () =
   await asked.getByRole("button", { name: "Answer" }).click();
   await asked.getByRole("heading", { name: "Who it rests on" }).waitFor();
   const pages = {
-    home: "/", datanets: "/datanets", datanet: "/datanets/bells", version: "/datanets/facts/versions/1", trainings: "/trainings",
+    home: "/", datanets: "/datanets", datanet: "/datanets/bells", version: "/datanets/facts/versions/1", trainings: "/trainings", compared,
     training: `/trainings/${admin.body.data[0].id}`, request: new URL(asked.url()).pathname, contributor: "/contributors/mia", missing: "/nowhere",
     explore: "/explore", found: "/explore?q=demo", model: "/models/demo+facts", proof: `/proofs/${proven}`, verify: `/proofs/${proven}/verify`, files: "/verify",
     why: `/requests/${proven}/why?contributor=jonas`, requestProven: `/requests/${proven}`,

@@ -26,6 +26,8 @@ pub struct AxisDef {
     pub name: &'static str,
     /// Base-two logarithm of the padded size.
     pub log: usize,
+    /// Size without the padding where weights are zero, the padded size for axes that have none.
+    pub size: usize,
 }
 
 /// Which commitment a tensor lives in.

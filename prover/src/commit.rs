@@ -72,12 +72,13 @@ pub fn embed(x: i32) -> F {
     F::from_i32(x)
 }
 
-/// The stacked values of a layout; `values` gives each tensor's integers.
+/// The stacked values of a layout; `values` gives each tensor's integers, padding included.
 pub fn stack<'a>(layout: &Layout, values: impl Fn(circuits::ir::TensorId) -> &'a [i32]) -> Vec<F> {
     let mut out = vec![F::ZERO; 1 << layout.log];
     for slot in &layout.slots {
-        let target = &mut out[slot.offset..][..1 << slot.log];
-        target.par_iter_mut().zip(values(slot.tensor)).for_each(|(t, &x)| *t = embed(x));
+        let (values, (starts, len)) = (values(slot.tensor), slot.runs());
+        let runs = out[slot.offset..][..1 << slot.log].par_chunks_mut(len).zip(starts);
+        runs.for_each(|(target, start)| target.par_iter_mut().zip(&values[start..start + len]).for_each(|(t, &x)| *t = embed(x)));
     }
     out
 }
@@ -248,9 +249,9 @@ pub fn digest_of<C: NativeProfile>(relation: &Relation, group: Group, tensors: &
 pub fn values_of(relation: &Relation, group: Group, tensors: &TensorMap) -> Result<(Layout, Vec<F>), ProveError> {
     let layout = Layout::of(relation, group).ok_or(ProveError::NoGroup(group))?;
     for slot in &layout.slots {
-        let name = &relation.tensors[slot.tensor.0].name;
-        if tensors.get(name).is_none_or(|t| t.data.len() != 1 << slot.log) {
-            return Err(ProveError::Tensor { name: name.clone(), expected: 1 << slot.log });
+        let (name, expected) = (&relation.tensors[slot.tensor.0].name, 1 << slot.variables.len());
+        if tensors.get(name).is_none_or(|t| t.data.len() != expected) {
+            return Err(ProveError::Tensor { name: name.clone(), expected });
         }
     }
     let values = stack(&layout, |id| tensors.get(&relation.tensors[id.0].name).map_or(&[], |t| &t.data));

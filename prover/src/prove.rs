@@ -17,6 +17,7 @@ use p3_field::PrimeCharacteristicRing;
 use p3_multilinear_util::point::Point;
 use p3_multilinear_util::poly::Poly;
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::time::Instant;
 use verifier::plan::{Claims, Plan, Points};
 use verifier::profile::{HashProfile, NativeProfile};
@@ -121,7 +122,7 @@ struct AllTensors<'a>(Vec<(&'a Layout, &'a [F])>);
 
 impl<'a> AllTensors<'a> {
     fn new<C: NativeProfile>(plan: &'a Plan<'_>, all: &[&'a Committed<C>]) -> Result<Self, ProveError> {
-        let place = |slot: &Slot| (slot.offset, slot.log);
+        let place = |slot: &'a Slot| (slot.offset, slot.variables.as_slice());
         let pair = |((group, layout), committed): (&'a (Group, Layout), &&'a Committed<C>)| {
             let same = *group == committed.group && layout.log == committed.layout.log;
             let aligned = layout.slots.iter().map(place).eq(committed.layout.slots.iter().map(place));
@@ -133,11 +134,35 @@ impl<'a> AllTensors<'a> {
     }
 }
 
+impl AllTensors<'_> {
+    /// A tensor's slots with their values.
+    fn slots(&self, id: TensorId) -> impl Iterator<Item = (&Slot, &[F])> {
+        self.0.iter().flat_map(move |(layout, values)| layout.slots(id).map(|slot| (slot, &values[slot.offset..slot.offset + (1 << slot.log)])))
+    }
+}
+
 impl Tensors for AllTensors<'_> {
-    fn tensor(&self, id: TensorId) -> &[F] {
-        let found =
-            self.0.iter().find_map(|(layout, values)| layout.slot(id).and_then(|slot| values.get(slot.offset..slot.offset + (1 << slot.log))));
-        found.unwrap_or(&[])
+    fn tensor(&self, id: TensorId) -> Cow<'_, [F]> {
+        let slots: Vec<_> = self.slots(id).collect();
+        match slots.as_slice() {
+            [(slot, values)] if slot.is_whole() => Cow::Borrowed(values),
+            _ => {
+                let mut out = vec![F::ZERO; slots.first().map_or(0, |(slot, _)| 1 << slot.variables.len())];
+                for (slot, values) in slots {
+                    let (starts, len) = slot.runs();
+                    values.chunks(len).zip(starts).for_each(|(run, start)| out[start..start + len].copy_from_slice(run));
+                }
+                Cow::Owned(out)
+            }
+        }
+    }
+
+    fn evaluate(&self, id: TensorId, point: &[EF]) -> EF {
+        let value = |(slot, values): (&Slot, &[F])| {
+            let (weight, free) = slot.claim(point);
+            weight * Poly::new(values).eval_base(&Point::new(free))
+        };
+        self.slots(id).map(value).sum()
     }
 }
 
@@ -205,7 +230,7 @@ pub fn prove_counted<C: NativeProfile>(
 }
 
 fn evaluate_claims(claims: &Claims, tensors: &dyn Tensors) -> Vec<EF> {
-    let value = |claim: &verifier::plan::Claim| Poly::new(tensors.tensor(claim.tensor)).eval_base(&Point::new(claim.point.clone()));
+    let value = |claim: &verifier::plan::Claim| tensors.evaluate(claim.tensor, &claim.point);
     claims.list.par_iter().map(value).collect()
 }
 
@@ -221,14 +246,14 @@ pub fn memory<C: HashProfile>(relation: &Relation) -> usize {
     let plan = Plan::new(relation);
     let (element, extension) = (size_of::<F>(), size_of::<EF>());
     let padded: usize = plan.layouts.iter().map(|(_, l)| 1 << l.log).sum();
-    let used: usize = plan.layouts.iter().map(|(_, l)| l.used()).sum();
+    let integers: usize = relation.tensors.iter().map(|t| 1 << relation.log(&t.axes)).sum();
     let encoded = |is_kept: bool| {
         let of_kind = plan.layouts.iter().filter(move |(_, l)| (l.log < ENCODED_AGAIN_LOG) == is_kept);
         of_kind.map(|(group, l)| commit::encoded_bytes::<C>(*group, l.log))
     };
     let columns: usize = relation.lookups.iter().map(|l| (l.tuple.len() + usize::from(l.numerator.is_some())) << relation.log(&l.free)).sum();
     // The witness' integers; field elements; the codewords that are kept; what is looked up.
-    let held = size_of::<i32>() * used + element * (padded + columns) + encoded(true).sum::<usize>();
+    let held = size_of::<i32>() * integers + element * (padded + columns) + encoded(true).sum::<usize>();
     // The layers that are held, and the tables of the one that is proven.
     let limits = fraction::Limits::default();
     let layers = (4 * extension) << plan.leaves_log.saturating_sub(1).min(limits.stored_log);

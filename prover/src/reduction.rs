@@ -1,6 +1,6 @@
 //! The claim reduction: evaluations of many tensors become one value of each committed polynomial.
 //!
-//! `Σ_i δ^i·v_i = Σ_g Σ_x P_g(x)·W_g(x)` with `W_g(x) = Σ_{i of g} δ^i·eq((slot_i, τ_i), x)`, by sumcheck; polynomials with fewer variables wait in
+//! `Σ_i δ^i·v_i = Σ_g Σ_x P_g(x)·W_g(x)` with `W_g(x) = Σ_{i of g} δ^i·Σ_{slots of i} weight·eq((slot, τ_i's free coordinates), x)`, by sumcheck; polynomials with fewer variables wait in
 //! idle rounds. Neither `P_g` nor `W_g` is held as a table over the extension field before variables are bound: `W_g` is made piece by
 //! piece from the claims.
 
@@ -27,7 +27,7 @@ pub struct Reduction<'a> {
     total: EF,
 }
 
-/// A claim: its part of the weights is `coefficient·eq((slot, point), x)`.
+/// A claim on one slot: its part of the weights is `coefficient·eq((slot, point), x)`.
 struct Claim {
     coefficient: EF,
     /// First position of the tensor's slot.
@@ -40,8 +40,12 @@ impl<'a> Reduction<'a> {
     pub fn new(values: &'a [F], layout: &Layout, claims: &Claims, evaluations: &[EF], delta: EF) -> Self {
         let mut out = Self { values, claims: vec![], total: EF::ZERO };
         for ((claim, &evaluation), coefficient) in claims.list.iter().zip(evaluations).zip(delta.powers()) {
-            if let Some(slot) = layout.slot(claim.tensor) {
-                out.claims.push(Claim { coefficient, offset: slot.offset, point: claim.point.clone() });
+            let before = out.claims.len();
+            out.claims.extend(layout.slots(claim.tensor).map(|slot| {
+                let (weight, point) = slot.claim(&claim.point);
+                Claim { coefficient: coefficient * weight, offset: slot.offset, point }
+            }));
+            if out.claims.len() > before {
                 out.total += coefficient * evaluation;
             }
         }
@@ -77,6 +81,10 @@ impl<'a> Reduction<'a> {
         let len = half.min(1 << PIECE_LOG) / WIDTH;
         let piece = |c: usize| {
             let starts = [c * len * WIDTH, half + c * len * WIDTH];
+            // Where no slot is, nothing is weighed.
+            if starts.iter().all(|&start| weights.is_zero(start, len)) {
+                return [PackedEF::ZERO; 2];
+            }
             let [w0, w1] = starts.map(|start| weights.piece(start, len));
             if bound.is_empty() {
                 let [q0, q1] = starts.map(|start| PackedF::pack_slice(&self.values[start..start + len * WIDTH]));
@@ -143,12 +151,21 @@ impl Part {
 }
 
 impl Weights {
+    /// Parts with a weight from position `start` on.
+    fn parts(&self, start: usize, len: usize) -> impl Iterator<Item = &Part> {
+        self.parts.iter().filter(move |p| p.start < start + len * WIDTH && start < p.start + p.len)
+    }
+
+    /// Whether no weight is there.
+    fn is_zero(&self, start: usize, len: usize) -> bool {
+        self.parts(start, len).next().is_none()
+    }
+
     /// Weights from position `start` on, a multiple of the length.
     fn piece(&self, start: usize, len: usize) -> Vec<PackedEF> {
         let mut out = vec![PackedEF::ZERO; len];
-        let end = start + len * WIDTH;
         let mut small: Vec<EF> = vec![];
-        for part in self.parts.iter().filter(|p| p.start < end && start < p.start + p.len) {
+        for part in self.parts(start, len) {
             let at = part.start.max(start);
             if part.packed.is_empty() {
                 small.resize(len * WIDTH, EF::ZERO);

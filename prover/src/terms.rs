@@ -1,10 +1,11 @@
 //! A batched sumcheck's terms as tables: axes that only one factor reads are bound to the point beforehand (Thaler's matrix product).
 
+use crate::packed::{PackedEF, PackedF, WIDTH, lanes, sum_lanes};
 use circuits::evaluate::factor_logs;
-use circuits::ir::{Axis, Coupling, EF, F, Factor, Index, Source, Term};
+use circuits::ir::{Axis, Coupling, EF, F, Factor, Index, Source, TensorId, Term};
 use circuits::public::{PublicContext, eq_at, eq_table};
 use circuits::relation::Relation;
-use p3_field::PrimeCharacteristicRing;
+use p3_field::{PackedFieldExtension, PackedValue, PrimeCharacteristicRing};
 use p3_multilinear_util::point::Point;
 use p3_multilinear_util::poly::Poly;
 use rayon::prelude::*;
@@ -23,8 +24,11 @@ pub struct TermTables {
 
 /// Where committed values come from.
 pub trait Tensors: Sync {
-    /// A tensor's values.
-    fn tensor(&self, id: circuits::ir::TensorId) -> &[F];
+    /// A tensor's values, padding included.
+    fn tensor(&self, id: TensorId) -> Cow<'_, [F]>;
+
+    /// A tensor's multilinear extension at a point.
+    fn evaluate(&self, id: TensorId, point: &[EF]) -> EF;
 }
 
 /// Builds a term's tables for a sum with `free` axes at the fraction table's point.
@@ -40,7 +44,7 @@ pub fn build(relation: &Relation, ctx: &PublicContext, tensors: &dyn Tensors, fr
     }
     for factor in &term.factors {
         let values: Cow<[F]> = match factor.source {
-            Source::Tensor(id) => Cow::Borrowed(tensors.tensor(id)),
+            Source::Tensor(id) => tensors.tensor(id),
             Source::Public(public) => Cow::Owned(public.dense(ctx, &factor_logs(relation, factor)).unwrap_or_default()),
         };
         let table = bind(relation, factor, &values, &place, &round_axes);
@@ -101,26 +105,84 @@ fn bind(relation: &Relation, factor: &Factor, values: &[F], place: &Place<'_>, r
     }
     let mut stride: usize = logs.iter().map(|l| 1usize << l).product();
     let mut bound = vec![(0usize, EF::ONE)];
-    let mut steps: Vec<(Axis, bool, usize)> = vec![];
+    let mut inner = vec![];
+    let mut steps: Vec<Step> = vec![];
     for ((index, log), point) in factor.index.iter().zip(&logs).zip(&coordinates) {
         stride >>= log;
         match index {
             Index::Var(a) if round_axes.contains(a) => steps.push((*a, false, stride)),
             Index::Flip(a) if round_axes.contains(a) => steps.push((*a, true, stride)),
             Index::At(c) => bound.iter_mut().for_each(|(offset, _)| *offset += c * stride),
+            _ if stride == 1 && 1 << log >= WIDTH => inner = eq_table(point),
             _ => {
                 let eq = eq_table(point);
                 bound = bound.iter().flat_map(|&(o, w)| eq.iter().enumerate().map(move |(x, &e)| (o + x * stride, w * e))).collect();
             }
         }
     }
-    let kept = kept_offsets(relation, round_axes, &steps);
-    let cell = |&base: &usize| bound.iter().map(|&(offset, w)| w * values[base + offset]).sum();
+    let kept = |axes: &[Axis]| kept_offsets(relation, axes, &steps);
+    if !inner.is_empty() {
+        return dot_products(values, &kept(round_axes), &bound, &inner);
+    }
+    match round_axes.split_last() {
+        // The innermost axis has rounds: its positions lie side by side.
+        Some((axis, outer)) if steps.contains(&(*axis, false, 1)) && reads_once(&steps, *axis) && 1 << relation.axes[axis.0].log >= WIDTH => {
+            sums_of_rows(values, &kept(outer), &bound, 1 << relation.axes[axis.0].log)
+        }
+        _ => {
+            let cell = |&base: &usize| bound.iter().map(|&(offset, w)| w * values[base + offset]).sum();
+            kept(round_axes).par_iter().map(cell).collect()
+        }
+    }
+}
+
+/// An axis with rounds, whether it is flipped, and how far its positions lie apart.
+type Step = (Axis, bool, usize);
+
+fn reads_once(steps: &[Step], axis: Axis) -> bool {
+    steps.iter().filter(|(a, ..)| *a == axis).count() == 1
+}
+
+/// Bound positions, with their weights, that a task takes.
+const BOUND: usize = 1 << 10;
+
+/// `Σ_bound weight·Σ_j inner_j·value`, for every kept offset: the innermost axis is bound.
+fn dot_products(values: &[F], kept: &[usize], bound: &[(usize, EF)], inner: &[EF]) -> Vec<EF> {
+    let packed: Vec<PackedEF> = inner.chunks_exact(WIDTH).map(PackedEF::from_ext_slice).collect();
+    let part = |base: usize, bound: &[(usize, EF)]| -> PackedEF {
+        let one = |&(offset, weight): &(usize, EF)| {
+            let row = PackedF::pack_slice(&values[base + offset..][..inner.len()]);
+            PackedEF::from(weight) * packed.iter().zip(row).map(|(&e, &x)| e * x).sum::<PackedEF>()
+        };
+        bound.iter().map(one).sum()
+    };
+    let cell = |&base: &usize| bound.par_chunks(BOUND).map(|bound| sum_lanes(part(base, bound))).sum();
     kept.par_iter().map(cell).collect()
 }
 
+/// `Σ_bound weight·row`, for every kept offset: rows of `len` values are kept, the innermost axis.
+fn sums_of_rows(values: &[F], kept: &[usize], bound: &[(usize, EF)], len: usize) -> Vec<EF> {
+    let part = |base: usize, bound: &[(usize, EF)]| -> Vec<PackedEF> {
+        let mut out = vec![PackedEF::ZERO; len / WIDTH];
+        for &(offset, weight) in bound {
+            let (row, weight) = (PackedF::pack_slice(&values[base + offset..][..len]), PackedEF::from(weight));
+            out.iter_mut().zip(row).for_each(|(out, &x)| *out += weight * x);
+        }
+        out
+    };
+    let add = |mut a: Vec<PackedEF>, b: Vec<PackedEF>| {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        a
+    };
+    let row = |&base: &usize| {
+        let parts = bound.par_chunks(BOUND).map(|bound| part(base, bound));
+        parts.reduce_with(add).into_iter().flat_map(lanes).collect::<Vec<EF>>()
+    };
+    kept.par_iter().map(row).flatten_iter().collect()
+}
+
 /// Offsets of every position of the round axes; an axis the factor doesn't read leaves the offset as it is.
-fn kept_offsets(relation: &Relation, round_axes: &[Axis], steps: &[(Axis, bool, usize)]) -> Vec<usize> {
+fn kept_offsets(relation: &Relation, round_axes: &[Axis], steps: &[Step]) -> Vec<usize> {
     let mut kept = vec![0usize];
     for axis in round_axes {
         let size = 1usize << relation.axes[axis.0].log;

@@ -31,7 +31,8 @@ impl Windows {
         [Self::Cut, Self::Split].into_iter().zip(Self::NAMES).find_map(|(windows, own)| (own == name).then_some(windows))
     }
 
-    fn name(self) -> &'static str {
+    /// As it's written.
+    pub fn name(self) -> &'static str {
         Self::NAMES[self as usize]
     }
 }

@@ -488,14 +488,15 @@ impl<E: Field> Claims<E> {
         }
     }
 
-    /// The weight polynomial of a group at a point: `Σ_i δ^i·eq((slot, point_i), x)` over the group's claims.
+    /// The weight polynomial of a group at a point: `Σ_i δ^i·Σ_slots weight·eq((slot, free coordinates of point_i), x)` over the group's claims.
     pub fn weight_at(&self, layout: &Layout, delta: E, x: &[E]) -> E {
         let mut power = E::ONE;
         let mut total = E::ZERO;
         for claim in &self.list {
-            if let Some(slot) = layout.slot(claim.tensor) {
+            for slot in layout.slots(claim.tensor) {
                 let (high, low) = x.split_at(x.len() - slot.log);
-                total += power * eq_at(high, slot.offset >> slot.log) * eq_points(&claim.point, low);
+                let (weight, free) = slot.claim(&claim.point);
+                total += power * weight * eq_at(high, slot.offset >> slot.log) * eq_points(&free, low);
             }
             power *= delta;
         }
@@ -541,7 +542,7 @@ mod tests {
         let (rho, sigma) = (point(plan.leaves_log, 1), point(plan.sum_rounds, 2));
         let claims = plan.claims(&items, Points { rho: &rho, sigma: &sigma });
         for claim in &claims.list {
-            let slots: Vec<_> = plan.layouts.iter().filter_map(|(_, layout)| layout.slot(claim.tensor)).collect();
+            let slots: Vec<_> = plan.layouts.iter().flat_map(|(_, layout)| layout.slots(claim.tensor)).collect();
             assert_eq!(slots.len(), 1);
             assert_eq!(slots[0].log, claim.point.len());
         }

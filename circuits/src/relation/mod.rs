@@ -386,29 +386,31 @@ impl<'a> Builder<'a> {
     fn new(params: &'a RelationParams, purpose: Purpose) -> Self {
         let d = Dims::new(&params.semantics, params.tokens, params.slots);
         let mut axes = Vec::new();
-        let mut axis = |name, size: usize| {
-            axes.push(AxisDef { name, log: size.trailing_zeros() as usize });
+        let mut axis = |name, padded: usize, size: usize| {
+            axes.push(AxisDef { name, log: padded.trailing_zeros() as usize, size });
             Axis(axes.len() - 1)
         };
-        let rows = params.rows.max(1).next_power_of_two();
+        let (sem, s) = (&params.semantics, &params.semantics.shape);
+        let rank = sem.lora.as_ref().map_or(1, |l| l.rank);
+        let (rows, contributors) = (params.rows.max(1), params.contributors.max(1).next_power_of_two());
         let x = Axes {
-            b: axis("b", params.requests),
-            l: axis("l", d.l),
-            t: axis("t", d.t),
-            u: axis("u", d.t),
-            d: axis("d", d.d),
-            g: axis("g", d.g),
-            j: axis("j", d.j),
-            z: axis("z", 2),
-            p: axis("p", d.p),
-            f: axis("f", d.f),
-            r: axis("r", d.r),
-            v: axis("v", d.v),
-            s: axis("s", d.s),
-            a: axis("a", d.a),
-            k: axis("k", d.k),
-            i: axis("i", rows),
-            c: axis("c", params.contributors.max(1).next_power_of_two()),
+            b: axis("b", params.requests, params.requests),
+            l: axis("l", d.l, s.layers),
+            t: axis("t", d.t, d.t),
+            u: axis("u", d.t, d.t),
+            d: axis("d", d.d, s.width),
+            g: axis("g", d.g, s.kv_heads),
+            j: axis("j", d.j, s.heads / s.kv_heads),
+            z: axis("z", 2, 2),
+            p: axis("p", d.p, s.head_dim / 2),
+            f: axis("f", d.f, s.ff),
+            r: axis("r", d.r, rank),
+            v: axis("v", d.v, s.vocab),
+            s: axis("s", d.s, d.s),
+            a: axis("a", d.a, d.a),
+            k: axis("k", d.k, sem.sketch.as_ref().and_then(|x| x.ranks).unwrap_or(rank)),
+            i: axis("i", rows.next_power_of_two(), rows),
+            c: axis("c", contributors, contributors),
         };
         let out = Relation {
             params: params.clone(),
@@ -421,7 +423,7 @@ impl<'a> Builder<'a> {
             aggregation: None,
             constraints: vec![],
         };
-        Self { params, purpose, sem: &params.semantics, x, out, max: vec![] }
+        Self { params, purpose, sem, x, out, max: vec![] }
     }
 
     fn finish(self) -> Relation {
@@ -505,7 +507,7 @@ impl<'a> Builder<'a> {
                 bound = bound.saturating_mul(self.factor_bound(factor)?);
             }
             for axis in term.axes().into_iter().filter(|a| !free.contains(a)) {
-                bound = bound.saturating_mul(self.true_size(axis) as i128);
+                bound = bound.saturating_mul(self.out.axes[axis.0].size as i128);
             }
             total = total.saturating_add(bound);
         }
@@ -520,26 +522,6 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Size of an axis without the padding where weights are proven to be zero.
-    fn true_size(&self, axis: Axis) -> usize {
-        let (s, x) = (&self.sem.shape, &self.x);
-        let padded = 1 << self.out.axes[axis.0].log;
-        let rank = self.sem.lora.as_ref().map_or(1, |l| l.rank);
-        let sizes = [
-            (x.l, s.layers),
-            (x.d, s.width),
-            (x.g, s.kv_heads),
-            (x.j, s.heads / s.kv_heads),
-            (x.p, s.head_dim / 2),
-            (x.f, s.ff),
-            (x.v, s.vocab),
-            (x.i, self.params.rows.max(1)),
-            (x.r, rank),
-            (x.k, self.sem.sketch.as_ref().and_then(|x| x.ranks).unwrap_or(rank)),
-        ];
-        sizes.iter().find(|(a, _)| *a == axis).map_or(padded, |(_, size)| *size)
-    }
-
     fn constrain(&mut self, name: &str, sum: Sum) {
         self.out.constraints.push(Constraint { name: name.to_owned(), sum });
     }
@@ -549,7 +531,7 @@ impl<'a> Builder<'a> {
             return TableId(i);
         }
         let name = format!("mult.{kind:?}");
-        self.out.axes.push(AxisDef { name: "row", log: kind.log() });
+        self.out.axes.push(AxisDef { name: "row", log: kind.log(), size: 1 << kind.log() });
         let axis = Axis(self.out.axes.len() - 1);
         let mult = self.tensor(&name, Group::Trace, &[axis]);
         if self.params.tables == TableMode::Committed {
@@ -638,7 +620,8 @@ impl<'a> Builder<'a> {
             return Ok(());
         }
         for &axis in axes {
-            if self.true_size(axis) < 1 << self.out.axes[axis.0].log {
+            let AxisDef { log, size, .. } = self.out.axes[axis.0];
+            if size < 1 << log {
                 self.zero_padding(name, axes, axis);
             }
         }
@@ -647,7 +630,7 @@ impl<'a> Builder<'a> {
 
     /// Entries past an axis' true size are zero.
     fn zero_padding(&mut self, name: &str, axes: &[Axis], axis: Axis) {
-        let mask = public(Public::Below(self.true_size(axis)), &[axis]);
+        let mask = public(Public::Below(self.out.axes[axis.0].size), &[axis]);
         let terms = vec![product([self.read(name)]), product([self.read(name), mask]).times(-F::ONE)];
         let label = format!("{name} is zero in the padding of {}", self.out.axes[axis.0].name);
         self.constrain(&label, Sum { free: axes.to_vec(), terms });

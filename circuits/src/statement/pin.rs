@@ -7,7 +7,7 @@
 
 use super::{Digest, Encoder, Profile};
 use crate::ir::Group;
-use crate::layout::Layout;
+use crate::layout::{Layout, Slot};
 use crate::relation::Relation;
 use model_runtime::semantics::{Op, SketchShape};
 use model_runtime::shape::{LoraShape, ModelShape, Site};
@@ -53,6 +53,9 @@ struct Tensor<'a> {
     offset: usize,
     /// Names and log sizes of the axes, outermost first.
     axes: Vec<(&'static str, usize)>,
+    /// Variables and their fixed bits, where the slot holds a part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<&'a [Option<bool>]>,
 }
 
 /// Digest of everything that gives a long-lived commitment its meaning, below `2^253`: how it is encoded, where its tensors lie, the architecture,
@@ -63,7 +66,7 @@ pub fn parameters(relation: &Relation, group: Group, layout: &Layout, encoding: 
     let parameters = Parameters {
         group: group.name(),
         encoding,
-        tensors: layout.slots.iter().map(|slot| tensor(relation, slot.tensor.0, slot.offset)).collect(),
+        tensors: layout.slots.iter().map(|slot| tensor(relation, slot)).collect(),
         shape: &sem.shape,
         lora: sem.lora.as_ref().filter(|_| group != Group::Base),
         sketch: sem.sketch.as_ref().filter(|_| indexed),
@@ -89,10 +92,11 @@ pub fn keccak_pin(parameters: &Digest, root: &Digest, value: &[u32; 5]) -> Diges
     e.finish()
 }
 
-fn tensor(relation: &Relation, id: usize, offset: usize) -> Tensor<'_> {
-    let def = &relation.tensors[id];
+fn tensor<'a>(relation: &'a Relation, slot: &'a Slot) -> Tensor<'a> {
+    let def = &relation.tensors[slot.tensor.0];
     let axis = |a: &crate::ir::Axis| (relation.axes[a.0].name, relation.axes[a.0].log);
-    Tensor { name: &def.name, offset, axes: def.axes.iter().map(axis).collect() }
+    let part = (!slot.is_whole()).then_some(slot.variables.as_slice());
+    Tensor { name: &def.name, offset: slot.offset, axes: def.axes.iter().map(axis).collect(), part }
 }
 
 fn settled<T>(entries: &BTreeMap<String, T>, group: Group) -> impl Iterator<Item = (&str, &T)> {

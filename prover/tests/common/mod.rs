@@ -71,7 +71,11 @@ pub struct Forward {
 }
 
 pub fn forward(layers: usize, requests: usize) -> Forward {
-    let float = random_model(&small_shape(layers), 7);
+    forward_of(&small_shape(layers), requests, Profile::Native)
+}
+
+pub fn forward_of(shape: &ModelShape, requests: usize, profile: Profile) -> Forward {
+    let float = random_model(shape, 7);
     let calibration: Vec<Vec<u32>> = (0..4).map(|i| (0..12).map(|t| (t * 7 + i * 5 + 1) % 30).collect()).collect();
     let model = quantise_base(&float, &calibration).unwrap();
     let runtime = Runtime::new(model.semantics.clone(), &model.tensors, None).unwrap();
@@ -88,7 +92,7 @@ pub fn forward(layers: usize, requests: usize) -> Forward {
         semantics: model.semantics.clone(),
         scope: Scope::Forward,
         weight_ranges: WeightRanges::Proven,
-        tables: TableMode::Evaluated,
+        tables: if profile == Profile::Evm { TableMode::Committed } else { TableMode::Evaluated },
         tokens: 8,
         slots: 4,
         requests: requests.next_power_of_two(),
@@ -281,7 +285,8 @@ impl Forward {
         Witness::new(&self.relation, fixed, &traces, self.traces.iter().map(public_request).collect()).unwrap()
     }
 
-    pub fn statement(&self, base: Digest, profile: Profile) -> Statement {
+    /// Of the fixed commitments, the base model's first, then the tables' where they are committed.
+    pub fn statement<C: NativeProfile>(&self, fixed: &[Committed<C>]) -> Statement {
         let requests = self
             .traces
             .iter()
@@ -295,12 +300,12 @@ impl Forward {
             .collect();
         Statement {
             version: PROTOCOL_VERSION,
-            profile,
+            profile: C::PROFILE,
             relation: self.relation.params.clone(),
-            base,
+            base: fixed[0].digest(),
             adapter: None,
             index: None,
-            tables: None,
+            tables: fixed.get(1).map(Committed::digest),
             registration: None,
             requests,
         }
