@@ -1,6 +1,6 @@
 //! The light client against halo2: it accepts what halo2's own verifier accepts, and nothing that was tampered with.
 
-#[path = "common/toy.rs"]
+#[path = "proofs/common/toy.rs"]
 mod toy;
 
 use halo2_axiom::halo2curves::bn256::{Bn256, Fr, G1Affine};

@@ -174,8 +174,11 @@ struct Plot {
 const WIDTH: f32 = 600.0;
 const HEIGHT: f32 = 200.0;
 
-/// Losses of a phase, with their epochs.
-fn losses(epochs: &[Epoch], phase: Phase, value: fn(&Epoch) -> Option<f32>) -> Vec<(usize, f32)> {
+/// Losses with their epochs.
+type Points = Vec<(usize, f32)>;
+
+/// Losses of a phase.
+fn losses(epochs: &[Epoch], phase: Phase, value: fn(&Epoch) -> Option<f32>) -> Points {
     epochs.iter().filter(|e| e.phase == phase).filter_map(|e| Some((e.epoch, value(e)?))).collect()
 }
 
@@ -189,14 +192,17 @@ fn plot(epochs: &[Epoch]) -> Option<Plot> {
     ])
 }
 
-/// Curves given by name, class and points, in one drawing.
-fn drawn(curves: Vec<(String, &'static str, Vec<(usize, f32)>)>) -> Option<Plot> {
+/// A curve's name and class, and what it goes through.
+type Named = (String, &'static str, Points);
+
+/// Curves in one drawing.
+fn drawn(curves: Vec<Named>) -> Option<Plot> {
     let points = || curves.iter().flat_map(|(_, _, points)| points);
     let most = points().map(|(epoch, _)| *epoch).max()?;
     let (low, high) = points().fold((f32::INFINITY, 0f32), |(low, high), (_, loss)| (low.min(*loss), high.max(*loss)));
     let x = |epoch: usize| WIDTH * (epoch as f32 - 0.5) / most as f32;
     let y = |loss: f32| HEIGHT * (1.0 - (loss - low) / (high - low).max(1e-6));
-    let curve = |(name, class, points): (String, &'static str, Vec<(usize, f32)>)| {
+    let curve = |(name, class, points): Named| {
         let last = points.last().map(|(_, loss)| format!("{loss:.3}"))?;
         let mut drawn: Vec<String> = points.iter().map(|&(epoch, loss)| format!("{:.1},{:.1}", x(epoch), y(loss))).collect();
         if let [only] = &drawn[..] {

@@ -1,7 +1,6 @@
 //! Pins: what they depend on, that no proof opens another root or value than the pinned one's, and the attack that they end.
 
-mod common;
-
+use crate::common;
 use circuits::ir::{EF, F, Group};
 use circuits::layout::Layout;
 use circuits::outer::halo2::{OuterCircuit, OuterError, inputs};

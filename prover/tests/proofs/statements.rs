@@ -1,7 +1,6 @@
 //! A proof for one statement never verifies for another: every field of the statement is changed in turn.
 
-mod common;
-
+use crate::common;
 use circuits::relation::WeightRanges;
 use circuits::statement::{Clause, Statement, StatementError};
 use common::mutate::{Proven, fixture, refused};

@@ -2,8 +2,7 @@
 //!
 //! Every cheat is consistent where it can be: what follows the overwritten tensor is recomputed.
 
-mod common;
-
+use crate::common;
 use circuits::ir::Group;
 use circuits::statement::{Clause, Digest, StatementError, Tokens};
 use circuits::witness::Witness;

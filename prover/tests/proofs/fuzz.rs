@@ -1,7 +1,6 @@
 //! Robustness: mutants of real proofs never verify and never panic. A mutant equal to its original isn't counted.
 
-mod common;
-
+use crate::common;
 use circuits::ir::{EF, F};
 use circuits::statement::TokenOpening;
 use common::mutate::{Random, fixture, refused};

@@ -1,9 +1,8 @@
 //! Sizes and snapshots: how proofs grow with depth, several requests, token digests, golden values under `tests/golden`.
 //!
-//! `POA_BLESS=1 cargo test -p prover --test sizes` rewrites the golden values; explain the difference in the commit.
+//! `POA_BLESS=1 cargo test --release --workspace --test proofs sizes` rewrites the golden values; explain the difference in the commit.
 
-mod common;
-
+use crate::common;
 use circuits::statement::{Statement, TokenOpening, Tokens};
 use common::{Full, full};
 use model_runtime::shape::Site;

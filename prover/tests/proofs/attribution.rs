@@ -1,7 +1,6 @@
 //! Forward, backward and attribution of a small random model with an adapter, proven and verified.
 
-mod common;
-
+use crate::common;
 use common::Full;
 use model_runtime::int::index::IndexOptions;
 use model_runtime::shape::Site;

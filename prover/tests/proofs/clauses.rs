@@ -1,8 +1,7 @@
 //! The clauses of acceptance, one by one: a statement that breaks one alone, proven by a prover that skips the check, and refused by every host
 //! that says it checks ([`Clause::counterpart`]). What contracts do is tested in `contracts/test`.
 
-mod common;
-
+use crate::common;
 use circuits::outer::halo2::{OuterCircuit, OuterError, inputs};
 use circuits::outer::program::{Op, Program};
 use circuits::relation::{Relation, RelationParams, TableMode, WeightRanges};
@@ -125,7 +124,7 @@ fn circuit_refuses(constants: &Constants, key: &Program, statement: &Statement, 
 /// Whether the light client refuses a settlement by its shape alone, whatever the proof.
 fn light_client_refuses(statement: &Statement) -> bool {
     static KEY: OnceLock<OuterKey> = OnceLock::new();
-    let key = KEY.get_or_init(|| OuterKey::decode(include_bytes!("../../light-client/tests/vectors/wide.key")).unwrap());
+    let key = KEY.get_or_init(|| OuterKey::decode(include_bytes!("../../../light-client/tests/vectors/wide.key")).unwrap());
     let (request, index) = (&statement.requests[0], statement.index.as_ref().unwrap());
     let digests = request.token_digests(statement.relation.tokens);
     let named = NamedInputs {

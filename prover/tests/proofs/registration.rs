@@ -1,7 +1,6 @@
 //! Registrations: an honest one is accepted; an index that somebody made up isn't, whatever their prover does.
 
-mod common;
-
+use crate::common;
 use circuits::evaluate::centred;
 use circuits::ir::{F, Group};
 use circuits::layout::Layout;

@@ -1,7 +1,6 @@
 //! The recorded verifier: it accepts what the native one accepts, and its program is the same for every proof of a relation.
 
-mod common;
-
+use crate::common;
 use circuits::outer::halo2::lower::Cost;
 use circuits::outer::halo2::{OuterCircuit, inputs, to_fr};
 use circuits::outer::program::Op;

@@ -1,7 +1,6 @@
 //! The forward pass of a small random model, proven and verified under both profiles.
 
-mod common;
-
+use crate::common;
 use circuits::ir::{Group, TensorId};
 use circuits::layout::{Layout, MIN_LOG};
 use circuits::statement::Profile;
@@ -57,7 +56,7 @@ fn large_tensors_are_committed_in_parts() {
 }
 
 #[test]
-#[ignore = "takes a minute; `cargo test --release --workspace --test forward -- --ignored`"]
+#[ignore = "takes a minute; `cargo test --release --workspace --test proofs -- --ignored`"]
 fn large_tensors_are_committed_in_parts_under_evm() {
     round_trip::<Evm>(&wide(Profile::Evm));
 }

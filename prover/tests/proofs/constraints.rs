@@ -1,7 +1,6 @@
 //! Every constraint and every lookup fails on some witness: one entry of a tensor it reads is overwritten.
 
-mod common;
-
+use crate::common;
 use circuits::relation::Relation;
 use circuits::witness::{Witness, WitnessError};
 use common::cheat::tensors_of;
