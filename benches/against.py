@@ -23,6 +23,8 @@ WORKLOADS = {
     "nanogpt-forward": (["--shape", NANOGPT, "--tokens", "64", "--forward-only"], True),
     "nanogpt-all": (["--shape", NANOGPT, "--tokens", "64"], True),
     "gpt2-forward": (["--shape", GPT2, "--tokens", "64", "--forward-only"], False),
+    # What a request costs when the weights' ranges are a registration's.
+    "gpt2-request": (["--shape", GPT2, "--tokens", "64", "--forward-only", "--assume-weight-ranges"], False),
 }
 KEYS = ("seconds", "cpu_seconds", "peak_rss_mb", "proof_bytes", "verify_seconds", "security_bits")
 

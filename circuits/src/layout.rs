@@ -135,7 +135,8 @@ fn blocks(size: usize, most: usize) -> Vec<AxisBlock> {
     out
 }
 
-/// The parts of a tensor with these axes, given by size and padded log size: axes are split one block at a time, wherever that spares most.
+/// The parts of a tensor with these axes, given by size and padded log size: one axis after another gets as many blocks more as it takes to
+/// spare anything, the one that spares most first.
 fn split(axes: &[(usize, usize)]) -> Vec<Vec<Option<bool>>> {
     let cover = |counts: &[usize]| -> Vec<Vec<AxisBlock>> { axes.iter().zip(counts).map(|(&(size, _), &most)| blocks(size, most)).collect() };
     let slots = |cover: &[Vec<AxisBlock>]| cover.iter().map(Vec::len).product::<usize>();
@@ -143,10 +144,11 @@ fn split(axes: &[(usize, usize)]) -> Vec<Vec<Option<bool>>> {
     let mut counts = vec![1; axes.len()];
     let mut chosen = cover(&counts);
     loop {
-        let finer = (0..axes.len()).map(|axis| {
-            let mut counts = counts.clone();
-            counts[axis] += 1;
-            counts
+        let spares = |counts: &Vec<usize>| values(&cover(counts)) < values(&chosen);
+        let finer = (0..axes.len()).filter_map(|axis| {
+            let more =
+                (counts[axis] + 1..=MAX_SLOTS).map(|count| counts.iter().enumerate().map(|(a, &c)| if a == axis { count } else { c }).collect());
+            more.into_iter().find(spares)
         });
         let fits = finer.filter(|counts| slots(&cover(counts)) <= MAX_SLOTS);
         let Some(best) = fits.min_by_key(|counts| values(&cover(counts))) else { break };

@@ -2,7 +2,7 @@
 //!
 //! A published proof is checked without the statement: by the outer circuit, by a contract and by the light client. Whatever the native
 //! verifier requires is therefore required there as well, or there is a reason why it need not be. Each clause says which
-//! ([`Clause::counterpart`]); `docs/protocol.md`, section 15, is this list as a table, and `prover/tests/clauses.rs` tries statements that break one clause each.
+//! ([`Clause::counterpart`]); `docs/protocol.md`, section 15, is this list as a table, and `prover/tests/proofs/clauses.rs` tries statements that break one clause each.
 
 use super::{IndexStatement, PROTOCOL_VERSION, Profile, RequestStatement, Statement, StatementError, Tokens, WEIGHT_BOUND};
 use crate::relation::{Scope, TableMode, WeightRanges};
