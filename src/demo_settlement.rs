@@ -5,7 +5,7 @@ use crate::meter::{Terminal, say};
 use chain::deploy::RawVerifier;
 use chain::request::{Conditions, Settlement};
 use chain::{bundled, devnet};
-use circuits::statement::Digest;
+use circuits::statement::{Digest, Profile};
 use prover::srs::Srs;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -14,7 +14,6 @@ use steps::outer::{self, WrapFigures, Wrapped};
 use steps::prompt::Prompt;
 use steps::prove::{Job, prove};
 use steps::store::{write_file, write_json};
-use verifier::profile::Evm;
 
 /// Rows of the demo's circuit: `2^19`.
 const K: u32 = 19;
@@ -53,14 +52,14 @@ pub struct Settled {
 pub fn settle(job: Job<'_>, paid: &Paid, out: &Path) -> Result<Settled, Failure> {
     say("proving again with the hash that the outer circuit knows …");
     let srs = reference_string(out)?;
-    let mut proven = prove::<Evm>(job.clone(), &Terminal::new())?;
+    let mut proven = prove(Profile::Evm, job.clone(), &Terminal::new())?;
     // Another processor trains another adapter, whose key is another one: the payment names it, so the proof that settles is made for it.
     let (key, _) = outer::key(&proven.statement, &proven.bytes, &srs, &keys_directory(), &Terminal::new())?;
     let request_id = paid.request_id(Digest(key.digest()));
     if request_id != paid.request_id {
         say("proving once more: this adapter has another key than the bundled one, and the payment names it …");
         let requests = job.requests.into_iter().map(|(trace, _)| (trace, request_id)).collect();
-        proven = prove::<Evm>(Job { requests, ..job }, &Terminal::new())?;
+        proven = prove(Profile::Evm, Job { requests, ..job }, &Terminal::new())?;
     }
     let statement_path = out.join("evm-statement.json");
     write_file(&out.join("evm-inner.bin"), &proven.bytes)?;

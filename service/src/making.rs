@@ -15,7 +15,7 @@ use chain::deploy::{RawVerifier, VERIFIER_GAS, bytecode};
 use chain::register::LICENCE;
 use chain::rehearsal::rehearse;
 use circuits::relation::WeightRanges;
-use circuits::statement::{Digest, Statement};
+use circuits::statement::{Digest, Profile, Statement};
 use light_client::OuterKey;
 use model_runtime::int::trace::Span;
 use model_runtime::semantics::Dims;
@@ -30,7 +30,6 @@ use steps::progress::Observer;
 use steps::prove::{Job, prove};
 use steps::store::{RunInfo, write_file};
 use steps::{outer, run};
-use verifier::profile::Evm;
 
 /// Fewest slots of a proof.
 const SLOTS: usize = 8;
@@ -172,7 +171,7 @@ impl Maker for Making<'_> {
             prompt_salts: vec![Some(salt)],
             shelves: served.shelves(),
         };
-        let proven = prove::<Evm>(job, on)?;
+        let proven = prove(Profile::Evm, job, on)?;
         verifier::verify_bytes(&proven.statement, &proven.bytes).during("verifying the proof that was made")?;
         Ok((proven.statement, proven.bytes))
     }

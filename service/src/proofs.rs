@@ -4,12 +4,12 @@ use crate::registrations;
 use crate::requests;
 use crate::server::Service;
 use circuits::relation::WeightRanges;
+use circuits::statement::Profile;
 use serde_json::{Value, json};
 use steps::error::{Failure, While};
 use steps::progress::Observer;
 use steps::prove::{Job, prove};
 use steps::run;
-use verifier::profile::Native;
 
 /// The kind of job that proves a request's answer.
 pub const PROVE: &str = "prove";
@@ -41,7 +41,7 @@ pub fn work(service: &Service, request: &str, on: &dyn Observer) -> Result<Value
         Some(known) => job.relying_on(known),
         None => job,
     };
-    let proven = prove::<Native>(job, on)?;
+    let proven = prove(Profile::Native, job, on)?;
     verifier::verify_given(&proven.statement, &proven.bytes, known.as_slice()).during("verifying the proof that was made")?;
     let statement = serde_json::to_vec_pretty(&proven.statement).during("writing the statement")?;
     Ok(json!({

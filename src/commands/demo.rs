@@ -6,7 +6,7 @@ use crate::meter::{Terminal, say};
 use crate::show;
 use circuits::registration::Known;
 use circuits::relation::WeightRanges;
-use circuits::statement::Digest;
+use circuits::statement::{Digest, Profile};
 use model_runtime::demo;
 use model_runtime::int::attribute::Attribution;
 use serde_json::json;
@@ -22,7 +22,6 @@ use steps::run;
 use steps::shares::attribution_shares;
 use steps::store::{RunInfo, write_file, write_json};
 use steps::words::Because;
-use verifier::profile::Native;
 
 /// The whole story: import a bundled model, train an adapter on a bundled datanet, answer, attribute, prove, verify, wrap, settle.
 #[derive(clap::Args)]
@@ -88,7 +87,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         shelves,
     };
     let relying = registered.iter().fold(job.clone(), |job, registered| job.relying_on(registered.known.clone()));
-    let proven = prove::<Native>(relying, &Terminal::new())?;
+    let proven = prove(Profile::Native, relying, &Terminal::new())?;
     write_file(&args.out.join("proof.bin"), &proven.bytes)?;
     write_json(&args.out.join("statement.json"), &proven.statement)?;
     say("verifying …");

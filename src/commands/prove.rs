@@ -2,7 +2,7 @@
 
 use crate::meter::{Terminal, say};
 use crate::show;
-use circuits::statement::Digest;
+use circuits::statement::{Digest, Profile};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,7 +11,6 @@ use steps::prove::{Job, Proven, prove};
 use steps::registration::RegistrationDir;
 use steps::run::Loaded;
 use steps::store::{IndexDir, create_parent, write_file, write_json};
-use verifier::profile::{Evm, Native};
 
 /// Hash profile of a proof.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -58,10 +57,11 @@ pub struct Args {
 
 /// Proves under a profile.
 pub fn with_profile(profile: ProfileArg, job: Job<'_>) -> Result<Proven, Failure> {
-    match profile {
-        ProfileArg::Native => prove::<Native>(job, &Terminal::new()),
-        ProfileArg::Evm => prove::<Evm>(job, &Terminal::new()),
-    }
+    let profile = match profile {
+        ProfileArg::Native => Profile::Native,
+        ProfileArg::Evm => Profile::Evm,
+    };
+    prove(profile, job, &Terminal::new())
 }
 
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {

@@ -23,7 +23,7 @@ use prover::prove::{Inputs, Stage, Stages, Stopped, prove as prove_statement};
 use serde::Serialize;
 use std::path::Path;
 use verifier::plan::Plan;
-use verifier::profile::{Native, NativeProfile};
+use verifier::profile::{Evm, Native, NativeProfile};
 use verifier::verify::check_parameters;
 
 /// What is to be proven.
@@ -160,8 +160,19 @@ pub struct ProofFigures {
     pub stages: Vec<Stage>,
 }
 
-/// Proves a job.
-pub fn prove<C: NativeProfile>(job: Job<'_>, on: &dyn Observer) -> Result<Proven, Failure> {
+/// Proves a job under a profile. Not generic: the prover is compiled here, once, and not in every crate that calls it.
+///
+/// # Errors
+///
+/// When the job can't be proven, or it was told to stop.
+pub fn prove(profile: Profile, job: Job<'_>, on: &dyn Observer) -> Result<Proven, Failure> {
+    match profile {
+        Profile::Native => proven::<Native>(job, on),
+        Profile::Evm => proven::<Evm>(job, on),
+    }
+}
+
+fn proven<C: NativeProfile>(job: Job<'_>, on: &dyn Observer) -> Result<Proven, Failure> {
     let meter = Meter::start();
     let dims = job.requests.first().map(|(t, _)| t.dims).ok_or_else(|| Failure::input("no request to prove"))?;
     let scope = if job.index.is_some() { Scope::Attribution } else { Scope::Forward };
