@@ -15,6 +15,7 @@ use verifier::profile::{Evm, Native, NativeProfile};
 fn round_trip<C: NativeProfile>(forward: &Forward) {
     let (layers, requests) = (forward.model.semantics.shape.layers, forward.traces.len());
     let witness = forward.witness();
+    witness.check(&forward.relation).unwrap();
     let groups = [Group::Base, Group::Tables].into_iter().filter(|&group| Layout::of(&forward.relation, group).is_some());
     let fixed: Vec<Committed<C>> = groups.map(|group| Committed::of_witness(&forward.relation, group, &witness).unwrap()).collect();
     let statement = forward.statement(&fixed);
