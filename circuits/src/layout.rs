@@ -99,7 +99,7 @@ impl Layout {
         let own = relation.tensors.iter().enumerate().filter(|(_, t)| t.group == group);
         let parts: Vec<_> = own
             .flat_map(|(i, t)| {
-                // An index grows along its rows and stays as it is; zeros past the others' true sizes aren't what their tensors hold.
+                // An index grows along its rows and stays as it is; a trace's padding isn't zeros.
                 let is_split = matches!(group, Group::Base | Group::Adapter) && relation.log(&t.axes) >= SPLIT_LOG;
                 let axes: Vec<(usize, usize)> = t.axes.iter().map(|a| (relation.axes[a.0].size, relation.axes[a.0].log)).collect();
                 let parts = if is_split { split(&axes) } else { vec![vec![None; relation.log(&t.axes)]] };

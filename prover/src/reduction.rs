@@ -1,7 +1,7 @@
 //! The claim reduction: evaluations of many tensors become one value of each committed polynomial.
 //!
-//! `Σ_i δ^i·v_i = Σ_g Σ_x P_g(x)·W_g(x)` with `W_g(x) = Σ_{i of g} δ^i·Σ_{slots of i} weight·eq((slot, τ_i's free coordinates), x)`, by sumcheck; polynomials with fewer variables wait in
-//! idle rounds. Neither `P_g` nor `W_g` is held as a table over the extension field before variables are bound: `W_g` is made piece by
+//! `Σ_i δ^i·v_i = Σ_g Σ_x P_g(x)·W_g(x)` with `W_g(x) = Σ_{i of g} δ^i·Σ_{slots of i} weight·eq((slot, τ_i's free coordinates), x)`,
+//! by sumcheck; polynomials with fewer variables wait in idle rounds. Neither `P_g` nor `W_g` is held as a table over the extension field before variables are bound: `W_g` is made piece by
 //! piece from the claims.
 
 use crate::packed::{CHUNK_LOG, PackedEF, PackedF, WIDTH, add, fold, lanes, sum_lanes};

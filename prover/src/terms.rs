@@ -113,7 +113,8 @@ fn bind(relation: &Relation, factor: &Factor, values: &[F], place: &Place<'_>, r
             Index::Var(a) if round_axes.contains(a) => steps.push((*a, false, stride)),
             Index::Flip(a) if round_axes.contains(a) => steps.push((*a, true, stride)),
             Index::At(c) => bound.iter_mut().for_each(|(offset, _)| *offset += c * stride),
-            _ if stride == 1 && 1 << log >= WIDTH => inner = eq_table(point),
+            // Of axes with one position several can be the innermost.
+            _ if stride == 1 && *log > 0 && 1 << log >= WIDTH => inner = eq_table(point),
             _ => {
                 let eq = eq_table(point);
                 bound = bound.iter().flat_map(|&(o, w)| eq.iter().enumerate().map(move |(x, &e)| (o + x * stride, w * e))).collect();
