@@ -3,31 +3,35 @@
 use circuits::ir::{EF, F, Group};
 use circuits::layout::Layout;
 use circuits::relation::Relation;
-use circuits::statement::{Digest, PROTOCOL_VERSION};
+use circuits::statement::Digest;
 use circuits::witness::Witness;
 use model_runtime::tensor::TensorMap;
 use p3_commit::Mmcs;
-use p3_field::{PrimeCharacteristicRing, PrimeField32};
-use p3_matrix::dense::RowMajorMatrix;
-use p3_matrix::{Dimensions, Matrix};
+use p3_field::PrimeCharacteristicRing;
+use p3_matrix::dense::{DenseMatrix, RowMajorMatrix};
 use p3_multilinear_util::point::Point;
 use p3_multilinear_util::poly::Poly;
 use p3_sumcheck::layout::{Layout as _, PrefixProver, Table};
 use p3_whir::PcsProof;
+use p3_whir::pcs::prover::WhirProver;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use verifier::pcs::{self, Commitment, Opening, Pcs, Tree, encode, stacked};
+use std::path::Path;
+use verifier::pcs::{self, Commitment, Opening, encode, stacked};
 use verifier::pin;
 use verifier::profile::{HashProfile, NativeProfile};
 
 use crate::ProveError;
+use crate::kept::{self, Keeping, KeptProfile};
+use crate::trees::{self, Trees};
 
-/// Polynomials from this many variables on are encoded a second time when they are opened: their codeword and its tree would take most
-/// of the memory until then.
+/// Polynomials from this many variables on that aren't kept in a file are encoded a second time when they are opened: their codeword and its
+/// tree would take most of the memory until then.
 pub const ENCODED_AGAIN_LOG: usize = 25;
 
-/// Format of [`Committed::to_bytes`].
-const FORMAT: u32 = 1;
+/// The opening scheme, over trees that openings share.
+type Pcs<C> = WhirProver<EF, F, <C as HashProfile>::Domain, Trees<<C as HashProfile>::Mmcs>, <C as HashProfile>::Challenger, PrefixProver<F, EF>>;
+/// What an opening reads the codeword from.
+type Tree<C> = trees::Tree<<C as HashProfile>::Mmcs, DenseMatrix<F>>;
 
 /// A committed polynomial, ready to be opened any number of times.
 pub struct Committed<C: NativeProfile> {
@@ -40,7 +44,7 @@ pub struct Committed<C: NativeProfile> {
     /// The root.
     pub root: Commitment<C>,
     pcs: Pcs<C>,
-    /// Kept of polynomials that aren't encoded again.
+    /// Of polynomials that aren't encoded again.
     tree: Option<Tree<C>>,
     /// Its pin, once it has one.
     pub pin: Option<Pin>,
@@ -55,16 +59,6 @@ pub struct Pin {
     pub value: EF,
     /// The pin.
     pub digest: Digest,
-}
-
-/// A commitment on disk.
-#[derive(Serialize, Deserialize)]
-struct Stored<R, T> {
-    format: u32,
-    /// Digest of the values and of how they are committed.
-    of: [u8; 32],
-    root: R,
-    tree: T,
 }
 
 /// A signed integer as a field element.
@@ -112,41 +106,30 @@ impl<C: NativeProfile> Committed<C> {
     ///
     /// When there are no parameters for this size.
     pub fn new(group: Group, layout: Layout, values: Vec<F>) -> Result<Self, ProveError> {
-        let pcs = pcs::scheme::<C>(group, layout.log)?;
+        let pcs = scheme::<C>(group, layout.log)?;
         let table = table(values);
-        let (root, _, tree) = encode::<C>(group, &table);
+        let (_, codeword) = encode::<C>(group, &table);
+        let (root, tree) = Trees(C::mmcs()).commit_matrix(codeword);
         let tree = (layout.log < ENCODED_AGAIN_LOG).then_some(tree);
         Ok(Self { group, layout, table, root, pcs, tree, pin: None })
     }
 
-    /// The commitment as [`Committed::stored_or_new`] takes it; `None` for polynomials that are encoded again.
-    ///
-    /// # Errors
-    ///
-    /// When it can't be encoded.
-    pub fn to_bytes(&self) -> Result<Option<Vec<u8>>, ProveError> {
-        let encode = |tree: &Tree<C>| {
-            let stored = Stored { format: FORMAT, of: fingerprint::<C>(self.group, self.values()), root: &self.root, tree };
-            postcard::to_allocvec(&stored).map_err(|e| ProveError::Encoding(e.to_string()))
-        };
-        let sealed = |bytes: Vec<u8>| [blake3::hash(&bytes).as_bytes().as_slice(), &bytes].concat();
-        Ok(self.tree.as_ref().map(encode).transpose()?.map(sealed))
-    }
-
-    /// Takes the commitment that [`Committed::to_bytes`] stored, or commits anew where that is damaged, of other values or of another form;
-    /// whether it was taken.
+    /// Takes the commitment of these values that a file holds; or commits them, and writes the file. Its codeword stays there: an opening reads
+    /// the rows that it's asked for.
     ///
     /// # Errors
     ///
     /// When there are no parameters for this size.
-    pub fn stored_or_new(group: Group, layout: Layout, values: Vec<F>, stored: &[u8]) -> Result<(Self, bool), ProveError> {
-        match stored_of::<C>(group, &values, stored) {
-            Some(Stored { root, tree, .. }) => {
-                let pcs = pcs::scheme::<C>(group, layout.log)?;
-                Ok((Self { group, layout, table: table(values), root, pcs, tree: Some(tree), pin: None }, true))
-            }
-            None => Ok((Self::new(group, layout, values)?, false)),
-        }
+    pub fn kept(group: Group, layout: Layout, values: Vec<F>, file: &Path) -> Result<(Self, Keeping), ProveError>
+    where
+        C: KeptProfile,
+    {
+        let pcs = scheme::<C>(group, layout.log)?;
+        let table = table(values);
+        let (kept, keeping) = kept::take_or_make::<C>(group, &table, file);
+        let is_held = !matches!(keeping, Keeping::Failed(_)) || layout.log < ENCODED_AGAIN_LOG;
+        let (root, tree) = (kept.root.clone(), is_held.then(|| trees::Tree::Kept(kept)));
+        Ok((Self { group, layout, table, root, pcs, tree, pin: None }, keeping))
     }
 
     /// Its values.
@@ -165,13 +148,22 @@ impl<C: NativeProfile> Committed<C> {
     ///
     /// When the opening scheme refuses.
     pub fn open(&self, point: &[EF], challenger: &mut C::Challenger) -> Result<Opening<C>, ProveError> {
-        let (mut layout, tree) = match &self.tree {
-            Some(tree) => (PrefixProver::from_witness(stacked::<C>(self.group, &self.table)), tree.clone()),
-            None => {
-                let (_, layout, tree) = encode::<C>(self.group, &self.table);
-                (layout, tree)
+        if let Some(tree) = &self.tree {
+            let layout = PrefixProver::from_witness(stacked::<C>(self.group, &self.table));
+            let mut transcript = challenger.clone();
+            let opening = self.opened(layout, tree.clone(), point, &mut transcript)?;
+            // Of a damaged file what was opened is worth nothing.
+            if !tree.is_damaged() {
+                *challenger = transcript;
+                return Ok(opening);
             }
-        };
+        }
+        let (layout, codeword) = encode::<C>(self.group, &self.table);
+        let (_, tree) = Trees(C::mmcs()).commit_matrix(codeword);
+        self.opened(layout, tree, point, challenger)
+    }
+
+    fn opened(&self, mut layout: PrefixProver<F, EF>, tree: Tree<C>, point: &[EF], challenger: &mut C::Challenger) -> Result<Opening<C>, ProveError> {
         let points: Vec<Point<EF>> =
             [point].into_iter().chain(self.pin.iter().map(|pin| pin.point.as_slice())).map(|p| Point::new(p.to_vec())).collect();
         let protocol = pcs::protocol(point.len(), points.len());
@@ -179,49 +171,20 @@ impl<C: NativeProfile> Committed<C> {
         let openings = protocol.iter_openings().zip(&points);
         let evals = openings.map(|((table, batch), point)| layout.eval_at(table, batch, point, challenger)).collect();
         let whir = self.pcs.prove(outside, challenger, layout, tree, protocol.num_openings()).map_err(|e| ProveError::Opening(e.to_string()))?;
-        Ok(PcsProof { whir, evals })
+        Ok(PcsProof { whir: trees::unwrapped(whir), evals })
     }
 }
 
-/// What [`Committed::to_bytes`] stored of these values.
-fn stored_of<C: NativeProfile>(group: Group, values: &[F], bytes: &[u8]) -> Option<Stored<Commitment<C>, Tree<C>>> {
-    let (seal, content) = bytes.split_at_checked(32)?;
-    if blake3::hash(content).as_bytes() != seal {
-        return None;
-    }
-    let stored: Stored<Commitment<C>, Tree<C>> = postcard::from_bytes(content).ok()?;
-    let is_own = stored.format == FORMAT && stored.of == fingerprint::<C>(group, values);
-    (is_own && leads_to_root::<C>(group, values.len(), &stored)).then_some(stored)
-}
-
-/// Whether the codeword has its size and its first leaf leads to the root: it doesn't if the tree was made with another hash.
-fn leads_to_root<C: NativeProfile>(group: Group, len: usize, stored: &Stored<Commitment<C>, Tree<C>>) -> bool {
-    let (rate, fold) = pcs::rate_and_fold(C::PROFILE, group, len.trailing_zeros() as usize);
-    let (trees, dimensions) = (C::mmcs(), [Dimensions { width: 1 << fold, height: (len << rate) >> fold }]);
-    let fits = matches!(trees.get_matrices(&stored.tree).as_slice(), [codeword] if codeword.dimensions() == dimensions[0]);
-    if !fits {
-        return false;
-    }
-    let opening = trees.open_batch(0, &stored.tree);
-    trees.verify_batch(&stored.root, &dimensions, 0, (&opening).into()).is_ok()
+/// The opening scheme's prover.
+fn scheme<C: NativeProfile>(group: Group, log: usize) -> Result<Pcs<C>, ProveError> {
+    let config = pcs::scheme::<C>(group, log)?.clone();
+    Ok(Pcs::<C>::new(config, C::domain(0), Trees(C::mmcs())))
 }
 
 /// One polynomial.
 fn table(values: Vec<F>) -> Table<F> {
     let len = values.len();
     Table::new(RowMajorMatrix::new(values, len))
-}
-
-/// What tells values and their encoding apart from others.
-fn fingerprint<C: HashProfile>(group: Group, values: &[F]) -> [u8; 32] {
-    let (rate, fold) = pcs::rate_and_fold(C::PROFILE, group, values.len().trailing_zeros() as usize);
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(format!("{PROTOCOL_VERSION} {:?} {group:?} {rate} {fold}\n", C::PROFILE).as_bytes());
-    for chunk in values.chunks(1 << 12) {
-        let bytes: Vec<u8> = chunk.iter().flat_map(|x| x.as_canonical_u32().to_le_bytes()).collect();
-        hasher.update(&bytes);
-    }
-    *hasher.finalize().as_bytes()
 }
 
 /// Bytes that encoding `2^log` values takes beside them: the opening scheme's copy, the codeword, its tree.
@@ -261,67 +224,9 @@ pub fn values_of(relation: &Relation, group: Group, tensors: &TensorMap) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use p3_challenger::CanObserve;
-    use verifier::profile::{Evm, Native};
+    use verifier::profile::Native;
 
     const LOG: usize = circuits::layout::MIN_LOG;
-
-    fn layout() -> Layout {
-        Layout { slots: vec![], log: LOG }
-    }
-
-    fn values(seed: u32) -> Vec<F> {
-        (0..1 << LOG).map(|i: u32| F::from_u32(i.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8)).collect()
-    }
-
-    fn transcript<C: NativeProfile>(root: &Commitment<C>) -> C::Challenger {
-        let mut challenger = C::challenger(&Digest::default());
-        challenger.observe(root.clone());
-        challenger
-    }
-
-    /// A stored commitment has the same root, and opens.
-    fn is_taken_up_again<C: NativeProfile>() {
-        let fresh = Committed::<C>::new(Group::Base, layout(), values(1)).unwrap();
-        let bytes = fresh.to_bytes().unwrap().unwrap();
-        let (stored, taken) = Committed::<C>::stored_or_new(Group::Base, layout(), values(1), &bytes).unwrap();
-        assert!(taken && stored.root == fresh.root);
-        let point: Vec<EF> = (0..LOG as u32).map(|i| EF::from_u32(i * i + 5)).collect();
-        let opening = stored.open(&point, &mut transcript::<C>(&stored.root)).unwrap();
-        let value = Poly::new(stored.values()).eval_base(&Point::new(point.clone()));
-        let pcs = pcs::scheme::<C>(Group::Base, LOG).unwrap();
-        pcs::verify::<C>(&pcs, &fresh.root, &opening, &[(&point, value)], &mut transcript::<C>(&fresh.root)).unwrap();
-        // With a root that isn't the tree's, or the tree of another polynomial's size: made anew, though all else agrees.
-        let seal = |stored: Stored<Commitment<C>, Tree<C>>| {
-            let bytes = postcard::to_allocvec(&stored).unwrap();
-            [blake3::hash(&bytes).as_bytes().as_slice(), &bytes].concat()
-        };
-        let other = Committed::<C>::new(Group::Base, layout(), values(2)).unwrap();
-        let (small_root, _, small_tree) = encode::<C>(Group::Base, &table(values(1)[..1 << (LOG - 1)].to_vec()));
-        let of = fingerprint::<C>(Group::Base, fresh.values());
-        let wrong = [(other.root.clone(), fresh.tree.clone().unwrap()), (small_root, small_tree)];
-        for (root, tree) in wrong {
-            let bytes = seal(Stored { format: FORMAT, of, root, tree });
-            let (made, taken) = Committed::<C>::stored_or_new(Group::Base, layout(), values(1), &bytes).unwrap();
-            assert!(!taken && made.root == fresh.root);
-        }
-        // Of other values, of another group, damaged or cut: made anew.
-        let cases = [(Group::Base, values(2), bytes.clone()), (Group::Trace, values(1), bytes.clone())];
-        let mut damaged = bytes.clone();
-        damaged[bytes.len() / 3] ^= 4;
-        let broken = [damaged, bytes[..bytes.len() - 1].to_vec(), vec![], vec![0; 40]].map(|bytes| (Group::Base, values(1), bytes));
-        for (group, values, bytes) in cases.into_iter().chain(broken) {
-            let expected = Committed::<C>::new(group, layout(), values.clone()).unwrap();
-            let (made, taken) = Committed::<C>::stored_or_new(group, layout(), values, &bytes).unwrap();
-            assert!(!taken && made.root == expected.root);
-        }
-    }
-
-    #[test]
-    fn stored_commitments_are_taken_up_again() {
-        is_taken_up_again::<Native>();
-        is_taken_up_again::<Evm>();
-    }
 
     #[test]
     fn openings_of_very_large_polynomials_ask_more_of_each_term() {

@@ -2,8 +2,10 @@
 //!
 //! The prover depends on the verifier and follows its schedule ([`verifier::plan`], [`verifier::transcript`]).
 
+pub mod codeword;
 pub mod commit;
 pub mod fraction;
+pub mod kept;
 pub mod lookups;
 pub mod outer;
 pub mod outer_key;
@@ -13,6 +15,7 @@ pub mod reduction;
 pub mod srs;
 pub mod sumcheck;
 pub mod terms;
+pub mod trees;
 
 use circuits::ir::Group;
 use thiserror::Error;
@@ -29,9 +32,6 @@ pub enum ProveError {
     /// The opening scheme refuses.
     #[error("the opening scheme: {0}")]
     Opening(String),
-    /// A commitment can't be stored.
-    #[error("a commitment can't be encoded: {0}")]
-    Encoding(String),
     /// The relation commits nothing in a group.
     #[error("the relation has no {0:?} tensors")]
     NoGroup(Group),

@@ -220,8 +220,7 @@ pub fn prove_counted<C: NativeProfile>(
     let delta: EF = challenger.sample_algebra_element();
     let reductions: Vec<Reduction> = tensors.0.iter().map(|(layout, values)| Reduction::new(values, layout, &claims, &evaluations, delta)).collect();
     let rounds = verifier::verify::reduction_rounds(&plan);
-    let (reduction_rounds, point, finals) =
-        stages.run("reduce claims", || reduction::prove(&reductions, rounds, reduction::HELD_LOG, &mut challenger))?;
+    let (reduction_rounds, point, finals) = stages.run("reduce claims", || reduction::prove(&reductions, rounds, &mut challenger))?;
     challenger.observe_algebra_slice(&finals);
 
     let openings =

@@ -1,23 +1,37 @@
 //! The claim reduction: evaluations of many tensors become one value of each committed polynomial.
 //!
 //! `Σ_i δ^i·v_i = Σ_g Σ_x P_g(x)·W_g(x)` with `W_g(x) = Σ_{i of g} δ^i·Σ_{slots of i} weight·eq((slot, τ_i's free coordinates), x)`,
-//! by sumcheck; polynomials with fewer variables wait in idle rounds. Neither `P_g` nor `W_g` is held as a table over the extension field before variables are bound: `W_g` is made piece by
-//! piece from the claims.
+//! by sumcheck; polynomials with fewer variables wait in idle rounds.
+//!
+//! Neither `P_g` nor `W_g` is ever a table over the extension field. A position is a row and a column, `2^COLUMNS_LOG` columns. Claims' points are made of the
+//! same few challenges, and their last coordinates, which weigh columns, are mostly the same: `W_g(row, column) = Σ_k w_k(row)·c_k(column)` with few `k`.
+//! One pass over the values gives `q_k(row) = Σ_column P_g(row, column)·c_k(column)`; the rounds that bind the row's variables are those of `Σ_k Σ_row q_k·w_k`,
+//! on tables so much shorter. A second pass binds them in `P_g`, and what is left has `2^COLUMNS_LOG` times a packed element's values.
 
 use crate::packed::{CHUNK_LOG, PackedEF, PackedF, WIDTH, add, fold, lanes, sum_lanes};
 use circuits::ir::{EF, F};
-use circuits::layout::Layout;
-use circuits::public::{eq_at, eq_points, eq_table};
+use circuits::layout::{Layout, MIN_LOG};
+use circuits::public::eq_table;
 use p3_challenger::FieldChallenger;
-use p3_field::{Field, PackedFieldExtension, PackedValue, PrimeCharacteristicRing};
+use p3_field::{BasedVectorSpace, Field, PackedFieldExtension, PackedFieldPow2, PackedValue, PrimeCharacteristicRing};
 use rayon::prelude::*;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use verifier::plan::Claims;
 use verifier::transcript;
 
-/// Log length of pieces.
-const PIECE_LOG: usize = CHUNK_LOG + WIDTH.trailing_zeros() as usize;
-/// Tables over the extension field are held when at most two to this many values are left (two tables of 20 bytes a value): 0.7 GB.
-pub const HELD_LOG: usize = 24;
+/// Log number of a row's columns. More make tables of rows shorter, and fewer claims agree on how they weigh columns.
+const COLUMNS_LOG: usize = 6;
+const COLUMNS: usize = 1 << COLUMNS_LOG;
+/// Packed elements of a row.
+const STEPS: usize = COLUMNS / WIDTH;
+/// Log number of values that are left when rows no longer fill packed elements.
+const LEFT_LOG: usize = COLUMNS_LOG + WIDTH.trailing_zeros() as usize;
+/// The extension's degree.
+const DEGREE: usize = <EF as BasedVectorSpace<F>>::DIMENSION;
+
+const _: () = assert!(STEPS > 0 && LEFT_LOG < MIN_LOG);
 
 /// One committed polynomial in the claim reduction.
 pub struct Reduction<'a> {
@@ -56,138 +70,162 @@ impl<'a> Reduction<'a> {
         self.values.len().trailing_zeros() as usize
     }
 
-    /// The weights with the first variables bound.
-    fn weights(&self, bound: &[EF]) -> Weights {
-        let left = self.log() - bound.len();
-        Weights { parts: self.claims.iter().map(|claim| Part::new(claim, left, bound)).collect(), left }
-    }
-
-    /// The values with the first variables bound, from position `start` on.
-    fn bound(&self, weights: &[EF], start: usize, out: &mut [PackedEF]) {
-        let stride = self.values.len() / weights.len();
-        out.fill(PackedEF::ZERO);
-        for (m, &weight) in weights.iter().enumerate() {
-            let weight = PackedEF::from(weight);
-            let values = &self.values[m * stride + start..][..out.len() * WIDTH];
-            out.iter_mut().zip(PackedF::pack_slice(values)).for_each(|(out, &x)| *out += weight * x);
+    /// The claims by how they weigh columns: the weights, and those of rows.
+    fn weights(&self) -> Vec<(Vec<EF>, Blocks)> {
+        let mut number: HashMap<Vec<EF>, usize> = HashMap::new();
+        let mut out: Vec<(Vec<EF>, Blocks)> = vec![];
+        for Claim { coefficient, offset, point } in &self.claims {
+            let (rows, columns) = point.split_at(point.len().saturating_sub(COLUMNS_LOG));
+            // A slot shorter than a row has some of its columns.
+            let mut weights = vec![EF::ZERO; COLUMNS];
+            weights[offset % COLUMNS..][..1 << columns.len()].copy_from_slice(&eq_table(columns));
+            let k = *number.entry(weights.clone()).or_insert(out.len());
+            if k == out.len() {
+                out.push((weights, Blocks::default()));
+            }
+            out[k].1.add(offset / COLUMNS, eq_table(rows).into_iter().map(|x| *coefficient * x).collect());
         }
+        out
     }
 
-    /// A round's polynomial at 0 and 2, from the committed values.
-    fn message(&self, bound: &[EF]) -> [EF; 2] {
-        let weights = self.weights(bound);
-        let eq = eq_table(bound);
-        let half = 1usize << (weights.left - 1);
-        let len = half.min(1 << PIECE_LOG) / WIDTH;
-        let piece = |c: usize| {
-            let starts = [c * len * WIDTH, half + c * len * WIDTH];
-            // Where no slot is, nothing is weighed.
-            if starts.iter().all(|&start| weights.is_zero(start, len)) {
-                return [PackedEF::ZERO; 2];
+    /// `q_k(row)`, row by row, for each way of weighing columns.
+    fn row_sums(&self, weights: &[Vec<EF>]) -> Vec<Vec<PackedEF>> {
+        let columns: Vec<[[PackedF; STEPS]; DEGREE]> = weights.iter().map(|w| coefficients(w)).collect();
+        let rows = self.values.len() / COLUMNS / WIDTH;
+        let mut out = vec![vec![PackedEF::ZERO; rows]; weights.len()];
+        let mut pieces: Vec<Vec<&mut [PackedEF]>> = (0..rows.div_ceil(1 << CHUNK_LOG)).map(|_| vec![]).collect();
+        for sums in &mut out {
+            pieces.iter_mut().zip(sums.chunks_mut(1 << CHUNK_LOG)).for_each(|(piece, sums)| piece.push(sums));
+        }
+        let values = PackedF::pack_slice(self.values).par_chunks((STEPS * WIDTH) << CHUNK_LOG);
+        pieces.into_par_iter().zip(values).for_each(|(mut piece, values)| {
+            for (at, rows) in values.chunks_exact(STEPS * WIDTH).enumerate() {
+                piece.iter_mut().zip(&columns).for_each(|(sums, columns)| sums[at] = weighed(rows, columns));
             }
-            let [w0, w1] = starts.map(|start| weights.piece(start, len));
-            if bound.is_empty() {
-                let [q0, q1] = starts.map(|start| PackedF::pack_slice(&self.values[start..start + len * WIDTH]));
-                product(q0, q1, &w0, &w1)
-            } else {
-                let [q0, q1] = starts.map(|start| {
-                    let mut out = vec![PackedEF::ZERO; len];
-                    self.bound(&eq, start, &mut out);
-                    out
-                });
-                product(&q0, &q1, &w0, &w1)
-            }
-        };
-        let sum = (0..half / (len * WIDTH)).into_par_iter().map(piece).reduce(|| [PackedEF::ZERO; 2], add);
-        sum.map(sum_lanes)
-    }
-
-    /// Values and weights with the first variables bound.
-    fn tables(&self, bound: &[EF]) -> Tables {
-        let weights = self.weights(bound);
-        let eq = eq_table(bound);
-        let len = (1usize << weights.left) / WIDTH;
-        let piece = len.min(1 << CHUNK_LOG);
-        let (mut values, mut out) = (vec![PackedEF::ZERO; len], vec![PackedEF::ZERO; len]);
-        values.par_chunks_mut(piece).zip(out.par_chunks_mut(piece)).enumerate().for_each(|(c, (values, out))| {
-            self.bound(&eq, c * piece * WIDTH, values);
-            out.copy_from_slice(&weights.piece(c * piece * WIDTH, piece));
         });
-        Tables::Packed(values, out)
+        out
+    }
+
+    /// The values with the first variables bound.
+    fn bound(&self, bound: &[EF]) -> Vec<EF> {
+        let len = self.values.len() >> bound.len();
+        let eq = eq_table(bound);
+        let piece = |(values, eq): (&[F], &[EF])| {
+            let mut out = vec![PackedEF::ZERO; len / WIDTH];
+            for (values, &eq) in PackedF::pack_slice(values).chunks_exact(len / WIDTH).zip(eq) {
+                let eq = PackedEF::from(eq);
+                out.iter_mut().zip(values).for_each(|(out, &x)| *out += eq * x);
+            }
+            out
+        };
+        let sum = |mut a: Vec<PackedEF>, b: Vec<PackedEF>| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+            a
+        };
+        let pieces = self.values.par_chunks(len << CHUNK_LOG).zip(eq.par_chunks(1 << CHUNK_LOG));
+        lanes(pieces.map(piece).reduce(|| vec![PackedEF::ZERO; len / WIDTH], sum)).collect()
     }
 }
 
-/// Weights of a polynomial whose first variables are bound.
-struct Weights {
-    parts: Vec<Part>,
-    /// Variables that aren't.
-    left: usize,
+/// Weights of columns, coefficient by coefficient.
+fn coefficients(weights: &[EF]) -> [[PackedF; STEPS]; DEGREE] {
+    std::array::from_fn(|d| {
+        std::array::from_fn(|step| {
+            PackedF::from_fn(|lane| {
+                let coefficients: &[F] = weights[step * WIDTH + lane].as_basis_coefficients_slice();
+                coefficients[d]
+            })
+        })
+    })
 }
 
-/// `high[piece]·low[position]` in the region of one claim.
-struct Part {
-    start: usize,
-    len: usize,
-    high: Vec<EF>,
-    low: Vec<EF>,
-    packed: Vec<PackedEF>,
+/// As many rows' sums as fit side by side.
+fn weighed(rows: &[PackedF], columns: &[[PackedF; STEPS]; DEGREE]) -> PackedEF {
+    let (rows, _) = rows.as_chunks::<STEPS>();
+    PackedEF::from_basis_coefficients_fn(|d| {
+        let mut sums: [PackedF; WIDTH] = std::array::from_fn(|row| PackedF::dot_product(&rows[row], &columns[d]));
+        // Each step adds neighbouring lanes, and puts twice as many rows side by side.
+        let (mut block, mut left) = (1, WIDTH);
+        while block < WIDTH {
+            for i in 0..left / 2 {
+                let (even, odd) = sums[2 * i].interleave(sums[2 * i + 1], block);
+                sums[i] = even + odd;
+            }
+            (block, left) = (2 * block, left / 2);
+        }
+        sums[0]
+    })
 }
 
-impl Part {
-    fn new(claim: &Claim, left: usize, bound: &[EF]) -> Self {
-        let Claim { coefficient, offset, point } = claim;
-        // Bound variables are bits of the slot's number first, then coordinates of the point.
-        let bits = bound.len().min(left + bound.len() - point.len());
-        let (on_bits, on_point) = bound.split_at(bits);
-        let (gone, point) = point.split_at(on_point.len());
-        let slot = offset >> (left + bound.len() - bits);
-        let coefficient = *coefficient * eq_at(on_bits, slot) * eq_points(gone, on_point);
-        let (high, low) = point.split_at(point.len().saturating_sub(PIECE_LOG));
-        let high = eq_table(high).into_iter().map(|x| coefficient * x).collect();
-        let low = eq_table(low);
-        let packed = if low.len() < WIDTH { vec![] } else { low.chunks_exact(WIDTH).map(PackedEF::from_ext_slice).collect() };
-        Self { start: offset & ((1 << left) - 1), len: 1 << point.len(), high, low, packed }
-    }
-}
+/// Weights of rows: zero but for some blocks, each of a power of two's length and as aligned.
+#[derive(Default)]
+struct Blocks(BTreeMap<(usize, usize), Vec<PackedEF>>);
 
-impl Weights {
-    /// Parts with a weight from position `start` on.
-    fn parts(&self, start: usize, len: usize) -> impl Iterator<Item = &Part> {
-        self.parts.iter().filter(move |p| p.start < start + len * WIDTH && start < p.start + p.len)
+impl Blocks {
+    /// Adds weights from a row on.
+    fn add(&mut self, row: usize, weights: Vec<EF>) {
+        let first = row % WIDTH;
+        let packed: Vec<PackedEF> = if weights.len() < WIDTH {
+            let lane = |lane: usize| lane.checked_sub(first).and_then(|i| weights.get(i)).copied().unwrap_or(EF::ZERO);
+            vec![PackedEF::from_ext_slice(&(0..WIDTH).map(lane).collect::<Vec<_>>())]
+        } else {
+            weights.chunks_exact(WIDTH).map(PackedEF::from_ext_slice).collect()
+        };
+        let block = self.0.entry((row / WIDTH, packed.len())).or_insert_with(|| vec![PackedEF::ZERO; packed.len()]);
+        block.iter_mut().zip(packed).for_each(|(a, b)| *a += b);
     }
 
-    /// Whether no weight is there.
-    fn is_zero(&self, start: usize, len: usize) -> bool {
-        self.parts(start, len).next().is_none()
+    /// `Σ_row q·w` at 0 and 2 of the first variable.
+    fn message(&self, sums: &[PackedEF]) -> [PackedEF; 2] {
+        let (q0, q1) = sums.split_at(sums.len() / 2);
+        let block = |(&(start, _), weights): (&(usize, usize), &Vec<PackedEF>)| {
+            if weights.len() == sums.len() {
+                let (w0, w1) = weights.split_at(q0.len());
+                return par_sum(q0.len(), |range| product(&q0[range.clone()], &q1[range.clone()], &w0[range.clone()], &w1[range]));
+            }
+            // In one half; the other has no weight.
+            let (is_high, start) = (start >= q0.len(), start % q0.len());
+            let len = weights.len();
+            let (q0, q1) = (&q0[start..start + len], &q1[start..start + len]);
+            let none = vec![PackedEF::ZERO; len.min(1 << CHUNK_LOG)];
+            par_sum(len, |range| {
+                let (q0, q1, w, none) = (&q0[range.clone()], &q1[range.clone()], &weights[range.clone()], &none[..range.len()]);
+                if is_high { product(q0, q1, none, w) } else { product(q0, q1, w, none) }
+            })
+        };
+        self.0.iter().map(block).fold([PackedEF::ZERO; 2], add)
     }
 
-    /// Weights from position `start` on, a multiple of the length.
-    fn piece(&self, start: usize, len: usize) -> Vec<PackedEF> {
-        let mut out = vec![PackedEF::ZERO; len];
-        let mut small: Vec<EF> = vec![];
-        for part in self.parts(start, len) {
-            let at = part.start.max(start);
-            if part.packed.is_empty() {
-                small.resize(len * WIDTH, EF::ZERO);
-                small[at - start..].iter_mut().zip(&part.low).for_each(|(out, &low)| *out += part.high[0] * low);
+    /// Binds the first variable of `rows` packed rows.
+    fn bind(self, rows: usize, r: EF) -> Self {
+        let mut out = Self::default();
+        for ((start, len), mut weights) in self.0 {
+            if len == rows {
+                fold(&mut weights, r.into());
             } else {
-                // A region is as long as its low part, or a multiple of it; so is the piece.
-                let high = PackedEF::from(part.high[(at - part.start) / part.low.len()]);
-                let low = &part.packed[(at - part.start) % part.low.len() / WIDTH..];
-                out[(at - start) / WIDTH..].iter_mut().zip(low).for_each(|(out, &low)| *out += high * low);
+                let factor = PackedEF::from(if start >= rows / 2 { r } else { EF::ONE - r });
+                weights.par_iter_mut().with_min_len(1 << CHUNK_LOG).for_each(|w| *w *= factor);
+            }
+            // Blocks that lay in both halves may lie on each other now.
+            let key = (start % (rows / 2), weights.len());
+            match out.0.entry(key) {
+                Entry::Vacant(entry) => drop(entry.insert(weights)),
+                Entry::Occupied(mut entry) => entry.get_mut().iter_mut().zip(weights).for_each(|(a, b)| *a += b),
             }
         }
-        out.iter_mut().zip(small.chunks_exact(WIDTH)).for_each(|(out, small)| *out += PackedEF::from_ext_slice(small));
         out
     }
 }
 
+/// Sums over ranges of a chunk's length.
+fn par_sum(len: usize, f: impl Fn(Range<usize>) -> [PackedEF; 2] + Sync) -> [PackedEF; 2] {
+    let starts = (0..len).into_par_iter().step_by(1 << CHUNK_LOG);
+    starts.map(|at| f(at..len.min(at + (1 << CHUNK_LOG)))).reduce(|| [PackedEF::ZERO; 2], add)
+}
+
 /// `Σ q·w` at 0 and 2 of the variable that tells the sides apart.
-fn product<Q: PrimeCharacteristicRing + Copy, W>(q0: &[Q], q1: &[Q], w0: &[W], w1: &[W]) -> [W; 2]
-where
-    W: PrimeCharacteristicRing + Copy + std::ops::Mul<Q, Output = W>,
-{
-    let mut out = [W::ZERO; 2];
+fn product<A: PrimeCharacteristicRing + Copy>(q0: &[A], q1: &[A], w0: &[A], w1: &[A]) -> [A; 2] {
+    let mut out = [A::ZERO; 2];
     for ((&q0, &q1), (&w0, &w1)) in q0.iter().zip(q1).zip(w0.iter().zip(w1)) {
         out[0] += w0 * q0;
         out[1] += (w1 + w1 - w0) * (q1 + q1 - q0);
@@ -195,93 +233,111 @@ where
     out
 }
 
-/// Values and weights of the variables that aren't bound.
-enum Tables {
-    Packed(Vec<PackedEF>, Vec<PackedEF>),
-    Scalar(Vec<EF>, Vec<EF>),
+/// A way of weighing columns.
+struct Weighed {
+    columns: Vec<EF>,
+    rows: Blocks,
+    /// `q_k`.
+    sums: Vec<PackedEF>,
 }
 
-impl Tables {
+/// What is left of a polynomial and its weights.
+enum State {
+    /// Some variables of its rows.
+    Rows(Vec<Weighed>),
+    /// So few that values and weights are tables.
+    Tables(Vec<EF>, Vec<EF>),
+}
+
+impl State {
+    /// With no variable bound.
+    fn new(input: &Reduction<'_>) -> Self {
+        let (columns, rows): (Vec<_>, Vec<_>) = input.weights().into_iter().unzip();
+        let sums = input.row_sums(&columns);
+        Self::Rows(columns.into_iter().zip(rows).zip(sums).map(|((columns, rows), sums)| Weighed { columns, rows, sums }).collect())
+    }
+
+    /// Tables, once no more variables are left than make tables short.
+    fn shortened(self, input: &Reduction<'_>, bound: &[EF]) -> Self {
+        match self {
+            Self::Rows(ways) if input.log() - bound.len() <= LEFT_LOG => {
+                let mut weights = vec![EF::ZERO; COLUMNS * WIDTH];
+                for way in ways {
+                    let rows: PackedEF = way.rows.0.into_values().flatten().sum();
+                    for (weights, row) in weights.chunks_exact_mut(COLUMNS).zip(lanes([rows])) {
+                        weights.iter_mut().zip(&way.columns).for_each(|(w, &column)| *w += row * column);
+                    }
+                }
+                Self::Tables(input.bound(bound), weights)
+            }
+            state => state,
+        }
+    }
+
     fn message(&self) -> [EF; 2] {
         match self {
-            Self::Packed(values, weights) => {
-                let half = values.len() / 2;
-                let ((q0, q1), (w0, w1)) = (values.split_at(half), weights.split_at(half));
-                let range = (0..half).into_par_iter().step_by(1 << CHUNK_LOG);
-                let piece = |at: usize| {
-                    let range = at..half.min(at + (1 << CHUNK_LOG));
-                    product(&q0[range.clone()], &q1[range.clone()], &w0[range.clone()], &w1[range])
-                };
-                range.map(piece).reduce(|| [PackedEF::ZERO; 2], add).map(sum_lanes)
-            }
-            Self::Scalar(values, weights) => {
+            Self::Rows(ways) => ways.iter().map(|way| way.rows.message(&way.sums)).fold([PackedEF::ZERO; 2], add).map(sum_lanes),
+            Self::Tables(values, weights) => {
                 let half = values.len() / 2;
                 product(&values[..half], &values[half..], &weights[..half], &weights[half..])
             }
         }
     }
 
-    fn bind(&mut self, r: EF) {
+    fn bind(self, r: EF) -> Self {
         match self {
-            Self::Packed(values, weights) => {
-                [&mut *values, &mut *weights].into_iter().for_each(|table| fold(table, r.into()));
-                if let ([values], [weights]) = (values.as_slice(), weights.as_slice()) {
-                    *self = Self::Scalar(lanes([*values]).collect(), lanes([*weights]).collect());
-                }
+            Self::Rows(ways) => {
+                let bind = |Weighed { columns, rows, mut sums }| {
+                    let rows = rows.bind(sums.len(), r);
+                    fold(&mut sums, r.into());
+                    Weighed { columns, rows, sums }
+                };
+                Self::Rows(ways.into_iter().map(bind).collect())
             }
-            Self::Scalar(values, weights) => [values, weights].into_iter().for_each(|table| fold(table, r)),
+            Self::Tables(mut values, mut weights) => {
+                [&mut values, &mut weights].into_iter().for_each(|table| fold(table, r));
+                Self::Tables(values, weights)
+            }
         }
     }
 
     /// The polynomial's value, once every variable is bound.
     fn value(&self) -> EF {
         match self {
-            Self::Packed(values, _) => values.first().map_or(EF::ZERO, |x| x.extract(0)),
-            Self::Scalar(values, _) => values.first().copied().unwrap_or(EF::ZERO),
+            Self::Tables(values, _) => values.first().copied().unwrap_or(EF::ZERO),
+            Self::Rows(_) => EF::ZERO,
         }
     }
 }
 
-/// Runs the claim reduction; returns messages, point and each polynomial's value at its part of the point. Tables of up to `2^held_log` values
-/// are held.
+/// Runs the claim reduction; returns messages, point and each polynomial's value at its part of the point.
 ///
 /// # Panics
 ///
-/// With limits or polynomials below two packed elements.
-pub fn prove<Ch: FieldChallenger<F>>(
-    inputs: &[Reduction<'_>],
-    rounds: usize,
-    held_log: usize,
-    challenger: &mut Ch,
-) -> (Vec<[EF; 2]>, Vec<EF>, Vec<EF>) {
-    let least = inputs.iter().map(Reduction::log).min().unwrap_or(held_log).min(held_log);
-    assert!(1 << least >= 2 * WIDTH, "2^{least} values are too few");
+/// With polynomials of fewer variables than are committed ([`MIN_LOG`]).
+pub fn prove<Ch: FieldChallenger<F>>(inputs: &[Reduction<'_>], rounds: usize, challenger: &mut Ch) -> (Vec<[EF; 2]>, Vec<EF>, Vec<EF>) {
+    assert!(inputs.iter().all(|input| input.log() >= MIN_LOG), "a polynomial has fewer than {MIN_LOG} variables");
     let half = EF::TWO.inverse();
-    let mut states: Vec<Option<Tables>> = inputs.iter().map(|_| None).collect();
+    let mut states: Vec<Option<State>> = inputs.iter().map(|_| None).collect();
     let (mut messages, mut point) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
     for round in 0..rounds {
         let mut message = [EF::ZERO; 2];
         for (input, state) in inputs.iter().zip(&mut states) {
             let waits = rounds - input.log();
-            let part = match round.checked_sub(waits) {
-                None => [input.total * half.exp_u64(round as u64 + 1); 2],
-                Some(own) => {
-                    let bound = &point[waits..];
-                    if state.is_none() && own > 0 && input.log() - own <= held_log {
-                        *state = Some(input.tables(bound));
-                    }
-                    let part = state.as_ref().map_or_else(|| input.message(bound), Tables::message);
-                    part.map(|x| x * half.exp_u64(waits as u64))
-                }
+            let part = if round < waits {
+                [input.total * half.exp_u64(round as u64 + 1); 2]
+            } else {
+                let now = state.take().unwrap_or_else(|| State::new(input)).shortened(input, &point[waits..]);
+                state.insert(now).message().map(|x| x * half.exp_u64(waits as u64))
             };
             message = add(message, part);
         }
         let r = transcript::round(challenger, &message);
-        states.iter_mut().flatten().for_each(|tables| tables.bind(r));
+        states.iter_mut().for_each(|state| *state = state.take().map(|state| state.bind(r)));
         messages.push(message);
         point.push(r);
     }
-    let values = states.iter().map(|s| s.as_ref().map_or(EF::ZERO, Tables::value)).collect();
+    let values = states.iter().map(|s| s.as_ref().map_or(EF::ZERO, State::value)).collect();
     (messages, point, values)
 }
 
@@ -289,17 +345,21 @@ pub fn prove<Ch: FieldChallenger<F>>(
 mod tests {
     use super::*;
     use crate::packed::tests::elements;
-    use p3_field::BasedVectorSpace;
     use verifier::profile::{HashProfile, Native};
 
-    /// Claims on slots of every size: the whole polynomial, half of it, shorter than a piece, shorter than a packed element.
+    /// Claims on slots of every size: the whole polynomial, half of it twice with one way of weighing columns, shorter than what is side by side,
+    /// a row, shorter than a row.
     fn reduction<'a>(values: &'a [F], log: usize, next: &mut impl FnMut() -> F) -> Reduction<'a> {
         let mut extension = || EF::from_basis_coefficients_fn(|_| next());
-        let slots = [(log, 0), (log - 1, 1), (log - 1, 1), (log - 3, 5), (PIECE_LOG - 1, 3), (2, 9), (0, 7)];
-        let claim = |(slot, number): (usize, usize)| Claim {
-            coefficient: extension(),
-            offset: number << slot,
-            point: (0..slot).map(|_| extension()).collect(),
+        let common: Vec<EF> = (0..log).map(|_| extension()).collect();
+        let slots = [(log, 0), (log - 1, 1), (log - 1, 0), (log - 3, 5), (COLUMNS_LOG + 1, 3), (COLUMNS_LOG, 5), (2, 9), (0, 7)];
+        let claim = |(slot, number): (usize, usize)| {
+            let mut point: Vec<EF> = (0..slot).map(|_| extension()).collect();
+            if slot == log - 1 {
+                let columns = log - COLUMNS_LOG;
+                point[slot - COLUMNS_LOG..].copy_from_slice(&common[columns..]);
+            }
+            Claim { coefficient: extension(), offset: number << slot, point }
         };
         let mut out = Reduction { values, claims: slots.map(claim).into(), total: EF::ZERO };
         out.total = out.dense().iter().zip(values).map(|(&w, &q)| w * q).sum();
@@ -319,16 +379,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_claim_is_value_times_weight_whatever_is_held() {
+    fn the_last_claim_is_value_times_weight() {
         let mut next = elements(5);
-        let logs = [PIECE_LOG + 4, PIECE_LOG + 2];
+        let logs = [MIN_LOG + 2, MIN_LOG];
         let values = logs.map(|log| (0..1 << log).map(|_| next()).collect::<Vec<F>>());
         let inputs: Vec<Reduction> = values.iter().zip(logs).map(|(v, log)| reduction(v, log, &mut next)).collect();
-        let proofs = [WIDTH.trailing_zeros() as usize + 1, PIECE_LOG, HELD_LOG]
-            .map(|held| prove(&inputs, logs[0], held, &mut Native::challenger(&Default::default())));
-        assert_eq!(proofs[0], proofs[2]);
-        assert_eq!(proofs[1], proofs[2]);
-        let [_, _, (messages, point, finals)] = proofs;
+        assert_eq!(inputs[0].weights().len(), inputs[0].claims.len() - 1);
+        let (messages, point, finals) = prove(&inputs, logs[0], &mut Native::challenger(&Default::default()));
         let mut claim: EF = inputs.iter().map(|i| i.total).sum();
         for ([at0, at2], &r) in messages.into_iter().zip(&point) {
             let at1 = claim - at0;

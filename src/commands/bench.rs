@@ -72,6 +72,10 @@ struct ProveArgs {
     /// Don't prove the ranges of weights, adapter and index. NOT A FULL PROOF: for measuring very large shapes only.
     #[arg(long)]
     assume_weight_ranges: bool,
+    /// Keep the commitments of model, adapter and index in this directory, as `prove` does beside them: the first proof makes them, later ones
+    /// take them.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
 }
 
 fn parse_shape(text: &str, tokens: usize) -> Result<ModelShape, Failure> {
@@ -139,6 +143,10 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     };
     let requests = (0..args.requests).map(request).collect::<Result<Vec<_>, _>>()?;
     drop(runtime);
+    if let Some(dir) = &args.keep {
+        std::fs::create_dir_all(dir).map_err(|e| Failure::input(format!("--keep: {}: {e}", dir.display())))?;
+    }
+    let keep = args.keep.as_deref();
     let weight_ranges = if args.assume_weight_ranges { WeightRanges::AssumedInsecure } else { WeightRanges::Proven };
     let job = Job {
         model: &model.tensors,
@@ -150,7 +158,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         requests,
         private_tokens: false,
         prompt_salts: vec![],
-        shelves: Shelves::default(),
+        shelves: Shelves { model: keep, adapter: keep, index: keep },
     };
     let mut runs = (0..args.repeat).map(|_| measured(with_profile(args.profile, job.clone())?)).collect::<Result<Vec<_>, _>>()?;
     let all: Vec<Value> = runs.iter().map(|run| json!({ "seconds": run.proven.figures.seconds, "cpu_seconds": run.proven.figures.cpu_seconds, "verify_seconds": run.verify_seconds })).collect();
@@ -168,6 +176,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         }
         value["shape"] = json!(shape);
         value["weight_ranges"] = json!(weight_ranges);
+        value["kept"] = json!(args.keep.is_some());
         println!("{value}");
     } else {
         let many = if args.requests > 1 { format!("{} requests of ", args.requests) } else { String::new() };

@@ -6,10 +6,12 @@ use circuits::ir::{F, Group};
 use circuits::layout::Layout;
 use circuits::relation::Relation;
 use circuits::statement::Profile;
-use model_runtime::import::write_atomic;
 use prover::commit::Committed;
+use prover::kept::{Keeping, KeptProfile};
 use std::path::{Path, PathBuf};
-use verifier::profile::NativeProfile;
+
+/// Bytes from which on a kept commitment is worth a word.
+const LARGE: u64 = 1 << 28;
 
 /// Directories of a job's long-lived parts; none for what is on no disk.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,7 +42,7 @@ impl Shelves<'_> {
     }
 
     /// Commits values: takes what is kept of them, or commits them and keeps it.
-    pub fn commit<C: NativeProfile>(
+    pub fn commit<C: KeptProfile>(
         &self,
         relation: &Relation,
         group: Group,
@@ -48,21 +50,23 @@ impl Shelves<'_> {
         values: Vec<F>,
         on: &dyn Observer,
     ) -> Result<Committed<C>, Failure> {
-        let committed = self.commit_unpinned(group, layout, values, on)?;
-        Ok(committed.pinned(relation))
-    }
-
-    fn commit_unpinned<C: NativeProfile>(&self, group: Group, layout: Layout, values: Vec<F>, on: &dyn Observer) -> Result<Committed<C>, Failure> {
         let Some(file) = self.file(group, C::PROFILE) else {
-            return Committed::new(group, layout, values).during("committing");
+            return Ok(Committed::new(group, layout, values).during("committing")?.pinned(relation));
         };
-        // A file that can't be read is like none: what is in it can be made again.
-        let stored = std::fs::read(&file).unwrap_or_default();
-        let (committed, taken) = Committed::stored_or_new(group, layout, values, &stored).during("committing")?;
-        let bytes = if taken { None } else { committed.to_bytes().during("storing a commitment")? };
-        if let Some(Err(error)) = bytes.map(|bytes| write_atomic(&file, &bytes)) {
-            on.note(format!("note: {} can't be written ({error}); the commitment is made again next time", file.display()));
+        let (committed, keeping) = Committed::kept(group, layout, values, &file).during("committing")?;
+        match keeping {
+            Keeping::Written(bytes) if bytes >= LARGE => {
+                let gigabytes = bytes as f64 / f64::from(1 << 30);
+                on.note(format!(
+                    "note: the commitment is kept in {} ({gigabytes:.1} GB), so that later proofs needn't make it again",
+                    file.display()
+                ));
+            }
+            Keeping::Failed(error) => {
+                on.note(format!("note: {} can't be written ({error}); the commitment is made again next time", file.display()));
+            }
+            Keeping::Taken | Keeping::Written(_) => {}
         }
-        Ok(committed)
+        Ok(committed.pinned(relation))
     }
 }

@@ -19,6 +19,7 @@ use model_runtime::semantics::Semantics;
 use model_runtime::tensor::TensorMap;
 use prover::ProveError;
 use prover::commit::{Committed, encoded_bytes, stack, values_of};
+use prover::kept::KeptProfile;
 use prover::prove::{Inputs, Stage, Stages, Stopped, prove as prove_statement};
 use serde::Serialize;
 use std::path::Path;
@@ -172,7 +173,7 @@ pub fn prove(profile: Profile, job: Job<'_>, on: &dyn Observer) -> Result<Proven
     }
 }
 
-fn proven<C: NativeProfile>(job: Job<'_>, on: &dyn Observer) -> Result<Proven, Failure> {
+fn proven<C: KeptProfile>(job: Job<'_>, on: &dyn Observer) -> Result<Proven, Failure> {
     let meter = Meter::start();
     let dims = job.requests.first().map(|(t, _)| t.dims).ok_or_else(|| Failure::input("no request to prove"))?;
     let scope = if job.index.is_some() { Scope::Attribution } else { Scope::Forward };
@@ -251,7 +252,7 @@ fn assemble(job: &Job<'_>, relation: &Relation) -> Result<Witness, Failure> {
     Witness::new(relation, fixed, &traces, public).during("assembling the witness")
 }
 
-fn commit_fixed<C: NativeProfile>(
+fn commit_fixed<C: KeptProfile>(
     relation: &Relation,
     witness: &Witness,
     shelves: Shelves<'_>,

@@ -6,8 +6,9 @@ use crate::profile::{HashProfile, NativeProfile};
 use crate::whir::{self, WhirError};
 use circuits::ir::{EF, F, Group};
 use circuits::statement::Profile;
-use p3_commit::Mmcs;
-use p3_matrix::dense::DenseMatrix;
+use p3_commit::{Encoder, Mmcs};
+use p3_field::PrimeCharacteristicRing;
+use p3_matrix::dense::{DenseMatrix, RowMajorMatrix};
 use p3_sumcheck::layout::{Layout as _, PrefixProver, Table, Witness};
 use p3_sumcheck::{OpeningBatch, OpeningProtocol, PrescribedPointPcs, TableShape, TableSpec};
 use p3_whir::PcsProof;
@@ -107,21 +108,21 @@ pub fn domain<C: HashProfile>(group: Group, log: usize) -> C::Domain {
     C::domain((log + rate).saturating_sub(fold).max(log).min(MAX_DOMAIN_LOG))
 }
 
-/// The codeword with its Merkle tree.
-pub type Tree<C> = <<C as HashProfile>::Mmcs as Mmcs<F>>::ProverData<DenseMatrix<F>>;
+/// Values as the opening scheme holds them, and their codeword, a leaf a row.
+pub fn encode<C: NativeProfile>(group: Group, table: &Table<F>) -> (PrefixProver<F, EF>, DenseMatrix<F>) {
+    let log = table.num_variables();
+    let (rate, fold) = rate_and_fold(C::PROFILE, group, log);
+    let witness = stacked::<C>(group, table);
+    let mut values = F::zero_vec(1 << (log + rate));
+    PrefixProver::<F, EF>::write_message(&witness, fold, &mut values[..1 << log]);
+    let codeword = domain::<C>(group, log).encode_batch_padded(RowMajorMatrix::new(values, 1 << fold), rate);
+    (PrefixProver::from_witness(witness), codeword)
+}
 
 /// Values in the opening scheme's order.
 pub fn stacked<C: HashProfile>(group: Group, table: &Table<F>) -> Witness<F> {
     let (_, fold) = rate_and_fold(C::PROFILE, group, table.num_variables());
     PrefixProver::<F, EF>::new_witness(vec![table.clone()], fold)
-}
-
-/// Encodes values and hashes the codeword. The transcript absorbs the root later, in the schedule's order.
-pub fn encode<C: NativeProfile>(group: Group, table: &Table<F>) -> (Commitment<C>, PrefixProver<F, EF>, Tree<C>) {
-    let log = table.num_variables();
-    let (rate, fold) = rate_and_fold(C::PROFILE, group, log);
-    let (layout, root, tree) = PrefixProver::commit(&domain::<C>(group, log), &C::mmcs(), stacked::<C>(group, table), fold, rate);
-    (root, layout, tree)
 }
 
 /// The opening scheme for a group's polynomial of `2^log` elements.

@@ -19,8 +19,6 @@ use p3_matrix::dense::DenseMatrix;
 use p3_merkle_tree::MerkleTreeMmcs;
 use p3_symmetric::{Hash, MerkleCap, PaddingFreeSponge, TruncatedPermutation};
 use p3_whir::domain::WhirDomain;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 /// Everything a profile chooses, over the values that a host computes with: field elements, or their recordings.
 pub trait HashProfile: Clone + Send + Sync + 'static {
@@ -72,7 +70,7 @@ pub trait NativeProfile:
         Ext = EF,
         Seed = Digest,
         Domain = Radix2DFTSmallBatch<F>,
-        Mmcs: Mmcs<F, Commitment: PartialEq, ProverData<DenseMatrix<F>>: Clone + Send + Sync + Serialize + DeserializeOwned>,
+        Mmcs: Mmcs<F, Commitment: PartialEq, ProverData<DenseMatrix<F>>: Send + Sync>,
     >
 {
     /// A root as 32 bytes.

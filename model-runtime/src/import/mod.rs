@@ -13,7 +13,7 @@ mod peft_config;
 mod weights;
 
 pub use error::ImportError;
-pub use export::{StoredType, export_hf, write_atomic};
+pub use export::{StoredType, export_hf, write_atomic, write_atomic_with};
 pub(crate) use files::is_lfs_pointer;
 pub use generation::{EndIds, end_ids, samples};
 pub use hf::load_hf;

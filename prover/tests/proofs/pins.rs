@@ -26,7 +26,7 @@ use p3_whir::parameters::{FoldingFactor, ProtocolParameters, SecurityAssumption,
 use prover::commit::{Committed, digest_of};
 use prover::prove::{Inputs, Silent, Stages, prove};
 use std::sync::OnceLock;
-use verifier::pcs::{self, Opening, Pcs, Tree};
+use verifier::pcs::{self, Opening, Pcs};
 use verifier::pin;
 use verifier::profile::{Evm, HashProfile, Native, NativeProfile};
 use verifier::proof::DecodeError;
@@ -267,6 +267,8 @@ fn coefficients(x: EF) -> Vec<u32> {
 mod attack {
     use super::*;
 
+    type Tree = <<Native as HashProfile>::Mmcs as Mmcs<F>>::ProverData<RowMajorMatrix<F>>;
+
     const LOG: usize = 9;
     const RATE: usize = 3;
     const FOLD: usize = 4;
@@ -295,7 +297,7 @@ mod attack {
     }
 
     /// Root and tree of a word whose leaves are by turns those of two polynomials' codewords.
-    fn between(polynomials: &[Table<F>; 2]) -> (pcs::Commitment<Native>, Tree<Native>) {
+    fn between(polynomials: &[Table<F>; 2]) -> (pcs::Commitment<Native>, Tree) {
         let codeword = |table: &Table<F>| {
             let witness = PrefixProver::<F, EF>::new_witness(vec![table.clone()], FOLD);
             let (_, _, tree) = PrefixProver::<F, EF>::commit(&Native::domain(LOG + RATE), &Native::mmcs(), witness, FOLD, RATE);
@@ -319,7 +321,7 @@ mod attack {
     fn open(
         pcs: &Pcs<Native>,
         table: &Table<F>,
-        tree: &Tree<Native>,
+        tree: &Tree,
         points: &[Vec<EF>],
         mut challenger: <Native as HashProfile>::Challenger,
     ) -> Opening<Native> {

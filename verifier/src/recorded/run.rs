@@ -22,6 +22,7 @@ use circuits::statement::{Digest, Profile, RequestStatement, Statement, Statemen
 use circuits::witness::table_column;
 use p3_bn254::Bn254;
 use p3_challenger::CanObserve;
+use p3_commit::Mmcs;
 use p3_field::{BasedVectorSpace, PrimeCharacteristicRing};
 use p3_matrix::dense::RowMajorMatrix;
 use p3_sumcheck::layout::Table;
@@ -138,7 +139,8 @@ fn tables_root(relation: &Relation) -> Result<Digest, RecordError> {
         values.iter_mut().skip(slot.offset).zip(column).for_each(|(value, x)| *value = F::from_i32(x));
     }
     let table = Table::new(RowMajorMatrix::new(values, 1 << layout.log));
-    let (root, ..) = pcs::encode::<Evm>(Group::Tables, &table);
+    let (_, codeword) = pcs::encode::<Evm>(Group::Tables, &table);
+    let (root, _) = Evm::mmcs().commit_matrix(codeword);
     Ok(Evm::digest(&root))
 }
 
