@@ -1,7 +1,7 @@
 //! A complete witness: every committed tensor's values, the looked-up rows, and the debug checker that names the first violation.
 
 use crate::evaluate::{Values, centred, evaluate};
-use crate::ir::{Axis, Constraint, F, Group, Lookup, TensorId};
+use crate::ir::{Axis, Constraint, F, Group, Lookup, Source, TensorId};
 use crate::public::{PublicContext, PublicRequest};
 use crate::relation::Relation;
 use crate::table::TableKind;
@@ -134,6 +134,20 @@ impl Witness {
             self.tensors[mult.0].iter_mut().zip(counts).for_each(|(m, count)| *m += count);
         }
         Ok(values)
+    }
+
+    /// Frees these groups' tensors, but for multiplicities and what the aggregation reads: nothing else of them is looked at once lookups are
+    /// counted and the trace is committed.
+    pub fn free(&mut self, relation: &Relation, groups: &[Group]) {
+        let mut read: Vec<TensorId> = relation.tables.iter().map(|(_, multiplicities)| *multiplicities).collect();
+        let sums = relation.aggregation.iter().flat_map(|a| std::iter::once(&a.value).chain(&a.key));
+        let factors = sums.flat_map(|sum| &sum.terms).flat_map(|term| &term.factors);
+        read.extend(factors.filter_map(|factor| if let Source::Tensor(id) = factor.source { Some(id) } else { None }));
+        for (id, def) in relation.tensors.iter().enumerate() {
+            if groups.contains(&def.group) && !read.contains(&TensorId(id)) {
+                self.tensors[id] = vec![];
+            }
+        }
     }
 
     /// [`Witness::count`] for a cheating prover: positions without a row are passed over.

@@ -173,6 +173,7 @@ impl Tensors for AllTensors<'_> {
 /// When the witness violates a lookup, parameters are missing, or it was told to stop.
 pub fn prove<C: NativeProfile>(inputs: Inputs<'_, C>, mut witness: Witness, stages: &mut Stages<'_>) -> Result<Proof<C>, ProveError> {
     let values = stages.run("look up", || witness.count(inputs.relation))??;
+    witness.free(inputs.relation, &[Group::Base, Group::Adapter, Group::Index]);
     prove_counted(inputs, witness, values, stages)
 }
 
@@ -183,13 +184,14 @@ pub fn prove<C: NativeProfile>(inputs: Inputs<'_, C>, mut witness: Witness, stag
 /// When the lookups and multiplicities don't balance, parameters are missing, or it was told to stop.
 pub fn prove_counted<C: NativeProfile>(
     inputs: Inputs<'_, C>,
-    witness: Witness,
+    mut witness: Witness,
     values: Vec<LookupValues>,
     stages: &mut Stages<'_>,
 ) -> Result<Proof<C>, ProveError> {
     let Inputs { claim, relation, tokens, fixed } = inputs;
     let plan = Plan::new(relation);
     let trace = stages.run("commit trace", || Committed::<C>::of_witness(relation, Group::Trace, &witness))??;
+    witness.free(relation, &Group::ALL);
     let mut all = fixed;
     all.push(&trace);
     let tensors = AllTensors::new(&plan, &all)?;
