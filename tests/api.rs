@@ -7,10 +7,16 @@ use base64::engine::general_purpose::STANDARD;
 use common::served::{PROMPT, Server, copy, data, fresh, question};
 use common::{scratch, write_json};
 use hmac::{Hmac, Mac};
+use parquet::basic::Compression;
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use std::io::{Cursor, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 use zip::write::SimpleFileOptions;
@@ -501,4 +507,69 @@ fn adapters_are_given_out_and_taken_in() {
     for query in ["base=demo&name=facts", "base=other&name=x", "base=demo&name=../x", "base=demo&name=x&datanet=facts", "base=demo&name=x&y=1"] {
         assert_eq!(upload(&key, query, &given).0, 400, "{query}");
     }
+}
+
+/// A Parquet file of few bytes and many lines: one text, so many times.
+fn repeated(text: &str, rows: usize) -> Vec<u8> {
+    let schema = parse_message_type("message m { required binary contributor (utf8); required binary text (utf8); }").unwrap();
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let mut bytes = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut bytes, Arc::new(schema), Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for value in ["mia", text] {
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&vec![ByteArray::from(value); rows], None, None).unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+/// A Parquet file whose schema has a group in a group, so many times.
+fn nested(depth: u8) -> Vec<u8> {
+    // Thrift's compact protocol: version, a list of schema elements (a name and one child; last a column), no rows, no row groups.
+    let group = [0x48, 1, b'a', 0x15, 2, 0];
+    let count = u32::from(depth) * 4000 + 1;
+    let varint: Vec<u8> = (0..5).map(|i| (count >> (7 * i)) as u8 & 0x7f | if count >> (7 * i + 7) > 0 { 0x80 } else { 0 }).collect();
+    let used = varint.iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+    let groups = group.repeat(count as usize - 1);
+    let footer = [&[0x15, 2, 0x19, 0xfc], &varint[..used], &groups, &[0x15, 0x0c, 0x25, 0, 0x18, 1, b'b', 0, 0x16, 0, 0x19, 0x0c, 0]].concat();
+    [b"PAR1", footer.as_slice(), &(footer.len() as u32).to_le_bytes(), b"PAR1"].concat()
+}
+
+/// What tools write is read; what is made to end its reader ends nothing else.
+#[test]
+fn parquet_files_are_read_in_a_process_of_their_own() {
+    let (_, server, key) = fresh("api-parquet");
+    assert_eq!(server.call(&key, "POST", "/v1/datanets", &json!({ "name": "bells", "licence": "CC0-1.0" })).status, 201);
+    let bearer = format!("Bearer {key}");
+    let upload = |name: &str, bytes: &[u8]| {
+        let path = format!("/v1/datanets/bells/submissions?filename={name}&preview=true");
+        server.send_bytes("POST", &path, &[("authorization", &bearer)], bytes)
+    };
+    let good = include_bytes!("fixtures/parquet/pyarrow.parquet");
+    let report = upload("mine.parquet", good);
+    assert_eq!(report.status, 200, "{}", report.body);
+    let report = report.json()["report"].clone();
+    assert_eq!((&report["samples"], &report["copies"], &report["contributors"]), (&json!(3), &json!(1), &json!({ "mia": 3 })), "{report}");
+    // Any bit of it changed: it is refused, or read as something else.
+    for at in (0..good.len()).step_by(23) {
+        let mut changed = good.to_vec();
+        changed[at] ^= 0x11;
+        let answer = upload("mine.parquet", &changed);
+        assert!([200, 400].contains(&answer.status), "byte {at}: {}", answer.body);
+    }
+    let refused = |name: &str, bytes: &[u8]| {
+        let answer = upload(name, bytes);
+        let message = answer.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+        assert!(answer.status == 400 && message.contains(name) && !message.contains("upload."), "{}: {}", answer.status, answer.body);
+        message
+    };
+    assert!(refused("text.parquet", b"PAR1").contains("not a Parquet file"));
+    let bomb = repeated(&"x".repeat(1 << 20), 300);
+    assert!(bomb.len() < 1 << 20);
+    refused("bomb.parquet", &bomb);
+    refused("nested.parquet", &nested(250));
+    assert_eq!(server.send("GET", "/healthz", &[], "").body, "ok\n");
 }

@@ -121,6 +121,44 @@ fn an_answers_samples_contributors_and_proof() {
     assert_eq!(verified["valid"], true);
 }
 
+/// Requests of one key to one model wait for each other, and have one proof then; nobody else's are in it.
+#[test]
+fn requests_are_proven_together() {
+    let (dir, server, admin) = fresh("serve-batch");
+    server.kill();
+    let server = Server::start_with(&dir, &["--prove-together", "3", "--prove-after", "3600"]);
+    let other = server.call(&admin, "POST", "/v1/keys", &json!({ "name": "other" })).json()["key"].as_str().unwrap().to_owned();
+    let asked = |key: &str, more: Value| {
+        let answer = server.call(key, "POST", "/v1/completions", &question(&more)).json();
+        let request = answer["poa"]["request"].as_str().unwrap().to_owned();
+        assert_eq!(server.call(key, "POST", &format!("/v1/requests/{request}/proof"), &Value::Null).status, 202);
+        request
+    };
+    let state = |key: &str, request: &str| server.get(key, &format!("/v1/requests/{request}/proof")).json()["state"].clone();
+    let alone = asked(&other, json!({}));
+    let mut requests = vec![asked(&admin, json!({})), asked(&admin, json!({ "prompt": "The keeper of Velm light is" }))];
+    let bare = asked(&admin, json!({ "model": "demo" }));
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(requests.iter().chain([&bare]).all(|request| state(&admin, request) == "queued") && state(&other, &alone) == "queued");
+    requests.push(asked(&admin, json!({ "max_tokens": 1 })));
+    let jobs: Vec<Value> = requests.iter().map(|request| server.proven(&admin, request)).collect();
+    assert!(jobs.iter().all(|job| job["result"] == jobs[0]["result"] && job["result"]["requests"] == json!(requests)), "{jobs:?}");
+    let file = |which: &str| {
+        let name = jobs[0]["result"][which].as_str().unwrap();
+        dir.join("files").join(&name[..2]).join(name)
+    };
+    let statement: Value = serde_json::from_slice(&std::fs::read(file("statement")).unwrap()).unwrap();
+    let stated: Vec<&Value> = statement["requests"].as_array().unwrap().iter().map(|request| &request["id"]).collect();
+    assert_eq!(json!(stated), json!(requests));
+    assert_eq!(poa(["verify", &text(file("proof")), "--statement", &text(file("statement"))]).success()["valid"], true);
+    // Each has it, with its own shares; what waits for others waits on.
+    for request in &requests {
+        assert_eq!(server.get(&admin, &format!("/v1/requests/{request}/statement.json")).body, std::fs::read_to_string(file("statement")).unwrap());
+        assert_eq!(server.get(&admin, &format!("/v1/requests/{request}/attribution/jonas")).json()["basis"], "proven");
+    }
+    assert!(state(&admin, &bare) == "queued" && state(&other, &alone) == "queued");
+}
+
 /// Whenever the process ends, what was asked for is done once, in the end.
 #[test]
 fn proofs_outlive_killed_servers() {

@@ -1,6 +1,6 @@
 // Runs the verifier on what it's sent, once, and sends its verdict back.
 
-const [STATEMENT, PROOF, ACCEPTED] = [0, 1, 2];
+const [STATEMENT, PROOF, ACCEPTED, KEY] = [0, 1, 2, 3];
 
 onmessage = async ({ data }) => {
   try {
@@ -14,6 +14,7 @@ onmessage = async ({ data }) => {
     put(STATEMENT, data.statement);
     put(PROOF, data.proof);
     if (data.accepted) put(ACCEPTED, data.accepted);
+    if (data.key) put(KEY, data.key);
     const length = verify();
     postMessage(JSON.parse(new TextDecoder().decode(new Uint8Array(memory.buffer, verdict(), length))));
   } catch (error) {

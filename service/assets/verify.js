@@ -10,8 +10,8 @@ function say(text, kind) {
   verdict.className = kind;
 }
 
-/** The verifier's answer; a worker that breaks off is none. */
-function check(statement, proof, accepted) {
+/** The verifier's answer to `files`: statement and proof, accepted registrations, a key; a worker that breaks off is none. */
+function check(files) {
   return new Promise((resolve, reject) => {
     const worker = new Worker("/verify-worker.js", { type: "module" });
     const end = (done, value) => {
@@ -20,7 +20,7 @@ function check(statement, proof, accepted) {
     };
     worker.onmessage = ({ data }) => (data.broken ? end(reject, new Error(data.broken)) : end(resolve, data));
     worker.onerror = (event) => end(reject, new Error(event.message || "the verifier can't be started"));
-    worker.postMessage({ statement, proof, accepted }, [statement, proof]);
+    worker.postMessage(files, [files.statement, files.proof]);
   });
 }
 
@@ -31,8 +31,13 @@ function fact(name, value) {
   facts.append(term, of);
 }
 
-function tell({ security_bits: bits, states }) {
-  fact("Security", `${bits.toFixed(1)} bits`);
+function tell({ security_bits: bits, key, insecure_srs: insecure, states }) {
+  if (key) {
+    fact("Verifying key", key);
+    fact("Reference string", insecure ? "its secret is published: anyone can forge proofs over it, for trials only" : "not marked insecure");
+  } else {
+    fact("Security", `${bits.toFixed(1)} bits`);
+  }
   fact("Statement’s digest", states.digest);
   fact("Relation’s digest", states.relation);
   if (states.registration) {
@@ -54,9 +59,9 @@ async function run(read, request) {
   facts.replaceChildren();
   say("Checking …", "");
   try {
-    const [statement, proof, accepted] = await read();
+    const files = await read();
     const begun = performance.now();
-    const answer = await check(statement, proof, accepted);
+    const answer = await check(files);
     const seconds = ((performance.now() - begun) / 1000).toFixed(1);
     if (answer.valid !== true) {
       say(`Refused: ${answer.problem}`, "problem");
@@ -64,7 +69,8 @@ async function run(read, request) {
       say("Refused: the proof holds, but it is another request’s.", "problem");
     } else {
       const given = answer.states.registration ? ", given the registration that it relies on" : "";
-      say(`Verified by this browser in ${seconds} s${given}.`, "good");
+      const trial = answer.insecure_srs ? ", under a key that anyone can forge proofs for" : "";
+      say(`Verified by this browser in ${seconds} s${given}${trial}.`, "good");
       tell(answer);
     }
   } catch (error) {
@@ -79,17 +85,28 @@ async function fetched(path) {
   return answer.arrayBuffer();
 }
 
-const { request } = document.getElementById("verify").dataset;
+/** Files by name, read at once. */
+async function all(named) {
+  const read = Object.entries(named).map(async ([name, file]) => [name, await file]);
+  return Object.fromEntries(await Promise.all(read));
+}
+
+const { request, outer } = document.getElementById("verify").dataset;
 if (request) {
-  const read = () => Promise.all(["statement.json", "proof.bin", "accepted.json"].map((name) => fetched(`/requests/${request}/${name}`)));
-  button.addEventListener("click", () => run(read, request));
-  run(read, request);
+  const from = (name) => fetched(`/requests/${request}/${name}`);
+  const native = () => all({ statement: from("statement.json"), proof: from("proof.bin"), accepted: from("accepted.json") });
+  const settled = () => all({ statement: from("outer-statement.json"), proof: from("outer-proof.json"), key: from("outer.vk") });
+  const start = () => (outer ? run(settled, outer) : run(native, request));
+  button.addEventListener("click", start);
+  start();
 } else {
   button.addEventListener("click", () => {
-    const chosen = ["statement", "proof"].map((id) => document.getElementById(id).files[0]);
-    if (chosen.includes(undefined)) return say("Choose statement and proof.", "problem");
-    const all = [...chosen, ...document.getElementById("accepted").files];
-    run(() => Promise.all(all.map((file) => file.arrayBuffer())), null);
+    const names = ["statement", "proof", "accepted", "key"];
+    const chosen = Object.fromEntries(names.map((name) => [name, document.getElementById(name).files[0]]));
+    if (!chosen.statement || !chosen.proof) return say("Choose statement and proof.", "problem");
+    if (chosen.accepted && chosen.key) return say("A key is an outer proof’s, which relies on no registration: leave one of them out.", "problem");
+    const given = Object.entries(chosen).filter(([, file]) => file);
+    run(() => all(Object.fromEntries(given.map(([name, file]) => [name, file.arrayBuffer()]))), null);
   });
 }
 button.hidden = false;

@@ -1,7 +1,8 @@
 //! Work in the background, as a table: nothing is lost or done twice, whenever the process ends.
 //!
 //! A worker that claims a job has it until its lease ends, and extends the lease while it works. Every claim has a fence, a number that only grows:
-//! what an old claim still says is ignored. A job that fails is tried again, later each time, and a few times in all.
+//! what an old claim still says is ignored. A job that fails is tried again, later each time, and a few times in all. Jobs that have something in
+//! common can be claimed together: one piece of work does them all.
 
 use crate::database::{Database, now};
 use crate::webhooks;
@@ -62,6 +63,22 @@ pub struct Claim {
     fence: i64,
 }
 
+/// Which jobs are claimed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Together {
+    /// How many, at most.
+    pub most: usize,
+    /// Seconds that the oldest of fewer waits for others.
+    pub seconds: i64,
+    /// What they have in common: an SQL expression of a row of `jobs`.
+    pub common: &'static str,
+}
+
+impl Together {
+    /// Each by itself, at once.
+    pub const ALONE: Self = Self { most: 1, seconds: 0, common: "id" };
+}
+
 fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
     let result: Option<String> = row.get("result")?;
     Ok(Job {
@@ -120,22 +137,45 @@ pub fn is_owned(connection: &Connection, claim: &Claim) -> rusqlite::Result<bool
 }
 
 /// Takes the oldest job of a kind that waits, or whose worker has gone silent.
+#[cfg(test)]
 pub fn claim(database: &Database, kind: &str) -> rusqlite::Result<Option<Claim>> {
-    claim_at(database, kind, now())
+    Ok(claim_together(database, kind, Together::ALONE)?.pop())
 }
 
-fn claim_at(database: &Database, kind: &str, now: i64) -> rusqlite::Result<Option<Claim>> {
+/// Takes the oldest job that has waited long enough for others, and those others. What failed before is done by itself.
+pub fn claim_together(database: &Database, kind: &str, together: Together) -> rusqlite::Result<Vec<Claim>> {
+    claim_at(database, kind, together, now())
+}
+
+fn claim_at(database: &Database, kind: &str, together: Together, now: i64) -> rusqlite::Result<Vec<Claim>> {
+    let Together { most, seconds, common } = together;
     database.write(|t| {
         // Whoever died of a job again and again won't be given it for ever.
         let gone = "UPDATE jobs SET state = 'failed', problem = 'its worker ended again and again' \
                     WHERE kind = ?3 AND state = 'running' AND lease < ?1 AND attempts >= ?2 RETURNING *";
         let gone: Vec<Job> = t.prepare(gone)?.query_map(params![now, ATTEMPTS, kind], job)?.collect::<Result<_, _>>()?;
         gone.iter().try_for_each(|job| webhooks::ended(t, job))?;
-        let take = "UPDATE jobs SET state = 'running', phase = NULL, attempts = attempts + 1, fence = fence + 1, lease = ?1 + ?2 \
-                    WHERE id = (SELECT id FROM jobs WHERE kind = ?3 AND ((state = 'queued' AND not_before <= ?1) OR (state = 'running' AND lease < ?1)) \
-                                ORDER BY id LIMIT 1) RETURNING id, kind, subject, fence";
+        // What one waits with: what has it in common and was never begun, or nobody.
+        let waiting = format!(
+            "WITH waiting AS (SELECT id, created, CASE WHEN attempts > 0 THEN 'job ' || id ELSE 'all ' || ({common}) END AS mates, attempts FROM jobs \
+             WHERE kind = ?2 AND ((state = 'queued' AND not_before <= ?1) OR (state = 'running' AND lease < ?1)))"
+        );
+        let ripe = format!(
+            "{waiting} SELECT mates FROM waiting GROUP BY mates HAVING count(*) >= ?3 OR max(attempts) > 0 OR min(created) + ?4 <= ?1 \
+             ORDER BY min(id) LIMIT 1"
+        );
+        let Some(mates) = t.query_row(&ripe, params![now, kind, most as i64, seconds], |r| r.get::<_, Option<String>>(0)).optional()? else {
+            return Ok(vec![]);
+        };
+        let take = format!(
+            "{waiting} UPDATE jobs SET state = 'running', phase = NULL, attempts = attempts + 1, fence = fence + 1, lease = ?1 + ?3 \
+             WHERE id IN (SELECT id FROM waiting WHERE mates IS ?4 ORDER BY id LIMIT ?5) RETURNING id, kind, subject, fence"
+        );
         let row = |r: &Row<'_>| Ok(Claim { id: r.get(0)?, kind: r.get(1)?, subject: r.get(2)?, fence: r.get(3)? });
-        t.query_row(take, params![now, LEASE, kind], row).optional()
+        let mut claims: Vec<Claim> =
+            t.prepare(&take)?.query_map(params![now, kind, LEASE, mates, most as i64], row)?.collect::<Result<_, _>>()?;
+        claims.sort_by_key(|claim| claim.id);
+        Ok(claims)
     })
 }
 
@@ -219,6 +259,10 @@ mod tests {
         (directory, database)
     }
 
+    fn claim_alone(database: &Database, now: i64) -> rusqlite::Result<Option<Claim>> {
+        Ok(claim_at(database, "prove", Together::ALONE, now)?.pop())
+    }
+
     #[test]
     fn a_job_is_done_once() {
         let (_directory, database) = database();
@@ -242,8 +286,8 @@ mod tests {
         let (_directory, database) = database();
         enqueue(&database, "prove", "a").unwrap();
         let old = claim(&database, "prove").unwrap().unwrap();
-        assert_eq!(claim_at(&database, "prove", now() + LEASE).unwrap(), None);
-        let new = claim_at(&database, "prove", now() + LEASE + 1).unwrap().unwrap();
+        assert_eq!(claim_alone(&database, now() + LEASE).unwrap(), None);
+        let new = claim_alone(&database, now() + LEASE + 1).unwrap().unwrap();
         assert_ne!(old, new);
         let refused = [extend(&database, &old), tell(&database, &old, "x"), fail(&database, &old, "x"), release(&database, &old)];
         assert!(refused.into_iter().all(|r| !r.unwrap()) && !finish(&database, &old, &json!(1)).unwrap());
@@ -256,14 +300,14 @@ mod tests {
         enqueue(&database, "prove", "a").unwrap();
         let mut at = now();
         for attempt in 1..=ATTEMPTS {
-            let claimed = claim_at(&database, "prove", at).unwrap().unwrap();
+            let claimed = claim_alone(&database, at).unwrap().unwrap();
             assert!(fail_at(&database, &claimed, "no memory", at).unwrap());
-            assert_eq!(claim_at(&database, "prove", at).unwrap(), None, "not at once");
+            assert_eq!(claim_alone(&database, at).unwrap(), None, "not at once");
             at += PAUSE * (1 << attempt);
         }
         let failed = find(&database, "prove", "a").unwrap().unwrap();
         assert_eq!((failed.state.as_str(), failed.attempts, failed.problem.as_deref()), ("failed", ATTEMPTS, Some("no memory")));
-        assert_eq!(claim_at(&database, "prove", at + 10_000).unwrap(), None);
+        assert_eq!(claim_alone(&database, at + 10_000).unwrap(), None);
         assert_eq!(enqueue(&database, "prove", "a").unwrap().state, "queued", "asked again, it begins anew");
     }
 
@@ -271,7 +315,7 @@ mod tests {
     fn what_ends_its_worker_ends() {
         let (_directory, database) = database();
         enqueue(&database, "prove", "a").unwrap();
-        let times = (0..ATTEMPTS + 2).filter(|i| claim_at(&database, "prove", now() + i * (LEASE + 1)).unwrap().is_some()).count();
+        let times = (0..ATTEMPTS + 2).filter(|i| claim_alone(&database, now() + i * (LEASE + 1)).unwrap().is_some()).count();
         assert_eq!(times as i64, ATTEMPTS);
         assert_eq!(find(&database, "prove", "a").unwrap().unwrap().state, "failed");
     }
@@ -287,5 +331,42 @@ mod tests {
         assert!(cancel(&database, "prove", "a").unwrap() && !cancel(&database, "prove", "a").unwrap());
         assert!(!extend(&database, &again).unwrap() && !finish(&database, &again, &json!(1)).unwrap());
         assert_eq!(claim(&database, "prove").unwrap(), None);
+    }
+
+    /// Jobs with something in common wait for each other, so long and so many; what failed before is done by itself.
+    #[test]
+    fn jobs_are_claimed_together() {
+        let (_directory, database) = database();
+        let together = Together { most: 3, seconds: 10, common: "substr(subject, 1, 1)" };
+        let subjects = |claims: &[Claim]| claims.iter().map(|claim| claim.subject.clone()).collect::<Vec<_>>();
+        for subject in ["a1", "b1", "a2"] {
+            enqueue(&database, "prove", subject).unwrap();
+        }
+        let start = now();
+        assert_eq!(claim_at(&database, "prove", together, start).unwrap(), [], "neither so many nor so old");
+        for subject in ["a3", "a4"] {
+            enqueue(&database, "prove", subject).unwrap();
+        }
+        let full = claim_at(&database, "prove", together, start).unwrap();
+        assert_eq!(subjects(&full), ["a1", "a2", "a3"], "no more than so many");
+        assert_eq!(claim_at(&database, "prove", together, start).unwrap(), []);
+        let old = claim_at(&database, "prove", together, start + 11).unwrap();
+        assert_eq!(subjects(&old), ["b1"], "the oldest has waited");
+        assert_eq!(subjects(&claim_at(&database, "prove", together, start + 11).unwrap()), ["a4"]);
+        // Together they failed; by themselves they are tried again.
+        full.iter().for_each(|claim| assert!(fail_at(&database, claim, "no memory", start).unwrap()));
+        assert!(finish(&database, &old[0], &json!(1)).unwrap());
+        let mut alone: Vec<Vec<Claim>> = (0..3).map(|_| claim_at(&database, "prove", together, start + 2 * PAUSE).unwrap()).collect();
+        alone.sort_by_key(|claims| claims[0].id);
+        assert_eq!(alone.iter().map(|claims| subjects(claims)).collect::<Vec<_>>(), [["a1"], ["a2"], ["a3"]]);
+        // Handed back untouched, others are still waited for.
+        alone.concat().iter().for_each(|claim| assert!(cancel(&database, "prove", &claim.subject).unwrap()));
+        assert!(cancel(&database, "prove", "a4").unwrap());
+        for subject in ["c1", "c2", "c3"] {
+            enqueue(&database, "prove", subject).unwrap();
+        }
+        let released = claim_at(&database, "prove", together, start).unwrap();
+        released.iter().for_each(|claim| assert!(release(&database, claim).unwrap()));
+        assert_eq!(subjects(&claim_at(&database, "prove", together, start).unwrap()), subjects(&released));
     }
 }

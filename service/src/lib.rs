@@ -59,6 +59,7 @@ mod worker;
 
 pub use catalog::Place;
 pub use chats::Chat;
+pub use proofs::{Batches, MOST as MOST_TOGETHER};
 pub use server::{Settings, Started, serve};
 pub use settlements::Fee;
 pub use templates::{ChatTemplate, Message, Prompt};

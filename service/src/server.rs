@@ -9,6 +9,7 @@ use crate::events::Readers;
 use crate::files::Files;
 use crate::ledger::Ledger;
 use crate::making::Keys;
+use crate::proofs::Batches;
 use crate::settlements::Fee;
 use crate::{connections, datanets, idempotency, keys, openapi, pages, worker};
 use axum::Router;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub prefix_memory: usize,
     /// Whether webhooks may be of this machine or a private network.
     pub private_webhooks: bool,
+    /// How many requests are proven together.
+    pub batches: Batches,
     /// What is paid for an answer that is settled.
     pub fee: Fee,
     /// Where keys of outer proofs are; beneath the data directory unless said.
@@ -72,6 +75,7 @@ pub struct Service {
     pub(crate) files: Files,
     pub(crate) catalog: Catalog,
     pub(crate) ledger: Ledger,
+    pub(crate) batches: Batches,
     pub(crate) fee: Fee,
     pub(crate) keys: Keys,
     pub(crate) show_samples: bool,
@@ -228,6 +232,7 @@ pub fn serve(settings: &Settings, on: Arc<dyn Observer>, started: impl FnOnce(&S
         files,
         catalog,
         ledger,
+        batches: settings.batches,
         fee: settings.fee,
         keys: Keys { keys: settings.keys.clone().unwrap_or_else(|| data.join("keys")), srs: settings.srs.clone() },
         show_samples: settings.show_samples || settings.demo.is_some(),

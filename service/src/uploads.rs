@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use steps::error::Failure;
 use steps::texts::remarks;
 use utoipa::ToSchema;
 
@@ -15,6 +18,9 @@ use utoipa::ToSchema;
 const UNPACKED: u64 = 256 << 20;
 /// Most files of an archive.
 const FILES: usize = 100_000;
+/// MiB of memory that the reader of a Parquet file may take, and how long.
+const CONVERTER_MEMORY: u64 = 4096;
+const CONVERTER_TIME: Duration = Duration::from_secs(60);
 /// Most samples of an upload.
 pub const SAMPLES: usize = 50_000;
 /// Most folders that a file of an archive lies in, and most bytes of its name.
@@ -94,12 +100,12 @@ pub fn read(name: &str, bytes: &[u8], own: Option<&str>) -> Result<(Datanet, Not
         }
         "zip" => unpack(name, bytes, directory.path())?,
         "parquet" => {
-            let error = wrong(format!("{name}: Parquet isn't read from uploads"));
-            return Err(ApiError { hint: Some("write JSON lines: df.to_json(path, orient=\"records\", lines=True)".into()), ..error });
+            fs::write(directory.path().join("upload.parquet"), bytes).map_err(|e| wrong(format!("{name}: no room to read it: {e}")))?;
+            convert(name, &directory.path().join("upload.parquet"), &directory.path().join("upload.jsonl"))?
         }
         "txt" => return lines(name, bytes, own),
         _ => {
-            let error = wrong(format!("{name}: samples come as .jsonl or .csv with `contributor` and `text`, as .txt or as .zip"));
+            let error = wrong(format!("{name}: samples come as .jsonl, .csv or .parquet with `contributor` and `text`, as .txt or as .zip"));
             return Err(ApiError { hint: Some("a .zip holds a folder for each contributor with a text file for each sample".into()), ..error });
         }
     };
@@ -115,6 +121,41 @@ pub fn read(name: &str, bytes: &[u8], own: Option<&str>) -> Result<(Datanet, Not
         return Err(wrong(message));
     }
     Ok((datanet, notes))
+}
+
+/// Reads a Parquet file in a process of its own, this program's `datanet convert`: its reader isn't made for hostile files, and mustn't take the service with
+/// it.
+fn convert(name: &str, from: &Path, to: &Path) -> Result<PathBuf, ApiError> {
+    let broken = |what: String| ApiError::from(Failure::input(format!("{name}: the reader of Parquet files can't be started: {what}")));
+    let program = std::env::current_exe().map_err(|e| broken(e.to_string()))?;
+    let limits = ["--limit-memory", &CONVERTER_MEMORY.to_string(), "--limit-output", &(UNPACKED >> 20).to_string()].map(str::to_owned);
+    let mut command = Command::new(program);
+    command.args(["datanet", "convert", "--json", "--out"]).arg(to).arg(from).args(limits);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(|e| broken(e.to_string()))?;
+    let start = Instant::now();
+    let status = loop {
+        match child.try_wait().map_err(|e| broken(e.to_string()))? {
+            Some(status) => break status,
+            None if start.elapsed() < CONVERTER_TIME => std::thread::sleep(Duration::from_millis(20)),
+            None => {
+                // It may end by itself meanwhile.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(wrong(format!("{name}: reading it takes more than {} seconds", CONVERTER_TIME.as_secs())));
+            }
+        }
+    };
+    if status.success() {
+        return Ok(to.to_owned());
+    }
+    let mut said = String::new();
+    child.stdout.take().into_iter().for_each(|out| drop(out.take(4096).read_to_string(&mut said)));
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap_or_default();
+    let Some(problem) = said["error"].as_str() else {
+        return Err(wrong(format!("{name}: it can't be read: its reader gave up, or took more than it may")));
+    };
+    let error = wrong(problem.replace(&from.display().to_string(), name));
+    Err(ApiError { hint: said["hint"].as_str().map(str::to_owned), ..error })
 }
 
 /// Each line a sample of whoever uploads.
@@ -267,8 +308,6 @@ mod tests {
         assert!(refused("a.txt", b" \n", Some("a")).contains("no text"));
         assert!(refused("a.exe", b"", None).contains(".zip"));
         assert!(refused("a.zip", b"PK", None).contains("not a zip archive"));
-        let parquet = read("a.parquet", b"PAR1", None).unwrap_err();
-        assert!(parquet.message.contains("Parquet") && parquet.hint.is_some_and(|hint| hint.contains("to_json")));
     }
 
     /// Neither a path that leads out of the archive nor a small file that unpacks to a huge one does harm.

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use steps::error::{Failure, While};
 use steps::store::read_json;
 
-/// Check a datanet; create one on chain, contribute to it, publish a version, correct whose a name is.
+/// Check a datanet, convert one; create one on chain, contribute to it, publish a version, correct whose a name is.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  poa datanet check prompts.jsonl\n  poa datanet create recipes --rpc-url http://127.0.0.1:8545 --private-key-file owner\n  \
@@ -28,6 +28,7 @@ pub struct Args {
 #[derive(Subcommand)]
 enum Either {
     Check(super::datanet_check::Args),
+    Convert(super::datanet_convert::Args),
     #[command(flatten)]
     OnChain(Command),
 }
@@ -137,6 +138,7 @@ fn confirm(yes: bool) -> Result<(), Failure> {
 pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
     let command = match args.command {
         Either::Check(check) => return super::datanet_check::run(check, json),
+        Either::Convert(convert) => return super::datanet_convert::run(&convert, json),
         Either::OnChain(command) => command,
     };
     let common = match &command {

@@ -6,6 +6,7 @@ mod backup;
 mod bench;
 mod datanet;
 mod datanet_check;
+mod datanet_convert;
 mod demo;
 mod deploy;
 mod escrow;

@@ -3,7 +3,7 @@
 use super::node_args::wei_of_ether;
 use crate::meter::Terminal;
 use serde_json::json;
-use service::{Fee, Settings, Started, serve};
+use service::{Batches, Fee, MOST_TOGETHER, Settings, Started, serve};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +28,12 @@ pub struct Args {
     /// MiB that prompts and answers which were read may take in memory, for each base; a prompt that begins like one is read from where they differ.
     #[arg(long, default_value_t = 64)]
     prefix_memory: usize,
+    /// Requests of one key to one model that are proven together, at most: each costs less so. Their statement shows them all.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MOST_TOGETHER as u64))]
+    prove_together: u64,
+    /// Seconds that a request waits for others to be proven with.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    prove_after: u32,
     /// What is paid for an answer that is settled, in ether. It is paid by a development account on a chain in this process.
     #[arg(long, default_value = "0.001", value_parser = wei_of_ether)]
     fee: u128,
@@ -69,6 +75,7 @@ pub fn run(args: Args, json: bool) -> Result<u8, Failure> {
         adapter_memory: args.adapter_memory << 20,
         prefix_memory: args.prefix_memory << 20,
         private_webhooks: args.private_webhooks,
+        batches: Batches { requests: args.prove_together as usize, seconds: args.prove_after },
         fee: Fee { amount: args.fee, shares: args.shares, window: 3600 * args.fee_hours },
         keys: args.keys,
         srs: args.srs,

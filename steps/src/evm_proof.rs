@@ -10,9 +10,10 @@ use crate::store::{create_parent, read_json, write_json};
 use alloy::primitives::{B256, U256, keccak256};
 use alloy::sol_types::SolValue;
 pub use circuits::statement::WEIGHT_BOUND;
-use circuits::statement::{Clause, Digest, RequestStatement, Statement};
+use circuits::statement::{Digest, RequestStatement, Statement};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use verifier::settled::{self, SettledError};
 
 /// Format of the file.
 pub const FORMAT: &str = "poa-evm-proof/2";
@@ -114,25 +115,9 @@ pub fn bind_weights(named: &[U256; INPUTS - 2], weights: &[u64]) -> (U256, U256)
 ///
 /// When the statement isn't one that can be settled.
 pub fn public_inputs(statement: &Statement) -> Result<[Digest; INPUTS], Failure> {
-    let request = only_request(statement)?;
-    let (Some(adapter), Some(index)) = (&statement.adapter, &statement.index) else {
-        return Err(Failure::input("the statement claims no attribution: there is nobody to pay").hint("prove with an adapter and --index"));
-    };
-    // What the public inputs alone don't show.
-    let clauses = [Clause::Ranges, Clause::WeightBound, Clause::Total];
-    clauses.iter().try_for_each(|&c| statement.check_clause(c)).map_err(Failure::input)?;
-    let named = [
-        statement.digest(),
-        statement.base,
-        *adapter,
-        index.commitment,
-        index.digest().truncated(),
-        request.id,
-        prompt_digest(request, statement.relation.tokens),
-        token_digest(request, statement.relation.tokens),
-    ];
+    let named = settled::named(statement).map_err(unsettled)?;
     let words = named.map(|d| word(&d));
-    let (z, y) = bind_weights(&words, &request.weights);
+    let (z, y) = bind_weights(&words, &only_request(statement)?.weights);
     let [a, b, c, d, e, f, g, h] = named;
     Ok([a, b, c, d, e, f, g, h, digest(z), digest(y)])
 }
@@ -143,11 +128,15 @@ pub fn public_inputs(statement: &Statement) -> Result<[Digest; INPUTS], Failure>
 ///
 /// When the statement has another number of them.
 pub fn only_request(statement: &Statement) -> Result<&RequestStatement, Failure> {
-    match statement.requests.as_slice() {
-        [request] => Ok(request),
-        several => {
-            Err(Failure::input(format!("the statement has {} requests, a settlement has one", several.len())).hint("prove each run by itself"))
-        }
+    settled::only_request(statement).map_err(unsettled)
+}
+
+fn unsettled(error: SettledError) -> Failure {
+    let failure = Failure::input(error.to_string());
+    match error {
+        SettledError::NoAttribution => failure.hint("prove with an adapter and --index"),
+        SettledError::Requests(_) => failure.hint("prove each run by itself"),
+        SettledError::Statement(_) | SettledError::Settlement(_) => failure,
     }
 }
 

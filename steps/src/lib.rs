@@ -26,6 +26,7 @@ pub mod import;
 pub mod index;
 pub mod kept;
 pub mod outer;
+pub mod parquet;
 pub mod progress;
 pub mod prompt;
 pub mod prove;

@@ -1,32 +1,40 @@
-//! The native verifier for a page, as WebAssembly without generated code: bytes are put in, a verdict in JSON is read.
+//! The verifiers for a page, as WebAssembly without generated code: bytes are put in, a verdict in JSON is read.
 //!
 //! ```text
 //!  input(0, n) ──► where the statement's n bytes go      verify() ──► length of the verdict
 //!  input(1, n) ──► where the proof's n bytes go          verdict() ──► where it is
 //!  input(2, n) ──► where what was accepted before goes, as `poa registration verify --accept` writes it; none needs be put in
+//!  input(3, n) ──► where an outer proof's verifying key goes; then the proof is one as `poa wrap` writes it, and the light client reads it
 //! ```
 //!
 //! Built by `verifier-wasm/build` into `service/assets/verifier.wasm`, which `poa serve` hands to browsers. Nothing is imported from the page, so
 //! nothing but those bytes decides. A trap (no memory left, say) is no verdict: the page says so.
 
 use circuits::registration::Known;
-use circuits::statement::Statement;
+use circuits::statement::{Digest, Statement};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use verifier::light::OuterKey;
+use verifier::settled;
+
+/// Format of outer proofs that is read.
+const FORMAT: &str = "poa-evm-proof/2";
 
 /// Most bytes of a statement or a proof.
 pub const MOST: usize = 64 << 20;
 
-/// Statement, proof, and registrations that are taken as accepted.
-static INPUTS: [Mutex<Vec<u8>>; 3] = [const { Mutex::new(Vec::new()) }; 3];
+/// Statement, proof, registrations that are taken as accepted, and an outer proof's key.
+static INPUTS: [Mutex<Vec<u8>>; 4] = [const { Mutex::new(Vec::new()) }; 4];
 static VERDICT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 fn lock(of: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes room for the statement (0), the proof (1) or accepted registrations (2), and says where; nowhere (0) for another number, or more than [`MOST`] bytes.
+/// Makes room for the statement (0), the proof (1), accepted registrations (2) or a key (3), and says where; nowhere (0) for another number, or more than
+/// [`MOST`] bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn input(which: usize, length: usize) -> *mut u8 {
     let Some(input) = INPUTS.get(which).filter(|_| length <= MOST) else { return std::ptr::null_mut() };
@@ -38,8 +46,9 @@ pub extern "C" fn input(which: usize, length: usize) -> *mut u8 {
 /// Verifies the proof that was put in against the statement; returns the length of the verdict.
 #[unsafe(no_mangle)]
 pub extern "C" fn verify() -> usize {
-    let [statement, proof, accepted] = INPUTS.each_ref().map(|input| std::mem::take(&mut *lock(input)));
-    let text = check(&statement, &proof, &accepted).to_string().into_bytes();
+    let [statement, proof, accepted, key] = INPUTS.each_ref().map(|input| std::mem::take(&mut *lock(input)));
+    let verdict = if key.is_empty() { check(&statement, &proof, &accepted) } else { check_outer(&statement, &proof, &key) };
+    let text = verdict.to_string().into_bytes();
     let length = text.len();
     *lock(&VERDICT) = text;
     length
@@ -60,10 +69,13 @@ fn known(accepted: &[u8]) -> Result<Vec<Known>, serde_json::Error> {
     Ok(file.remove("accepted").unwrap_or_default())
 }
 
+fn refused(problem: String) -> Value {
+    json!({ "valid": false, "problem": problem })
+}
+
 /// The verdict: `valid`, and what is proven or what is wrong. Of a statement that relies on a registration it is given that one, which isn't
 /// verified here.
 pub fn check(statement: &[u8], proof: &[u8], accepted: &[u8]) -> Value {
-    let refused = |problem: String| json!({ "valid": false, "problem": problem });
     let statement: Statement = match serde_json::from_slice(statement) {
         Ok(statement) => statement,
         Err(error) => return refused(format!("the statement can't be read: {error}")),
@@ -76,6 +88,55 @@ pub fn check(statement: &[u8], proof: &[u8], accepted: &[u8]) -> Value {
         Ok(verified) => json!({ "valid": true, "security_bits": verified.security_bits, "states": states(&statement) }),
         Err(error) => refused(error.to_string()),
     }
+}
+
+/// An outer proof as `poa wrap` writes it. What it says of its statement, the statement says, too: that is what is verified.
+#[derive(Deserialize)]
+struct OuterProof {
+    format: String,
+    key_digest: Digest,
+    weights: Vec<u64>,
+    proof: String,
+}
+
+/// The verdict of the light client: no inner proof, no witness.
+pub fn check_outer(statement: &[u8], proof: &[u8], key: &[u8]) -> Value {
+    let statement: Statement = match serde_json::from_slice(statement) {
+        Ok(statement) => statement,
+        Err(error) => return refused(format!("the statement can't be read: {error}")),
+    };
+    let outer: OuterProof = match serde_json::from_slice(proof) {
+        Ok(outer) => outer,
+        Err(error) => return refused(format!("the outer proof can't be read: {error}")),
+    };
+    let key = match OuterKey::decode(key) {
+        Ok(key) => key,
+        Err(error) => return refused(format!("the key can't be read: {error}")),
+    };
+    let (digest, Some(bytes)) = (Digest(key.digest()), bytes(&outer.proof)) else {
+        return refused("the outer proof can't be read: `proof` isn't hexadecimal".into());
+    };
+    if outer.format != FORMAT {
+        return refused(format!("the outer proof has format {}, expected {FORMAT}", outer.format));
+    }
+    if outer.key_digest != digest {
+        return refused(format!("the key is {digest}, the proof is one under {}", outer.key_digest));
+    }
+    if settled::only_request(&statement).is_ok_and(|request| request.weights != outer.weights) {
+        return refused("the proof is of other weights than the statement's".into());
+    }
+    match settled::verify(&key, &statement, &bytes) {
+        Ok(()) => json!({ "valid": true, "key": digest, "insecure_srs": key.insecure(), "states": states(&statement) }),
+        Err(error) => refused(error.to_string()),
+    }
+}
+
+/// Bytes from hexadecimal digits.
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let digit = |d: u8| char::from(d).to_digit(16).map(|d| d as u8);
+    let (pairs, rest) = hex.as_bytes().as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+    if rest.is_empty() { bytes } else { None }
 }
 
 /// What a statement says, for reading.
@@ -112,7 +173,10 @@ mod tests {
             let found = check(statement.as_bytes(), b"", b"");
             assert!(found["valid"] == false && found["problem"].as_str().unwrap().contains("can't be read"), "{found}");
         }
-        assert!(input(3, 1).is_null() && input(0, MOST + 1).is_null());
+        let found = check_outer(b"{}", b"{}", b"key");
+        assert!(found["valid"] == false && found["problem"].as_str().unwrap().contains("the statement can't be read"), "{found}");
+        assert_eq!((bytes("0aFf"), bytes("0a0"), bytes("0g")), (Some(vec![10, 255]), None, None));
+        assert!(input(4, 1).is_null() && input(0, MOST + 1).is_null());
         assert!(!input(0, 3).is_null() && !input(1, 0).is_null());
         let length = verify();
         assert_eq!(length, lock(&VERDICT).len());

@@ -13,6 +13,7 @@ pub mod profile;
 pub mod proof;
 pub mod recorded;
 pub mod registration;
+pub mod settled;
 pub mod soundness;
 #[cfg(test)]
 mod test_support;

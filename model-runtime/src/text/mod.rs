@@ -99,7 +99,7 @@ pub enum TextError {
         reason: String,
     },
     /// A datanet that is neither JSON lines, CSV nor a folder.
-    #[error("{path}: expected a `.jsonl` file, a `.csv` file or a folder of text files")]
+    #[error("{path}: expected a `.jsonl` file, a `.csv` file or a folder of text files (of a `.parquet` file `poa datanet convert` makes the first)")]
     UnknownDatanet {
         /// What was given.
         path: String,

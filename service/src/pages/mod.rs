@@ -322,7 +322,9 @@ fn shown(attributed: Attributed) -> (Vec<Shown>, Vec<Slice>) {
 fn figures(job: &Job) -> Option<String> {
     let result = job.result.as_ref()?;
     let (bytes, seconds, bits) = (result["proof_bytes"].as_u64()?, result["seconds"].as_f64()?, result["security_bits"].as_f64()?);
-    Some(format!("{:.0} kB, made in {seconds:.1} s, {bits:.1} bits of proven security", bytes as f64 / 1000.0))
+    let requests = result["requests"].as_array().map_or(1, Vec::len);
+    let of = if requests > 1 { format!(", of {requests} requests together") } else { String::new() };
+    Some(format!("{:.0} kB, made in {seconds:.1} s{of}, {bits:.1} bits of proven security", bytes as f64 / 1000.0))
 }
 
 async fn request_page(State(service): Shared, session: Session, Path(id): Path<String>) -> Result<Response, PageError> {

@@ -1,0 +1,54 @@
+//! `poa datanet convert`: a datanet that other tools wrote, in a form that is read here.
+
+use model_runtime::import::write_atomic_with;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+use std::io::BufWriter;
+use std::path::PathBuf;
+use steps::error::{Failure, While};
+use steps::parquet::to_lines;
+
+/// Write a Parquet file's columns `contributor` and `text` as JSON lines, which train, index and uploads take.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  poa datanet convert prompts.parquet --out prompts.jsonl")]
+pub struct Args {
+    /// The Parquet file.
+    path: PathBuf,
+    /// Where the lines go.
+    #[arg(long)]
+    out: PathBuf,
+    /// For strangers' files: MiB of memory that this process may take; one that takes more is ended.
+    #[arg(long, value_name = "MIB")]
+    limit_memory: Option<u64>,
+    /// Likewise MiB that are written.
+    #[arg(long, value_name = "MIB")]
+    limit_output: Option<u64>,
+}
+
+/// Limits this process.
+fn limit(resource: Resource, mebibytes: Option<u64>) -> Result<(), Failure> {
+    let Some(mebibytes) = mebibytes else { return Ok(()) };
+    let hard = getrlimit(resource).maximum;
+    let wanted = mebibytes.saturating_mul(1 << 20);
+    let limit = Some(hard.map_or(wanted, |hard| hard.min(wanted)));
+    setrlimit(resource, Rlimit { current: limit, maximum: limit }).during("limiting the process")
+}
+
+pub fn run(args: &Args, json: bool) -> Result<u8, Failure> {
+    limit(Resource::As, args.limit_memory)?;
+    limit(Resource::Fsize, args.limit_output)?;
+    let mut samples = Ok(0);
+    let written = write_atomic_with(&args.out, |file| {
+        samples = to_lines(&args.path, &mut BufWriter::new(file));
+        // What went wrong is told below; a file that isn't whole isn't left.
+        samples.as_ref().map(|_| ()).map_err(|failure| std::io::Error::other(failure.message.clone()))
+    });
+    let samples = samples?;
+    written.during("writing the lines")?;
+    if json {
+        println!("{}", json!({ "samples": samples, "out": args.out }));
+    } else {
+        println!("{samples} samples in {}", args.out.display());
+    }
+    Ok(0)
+}
