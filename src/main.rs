@@ -5,6 +5,7 @@
 #[macro_use]
 mod terminal;
 
+mod allocator;
 mod commands;
 mod demo_settlement;
 mod meter;
@@ -15,20 +16,6 @@ use commands::Cli;
 use std::process::ExitCode;
 use steps::error::Kind;
 use terminal::line;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// `mi_option_purge_delay` of mimalloc.h, which the bindings give no name.
-const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-/// Milliseconds that freed memory is kept, unless `MIMALLOC_PURGE_DELAY` says otherwise: a proof's next phase needs it again, and a page that the system gives
-/// anew it has to clear first (docs/performance.md).
-const KEPT: std::ffi::c_long = 60_000;
-
-fn keep_freed_memory() {
-    // SAFETY: it sets a number, before there is another thread.
-    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, KEPT) };
-}
 
 /// The exit status of programs that a closed pipe ends.
 const CLOSED_PIPE: i32 = 128 + 13;
@@ -55,7 +42,7 @@ fn status(kind: Kind) -> u8 {
 }
 
 fn main() -> ExitCode {
-    keep_freed_memory();
+    allocator::keep_freed_memory();
     end_quietly_on_closed_pipes();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

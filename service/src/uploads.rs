@@ -30,6 +30,8 @@ const PATH: usize = 512;
 const TOLD: usize = 20;
 /// Characters of a sample that are shown in a report.
 const SHOWN: usize = 200;
+/// Characters of a sample that its language is judged by.
+const JUDGED: usize = 1000;
 /// Samples that a report shows.
 const PREVIEW: usize = 5;
 
@@ -51,6 +53,9 @@ pub struct Report {
     pub contributors: BTreeMap<String, usize>,
     /// Words of a sample: the fewest, as many as half of them have at most, the most.
     pub words: [usize; 3],
+    /// Samples of each language, by its English name; `unsure` where a text is too short or too mixed to tell.
+    #[serde(default)]
+    pub languages: BTreeMap<String, usize>,
     /// What was left out or changed, and names that look alike.
     pub remarks: Vec<String>,
     /// Samples that copy earlier ones, and don't earn: how many.
@@ -214,6 +219,17 @@ fn only_folder(path: &Path) -> PathBuf {
     }
 }
 
+/// Samples of each language, as far as their first characters tell.
+fn languages(samples: &[Sample]) -> BTreeMap<String, usize> {
+    let mut out = BTreeMap::new();
+    for sample in samples {
+        let head: String = sample.text.chars().take(JUDGED).collect();
+        let language = whatlang::detect(&head).filter(whatlang::Info::is_reliable).map_or("unsure", |info| info.lang().eng_name());
+        *out.entry(language.to_owned()).or_default() += 1;
+    }
+    out
+}
+
 /// What is to be said of samples, beside those that came before them.
 pub fn report(datanet: &Datanet, notes: &Notes, before: &Datanet) -> Report {
     let mut contributors = BTreeMap::new();
@@ -240,6 +256,7 @@ pub fn report(datanet: &Datanet, notes: &Notes, before: &Datanet) -> Report {
     Report {
         samples: datanet.samples.len(),
         contributors,
+        languages: languages(&datanet.samples),
         words: [at(0), at(lengths.len().saturating_sub(1) / 2), at(lengths.len().saturating_sub(1))],
         // Not of who else is there: others' names may be none of the uploader's business.
         remarks: remarks(notes, datanet),
@@ -327,6 +344,19 @@ mod tests {
         let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
         writer.add_symlink("ann/1.txt", "/etc/passwd", SimpleFileOptions::default()).unwrap();
         assert!(read("a.zip", &writer.finish().unwrap().into_inner(), None).is_err());
+    }
+
+    #[test]
+    fn languages_are_told_where_they_can_be() {
+        let texts = [
+            "The keeper of the lighthouse climbs up every evening to light the lamp for the ships that come in from the sea.",
+            "Der Leuchtturmwärter steigt jeden Abend hinauf und zündet die Lampe für die Schiffe an, die vom Meer hereinkommen.",
+            "灯台守は毎晩、海から来る船のためにランプを灯しに登ります。",
+            "ok 42",
+        ];
+        let samples: Vec<Sample> = texts.map(|text| Sample { contributor: "ann".into(), text: text.into() }).into();
+        let expected = ["English", "German", "Japanese", "unsure"].map(|name| (name.to_owned(), 1));
+        assert_eq!(languages(&samples), BTreeMap::from(expected));
     }
 
     #[test]
