@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { mkdir } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -230,7 +230,7 @@ test("what isn't the proof is refused by the browser, and never called verified"
   await page.goto(`${server.url}/verify`);
   const choose = async (bytes) => {
     await page.getByLabel("Statement", { exact: true }).setInputFiles({ name: "statement.json", mimeType: "application/json", buffer: statement });
-    await page.getByLabel("Proof", { exact: true }).setInputFiles({ name: "proof.bin", mimeType: "application/octet-stream", buffer: bytes });
+    await page.getByLabel("Inner proof").setInputFiles({ name: "proof.bin", mimeType: "application/octet-stream", buffer: bytes });
     await page.getByRole("button", { name: "Check" }).click();
   };
   await page.getByRole("button", { name: "Check" }).click();
@@ -240,6 +240,47 @@ test("what isn't the proof is refused by the browser, and never called verified"
   await choose(proof);
   await says(page, "Verified by this browser", 120);
   assert.equal(await verdict.evaluate((e) => e.classList.contains("good")), true);
+  await page.context().close();
+});
+
+/** What the demo's contract took (contracts/tools/remake-demo.js), read by the light client. */
+test("outer proofs are verified by the browser, and others refused", { skip }, async () => {
+  const at = (path) => readFile(fileURLToPath(new URL(path, import.meta.url)));
+  const [statement, proof, vk] = await Promise.all(["outer/statement.json", "outer/proof.json", "../../assets/demo/outer.vk"].map(at));
+  const page = await signedIn(server.key, { javaScriptEnabled: true });
+  await page.goto(`${server.url}/verify`);
+  const verdict = page.locator("#verdict");
+  const judged = async (files, text) => {
+    for (const [label, name, buffer] of files) {
+      await page.getByLabel(label, { exact: label === "Statement" }).setInputFiles(buffer ? { name, mimeType: "application/octet-stream", buffer } : []);
+    }
+    await page.getByRole("button", { name: "Check" }).click();
+    await says(page, text, 60);
+    return (await verdict.innerText()).startsWith("Verified");
+  };
+  const files = (statement, proof, vk) => [["Statement", "statement.json", statement], ["Inner proof", "proof.json", proof], ["Verifying key", "outer.vk", vk]];
+  assert.equal(await judged(files(statement, proof, vk), "under a key that anyone can forge proofs for"), true);
+  const { key_digest: digest } = JSON.parse(proof);
+  await says(page, digest);
+  await says(page, "for trials only");
+  const edited = (bytes, edit) => Buffer.from(JSON.stringify(edit(JSON.parse(bytes))));
+  const flip = (hex, at) => hex.slice(0, at) + (hex[at] === "0" ? "1" : "0") + hex.slice(at + 1);
+  const changes = [
+    [statement, edited(proof, (p) => ({ ...p, proof: flip(p.proof, 100) })), vk],
+    [statement, edited(proof, (p) => ({ ...p, proof: flip(p.proof, p.proof.length - 1) })), vk],
+    [statement, edited(proof, (p) => ({ ...p, proof: `${p.proof}00` })), vk],
+    [statement, edited(proof, (p) => ({ ...p, weights: p.weights.map((w) => w + 1) })), vk],
+    [statement, edited(proof, (p) => ({ ...p, key_digest: flip(p.key_digest, 0) })), vk],
+    [edited(statement, (s) => ({ ...s, base: flip(s.base, 3) })), proof, vk],
+    [Buffer.from(statement.toString().replace('"jonas"', '"nobody"')), proof, vk],
+    [statement, proof, vk.subarray(0, vk.length - 1)],
+    [statement, proof, Buffer.concat([vk.subarray(0, 500), Buffer.from([vk[500] ^ 1]), vk.subarray(501)])],
+  ];
+  for (const [i, change] of changes.entries()) {
+    assert.equal(await judged(files(...change), "Refused: "), false, `change ${i}`);
+    assert.equal(await page.locator("#facts").innerText(), "");
+  }
+  assert.equal(await judged(files(statement, proof, null), "Choose its verifying key, too"), false);
   await page.context().close();
 });
 

@@ -10,6 +10,8 @@ const VERIFIER = "artifacts/raw/DemoVerifier.json";
 const TEMPLATE = "artifacts/raw/VerifierTemplate.json";
 const VECTOR = "test/vectors/proof-demo.json";
 const KEY = "../assets/demo/outer.vk";
+// What a browser verifies in `browser/`'s tests.
+const OUTER = "../browser/test/outer";
 // What `poa deploy` gives the generated verifier unless said otherwise.
 const GAS_LIMIT = 450000;
 
@@ -49,6 +51,8 @@ function main(given) {
     require_ok(spawnSync(process.execPath, compiler, { stdio: "inherit" }), `compiling ${source}`);
   }
   fs.copyFileSync(file("outer.vk"), path.join(root, KEY));
+  fs.copyFileSync(file("evm-statement.json"), path.join(root, OUTER, "statement.json"));
+  fs.copyFileSync(file("evm-proof.json"), path.join(root, OUTER, "proof.json"));
   fs.writeFileSync(path.join(root, VECTOR), JSON.stringify(made, null, 1) + "\n");
   console.error(`wrote ${VERIFIER}, ${TEMPLATE}, ${VECTOR} and assets/demo/outer.vk, key ${proof.key_digest}; testing, which writes the snapshots`);
   require_ok(forge(["test"]), "testing");

@@ -105,6 +105,7 @@ if (request) {
     const chosen = Object.fromEntries(names.map((name) => [name, document.getElementById(name).files[0]]));
     if (!chosen.statement || !chosen.proof) return say("Choose statement and proof.", "problem");
     if (chosen.accepted && chosen.key) return say("A key is an outer proof’s, which relies on no registration: leave one of them out.", "problem");
+    if (chosen.proof.name.endsWith(".json") && !chosen.key) return say("That is an outer proof. Choose its verifying key, too.", "problem");
     const given = Object.entries(chosen).filter(([, file]) => file);
     run(() => all(Object.fromEntries(given.map(([name, file]) => [name, file.arrayBuffer()]))), null);
   });
