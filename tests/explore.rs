@@ -106,13 +106,6 @@ impl Story {
         let text = |find: &Value, name: &str| find[name].as_str().unwrap().to_owned();
         response.json()["data"].as_array().unwrap().iter().map(|find| (text(find, "kind"), text(find, "page"))).collect()
     }
-
-    /// A browser's cookie.
-    fn cookie(&self, key: &str) -> String {
-        let form = ("content-type", "application/x-www-form-urlencoded");
-        let inside = self.server.send("POST", "/sign-in", &[form], &format!("key={key}"));
-        inside.headers["set-cookie"].split(';').next().unwrap().to_owned()
-    }
 }
 
 /// Samples by verdict, as numbers.
@@ -244,7 +237,7 @@ fn hashes_lead_to_pages(story: &Story, request: &str) {
 }
 
 fn pages_show_it(story: &Story, request: &str) {
-    let (una, mia) = (story.cookie(&story.una), story.cookie(&story.mia));
+    let (una, mia) = (story.server.cookie(&story.una), story.server.cookie(&story.mia));
     let page = |cookie: &str, path: &str, status: u16| {
         let response = story.server.send("GET", path, &[("cookie", cookie)], "");
         assert_eq!(response.status, status, "{path}: {}", response.body);

@@ -464,7 +464,7 @@ fn an_answer_is_paid_for() {
     };
     assert_eq!(killed, [0, 1, 2]);
     // What the contract took, a browser is given to verify.
-    let page = server.get(&key, &format!("/requests/{id}/settlement/verify"));
+    let page = server.page(&key, &format!("/requests/{id}/settlement/verify"));
     assert!(page.status == 200 && page.body.contains(settlement["steps"]["escrowed"]["request_id"].as_str().unwrap()), "{}", page.body);
     let states = server.get(&key, &path).json();
     assert_eq!([&states["fulfilment"], &states["execution"], &states["settlement"]].map(|s| s["state"].clone()), ["answered", "wrapped", "paid"]);
@@ -545,7 +545,7 @@ fn settlements_and_policies_are_refused_by_name() {
         assert_eq!(server.get(&two, &path).status, 404, "{path}");
     }
     assert_eq!(server.get(&one, &format!("/v1/settlements/{answered}/files/outer-proof.json")).status, 409, "it isn't made yet");
-    assert_eq!(server.get(&one, &format!("/requests/{answered}/settlement/verify")).status, 409);
+    assert_eq!(server.page(&one, &format!("/requests/{answered}/settlement/verify")).status, 409);
     assert_eq!(server.get(&two, "/v1/settlements").json()["data"], json!([]));
     assert_eq!(server.get(&admin, "/v1/settlements").json()["data"][0]["id"], json!(answered));
     let cancelled = server.call(&one, "DELETE", &format!("{path}/settlement"), &Value::Null);

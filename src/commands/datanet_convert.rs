@@ -1,6 +1,7 @@
 //! `poa datanet convert`: a datanet that other tools wrote, in a form that is read here.
 
 use model_runtime::import::write_atomic_with;
+#[cfg(unix)]
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use std::io::BufWriter;
@@ -25,18 +26,37 @@ pub struct Args {
     limit_output: Option<u64>,
 }
 
+/// What can be limited.
+#[derive(Clone, Copy)]
+enum Limited {
+    Memory,
+    Output,
+}
+
 /// Limits this process.
-fn limit(resource: Resource, mebibytes: Option<u64>) -> Result<(), Failure> {
-    let Some(mebibytes) = mebibytes else { return Ok(()) };
-    let hard = getrlimit(resource).maximum;
+#[cfg(unix)]
+fn limit(what: Limited, mebibytes: u64) -> Result<(), Failure> {
+    let resource = match what {
+        Limited::Memory => Resource::As,
+        Limited::Output => Resource::Fsize,
+    };
     let wanted = mebibytes.saturating_mul(1 << 20);
-    let limit = Some(hard.map_or(wanted, |hard| hard.min(wanted)));
+    let limit = Some(getrlimit(resource).maximum.map_or(wanted, |hard| hard.min(wanted)));
     setrlimit(resource, Rlimit { current: limit, maximum: limit }).during("limiting the process")
 }
 
+#[cfg(not(unix))]
+fn limit(what: Limited, _: u64) -> Result<(), Failure> {
+    let option = match what {
+        Limited::Memory => "--limit-memory",
+        Limited::Output => "--limit-output",
+    };
+    Err(Failure::input(format!("{option}: this system has no such limits")))
+}
+
 pub fn run(args: &Args, json: bool) -> Result<u8, Failure> {
-    limit(Resource::As, args.limit_memory)?;
-    limit(Resource::Fsize, args.limit_output)?;
+    args.limit_memory.map_or(Ok(()), |mebibytes| limit(Limited::Memory, mebibytes))?;
+    args.limit_output.map_or(Ok(()), |mebibytes| limit(Limited::Output, mebibytes))?;
     let mut samples = Ok(0);
     let written = write_atomic_with(&args.out, |file| {
         samples = to_lines(&args.path, &mut BufWriter::new(file));

@@ -92,6 +92,18 @@ impl Server {
         self.call(key, "GET", path, &Value::Null)
     }
 
+    /// The cookie of a browser that signs in with a key.
+    pub fn cookie(&self, key: &str) -> String {
+        let form = ("content-type", "application/x-www-form-urlencoded");
+        let inside = self.send("POST", "/sign-in", &[form], &format!("key={key}"));
+        inside.headers["set-cookie"].split(';').next().unwrap().to_owned()
+    }
+
+    /// A page as a key's browser gets it.
+    pub fn page(&self, key: &str, path: &str) -> Response {
+        self.send("GET", path, &[("cookie", &self.cookie(key))], "")
+    }
+
     /// Kills it.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
