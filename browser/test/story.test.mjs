@@ -281,6 +281,19 @@ test("outer proofs are verified by the browser, and others refused", { skip }, a
     assert.equal(await page.locator("#facts").innerText(), "");
   }
   assert.equal(await judged(files(statement, proof, null), "Choose its verifying key, too"), false);
+  // A settlement's own page, whose request of the chain's is this one, or isn't.
+  const { requests: [{ id }] } = JSON.parse(statement);
+  const given = { "outer-statement.json": statement, "outer-proof.json": proof, "outer.vk": vk };
+  for (const [name, body] of Object.entries(given)) await page.route(`**/${name}`, (route) => route.fulfill({ body, contentType: "application/octet-stream" }));
+  for (const [outer, text] of [[id, "Verified by this browser"], ["00".repeat(32), "Refused: the proof holds, but it is another request"]]) {
+    await page.route(`**/proofs/${proven}/verify`, async (route) => {
+      const response = await route.fetch();
+      route.fulfill({ response, body: (await response.text()).replace("data-request=", `data-outer="${outer}" data-request=`) });
+    });
+    await page.goto(`${server.url}/proofs/${proven}/verify`);
+    await says(page, text, 60);
+    await page.unroute(`**/proofs/${proven}/verify`);
+  }
   await page.context().close();
 });
 

@@ -1,4 +1,4 @@
-//! A codeword whose rows lie in memory while its tree is made, and in a file from then on; trees that openings share.
+//! A codeword whose rows lie in memory while its tree is made, and in a file from then on.
 
 use circuits::ir::F;
 use p3_field::{PrimeCharacteristicRing, PrimeField32};
@@ -79,7 +79,7 @@ impl Codeword {
     }
 }
 
-/// The unchecked ones are as safe as the rest: they index what is in memory.
+/// The unchecked methods check as the others do: they index slices.
 impl Matrix<F> for Codeword {
     fn width(&self) -> usize {
         self.width

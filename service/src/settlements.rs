@@ -34,7 +34,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use steps::error::{Failure, While};
 use steps::evm_proof::{EvmProof, only_request, word};
-use steps::outer;
 use steps::progress::{Event, Observer};
 use steps::run::random_id;
 use utoipa::ToSchema;
@@ -589,12 +588,6 @@ pub fn work(service: &Service, claim: &Claim, on: &dyn Observer) -> Result<Value
     let maker = Making::new(service, &request)?;
     let Service { database, files, ledger, fee, .. } = service;
     Desk { database, files, ledger, claim, on, fee: *fee }.settle(&maker)
-}
-
-/// Verifies an outer proof as whoever has it at home does.
-pub fn verify(key: &OuterKey, proof: &EvmProof, statement: &Statement) -> Result<(), Failure> {
-    proof.check(statement)?;
-    outer::verify(key, proof, outer::contributors(statement))
 }
 
 #[cfg(test)]

@@ -133,9 +133,13 @@ pub fn read(name: &str, bytes: &[u8], own: Option<&str>) -> Result<(Datanet, Not
 fn convert(name: &str, from: &Path, to: &Path) -> Result<PathBuf, ApiError> {
     let broken = |what: String| ApiError::from(Failure::input(format!("{name}: the reader of Parquet files can't be started: {what}")));
     let program = std::env::current_exe().map_err(|e| broken(e.to_string()))?;
-    let limits = ["--limit-memory", &CONVERTER_MEMORY.to_string(), "--limit-output", &(UNPACKED >> 20).to_string()].map(str::to_owned);
+    // Its own, too: nobody ends it where the service is killed meanwhile.
+    let limits = [("--limit-memory", CONVERTER_MEMORY), ("--limit-output", UNPACKED >> 20), ("--limit-seconds", CONVERTER_TIME.as_secs())];
     let mut command = Command::new(program);
-    command.args(["datanet", "convert", "--json", "--out"]).arg(to).arg(from).args(limits);
+    command.args(["datanet", "convert", "--json", "--out"]).arg(to).arg(from);
+    for (name, most) in limits {
+        command.arg(name).arg(most.to_string());
+    }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(|e| broken(e.to_string()))?;
     let start = Instant::now();
     let status = loop {

@@ -24,6 +24,9 @@ pub struct Args {
     /// Likewise MiB that are written.
     #[arg(long, value_name = "MIB")]
     limit_output: Option<u64>,
+    /// Likewise seconds of a processor.
+    #[arg(long, value_name = "SECONDS")]
+    limit_seconds: Option<u64>,
 }
 
 /// What can be limited.
@@ -31,16 +34,19 @@ pub struct Args {
 enum Limited {
     Memory,
     Output,
+    Seconds,
 }
 
 /// Limits this process.
 #[cfg(unix)]
-fn limit(what: Limited, mebibytes: u64) -> Result<(), Failure> {
+fn limit(what: Limited, most: u64) -> Result<(), Failure> {
     let resource = match what {
         Limited::Memory => Resource::As,
         Limited::Output => Resource::Fsize,
+        Limited::Seconds => Resource::Cpu,
     };
-    let wanted = mebibytes.saturating_mul(1 << 20);
+    let unit = if matches!(what, Limited::Seconds) { 1 } else { 1 << 20 };
+    let wanted = most.saturating_mul(unit);
     let limit = Some(getrlimit(resource).maximum.map_or(wanted, |hard| hard.min(wanted)));
     setrlimit(resource, Rlimit { current: limit, maximum: limit }).during("limiting the process")
 }
@@ -50,6 +56,7 @@ fn limit(what: Limited, _: u64) -> Result<(), Failure> {
     let option = match what {
         Limited::Memory => "--limit-memory",
         Limited::Output => "--limit-output",
+        Limited::Seconds => "--limit-seconds",
     };
     Err(Failure::input(format!("{option}: this system has no such limits")))
 }
@@ -57,6 +64,7 @@ fn limit(what: Limited, _: u64) -> Result<(), Failure> {
 pub fn run(args: &Args, json: bool) -> Result<u8, Failure> {
     args.limit_memory.map_or(Ok(()), |mebibytes| limit(Limited::Memory, mebibytes))?;
     args.limit_output.map_or(Ok(()), |mebibytes| limit(Limited::Output, mebibytes))?;
+    args.limit_seconds.map_or(Ok(()), |seconds| limit(Limited::Seconds, seconds))?;
     let mut samples = Ok(0);
     let written = write_atomic_with(&args.out, |file| {
         samples = to_lines(&args.path, &mut BufWriter::new(file));

@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=MOST_TOGETHER as u64))]
     prove_together: u64,
     /// Seconds that a request waits for others to be proven with.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    #[arg(long, default_value_t = 10, requires = "prove_together", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     prove_after: u32,
     /// What is paid for an answer that is settled, in ether. It is paid by a development account on a chain in this process.
     #[arg(long, default_value = "0.001", value_parser = wei_of_ether)]

@@ -210,11 +210,7 @@ fn run_outer(args: &Args, statement: &Statement, json: bool) -> Result<u8, Failu
         return Err(Failure::input(format!("the verifying key is {digest}, not {wanted}")).hint(hint));
     }
     let start = Instant::now();
-    let result = statement
-        .check()
-        .map_err(|e| e.to_string())
-        .and_then(|_| proof.check(statement).map_err(|e| e.message))
-        .and_then(|()| outer::verify(&key, &proof, outer::contributors(statement)).map_err(|e| e.message));
+    let result = statement.check().map_err(|e| e.to_string()).and_then(|_| outer::verify(&key, &proof, statement).map_err(|e| e.message));
     let seconds = start.elapsed().as_secs_f64();
     let head = format!("valid: outer proof under key {digest}, checked in {:.1} ms", 1000.0 * seconds);
     let insecure_srs = Some(key.insecure());

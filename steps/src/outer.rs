@@ -15,6 +15,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use verifier::recorded::{Recording, record};
+use verifier::settled;
 
 /// What a wrap cost.
 #[derive(Clone, Debug, Serialize)]
@@ -115,21 +116,17 @@ pub fn wrap(statement: &Statement, bytes: &[u8], srs: &Srs, keys: &Path, on: &dy
     };
     let mark = SrsMark { digest: Digest(srs.digest()), insecure: srs.trust() == Trust::Insecure };
     let proof = EvmProof::new(statement, Digest(key.digest()), mark, proof)?;
-    verify(&key, &proof, contributors(statement))?;
+    verify(&key, &proof, statement)?;
     let solidity = outer::solidity(srs.params(), &keys_found).during("writing the verifier's contract")?;
     Ok(Wrapped { solidity, proof, key, figures })
 }
 
-/// How many contributors a statement's index has.
-pub fn contributors(statement: &Statement) -> usize {
-    statement.index.as_ref().map_or(0, |index| index.contributors.len())
-}
-
-/// Verifies an outer proof the way a contract and the light client do; `contributors` is how many the index has.
-pub fn verify(key: &OuterKey, proof: &EvmProof, contributors: usize) -> Result<(), Failure> {
-    let [statement, base, adapter, index, index_statement, request, prompt, tokens, ..] = proof.public_inputs.map(|d| d.0);
-    let named = light_client::settlement::NamedInputs { statement, base, adapter, index, index_statement, request, prompt, tokens };
-    let weights: Vec<Word> = proof.weights.iter().map(|&w| light_client::settlement::weight_word(w)).collect();
-    let settlement = light_client::settlement::Settlement { named, contributors, weights: &weights };
-    light_client::settlement::verify_settlement(key, &settlement, &proof.proof.0).during("verifying the outer proof")
+/// Verifies an outer proof of a statement the way a contract and the light client do.
+///
+/// # Errors
+///
+/// Says what of the proof's file is another statement's, or why the proof is refused.
+pub fn verify(key: &OuterKey, proof: &EvmProof, statement: &Statement) -> Result<(), Failure> {
+    proof.check(statement)?;
+    settled::verify(key, statement, &proof.proof.0).during("verifying the outer proof")
 }

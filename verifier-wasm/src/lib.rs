@@ -166,6 +166,43 @@ fn states(statement: &Statement) -> Value {
 mod tests {
     use super::*;
 
+    /// What the demo's contract took (contracts/tools/remake-demo.js) is accepted, and nothing else.
+    #[test]
+    fn outer_proofs_are_judged_by_the_light_client() {
+        let statement = include_str!("../../browser/test/outer/statement.json");
+        let proof = include_str!("../../browser/test/outer/proof.json");
+        let key = include_bytes!("../../assets/demo/outer.vk");
+        let found = check_outer(statement.as_bytes(), proof.as_bytes(), key);
+        assert!(found["valid"] == true && found["insecure_srs"] == true && found["states"]["requests"].as_array().unwrap().len() == 1, "{found}");
+        let edited = |edit: &dyn Fn(&mut Value)| {
+            let mut value: Value = serde_json::from_str(proof).unwrap();
+            edit(&mut value);
+            value.to_string()
+        };
+        let hex = serde_json::from_str::<Value>(proof).unwrap()["proof"].as_str().unwrap().to_owned();
+        let flipped = |at: usize| {
+            let other = if hex.as_bytes()[at] == b'0' { "1" } else { "0" };
+            format!("{}{other}{}", &hex[..at], &hex[at + 1..])
+        };
+        let refused = |statement: &str, proof: &str, key: &[u8]| assert_eq!(check_outer(statement.as_bytes(), proof.as_bytes(), key)["valid"], false);
+        for at in [0, hex.len() / 2, hex.len() - 1] {
+            refused(statement, &edited(&|p| p["proof"] = json!(flipped(at))), key);
+        }
+        refused(statement, &edited(&|p| p["proof"] = json!(hex.clone() + "00")), key);
+        refused(statement, &edited(&|p| p["weights"][0] = json!(p["weights"][0].as_u64().unwrap() + 1)), key);
+        refused(statement, &edited(&|p| p["format"] = json!("poa-evm-proof/1")), key);
+        refused(statement, &edited(&|p| p["key_digest"] = json!("00".repeat(32))), key);
+        refused(statement, proof, &key[1..]);
+        let other: Statement = serde_json::from_str(statement).unwrap();
+        // Others' weights, said in both: then it's another statement.
+        let (mut moved, mut claimed) = (other.clone(), serde_json::from_str::<Value>(proof).unwrap());
+        moved.requests[0].weights.reverse();
+        claimed["weights"] = json!(moved.requests[0].weights);
+        assert_ne!(moved.requests[0].weights, other.requests[0].weights);
+        refused(&json!(moved).to_string(), &claimed.to_string(), key);
+        refused(&json!(Statement { base: Digest([1; 32]), ..other }).to_string(), proof, key);
+    }
+
     /// What isn't a statement or a proof is refused with a reason, and inputs are used once.
     #[test]
     fn nothing_is_valid_by_itself() {
